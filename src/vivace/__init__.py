@@ -1,0 +1,1 @@
+"""vivace: a chatbot inference stack."""

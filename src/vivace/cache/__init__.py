@@ -1,0 +1,1 @@
+"""KV cache bookkeeping: which blocks belong to whom. The memory itself belongs to the executor."""

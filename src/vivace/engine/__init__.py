@@ -1,0 +1,1 @@
+"""The loop that owns inference, and the Python API around it."""

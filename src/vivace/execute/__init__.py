@@ -1,0 +1,1 @@
+"""Execute an op list: `reference` (numpy, the oracle) and `native` (C++)."""

@@ -1,0 +1,1 @@
+"""The model as data: ops, the architectures that write them, and the passes that rewrite them."""

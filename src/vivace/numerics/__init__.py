@@ -1,0 +1,1 @@
+"""Number formats as data, with numpy twins of the native kernels."""

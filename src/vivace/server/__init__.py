@@ -1,0 +1,1 @@
+"""HTTP: the OpenAI-style API and the chat page."""

@@ -1,0 +1,1 @@
+"""Clock, stage timeline, counters."""

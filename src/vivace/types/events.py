@@ -1,0 +1,54 @@
+"""What the engine tells about a request while it works, token by token (before any text exists)."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from vivace.types.errors import VivaceError
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural-log probability of the drawn token and of the most likely ones, before temperature and penalties."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEvent:
+    """Choice number `choice` of the request got one more token. `index` counts from 0 within the answer."""
+
+    request_id: str
+    choice: int
+    index: int
+    token_id: int
+    logprob: TokenLogprob | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishEvent:
+    """Choice `choice` has ended; exactly one per choice unless the request fails.
+
+    A stop token or end-of-sequence token is counted in `num_generated` but not sent as a TokenEvent.
+    """
+
+    request_id: str
+    choice: int
+    reason: FinishReason
+    num_prompt_tokens: int
+    num_generated: int
+    num_cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FailEvent:
+    """The whole request ended in an error; no further event follows."""
+
+    request_id: str
+    error: VivaceError
+
+
+EngineEvent = TokenEvent | FinishEvent | FailEvent

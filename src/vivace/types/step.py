@@ -1,0 +1,85 @@
+"""One engine step as data: what the scheduler decided, what the executor reads, what comes back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK_SIZE = 16  # positions per KV block: one 512-bit vector of float32 lanes, see native/attention
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceShare:
+    """Sequence `sequence_id` computes its known tokens [start, start + count) in this step.
+
+    `wants_logits`: the share ends at the last known token, so the next one is to be sampled.
+    """
+
+    sequence_id: int
+    start: int
+    count: int
+    wants_logits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """The shares of one step, in batch order."""
+
+    shares: tuple[SequenceShare, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Rows of the forward pass."""
+        return sum(share.count for share in self.shares)
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardBatch:
+    """The arrays an executor reads. R rows (tokens), S sequences, L rows whose logits are wanted.
+
+    token_ids int32 (R,); positions int32 (R,), consecutive within a sequence; sequence_starts int32 (S + 1,): rows
+    [starts[s], starts[s+1]) belong to sequence s; block_tables int32 (S, max_blocks), entry b holds the KV block of
+    positions [16 b, 16 b + 16), padded with 0; logit_rows int32 (L,), ascending.
+    """
+
+    token_ids: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    sequence_starts: NDArray[np.int32]
+    block_tables: NDArray[np.int32]
+    logit_rows: NDArray[np.int32]
+
+
+class Executor(Protocol):
+    """Runs the op list of one model over a KV pool it owns."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the logits."""
+        ...
+
+    @property
+    def num_blocks(self) -> int:
+        """KV blocks in the pool, numbered from 0."""
+        ...
+
+    @property
+    def max_rows(self) -> int:
+        """Most rows one `forward` takes."""
+        ...
+
+    def forward(self, batch: ForwardBatch) -> NDArray[np.float32]:
+        """Compute the batch, write its keys and values, and return logits, float32 (L, vocab_size).
+
+        The array may be a buffer that the next call overwrites.
+        """
+        ...
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy KV blocks (source, target) in every layer, before the next `forward`."""
+        ...
+
+    def close(self) -> None:
+        """Free the pool and the weights."""
+        ...

@@ -1,0 +1,66 @@
+"""How weights are handed from a file to an executor, under vivace's own names.
+
+Names: `embed.weight`, `final_norm.weight`, `lm_head.weight` (absent when tied), and per layer i under `layers.{i}.`:
+`attn_norm.weight`, `attn.q.weight|bias`, `attn.k.weight|bias`, `attn.v.weight|bias`, `attn.q_norm.weight`,
+`attn.k_norm.weight`, `attn.o.weight`, `attn_post_norm.weight`, `mlp_norm.weight`, `mlp.gate.weight`, `mlp.up.weight`,
+`mlp.down.weight`, `mlp_post_norm.weight`.
+Norm weights are stored as they multiply: a family that stores w - 1 is corrected by the file reader.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class TensorFormat(StrEnum):
+    """Element formats vivace reads; the Q formats are GGML's block formats."""
+
+    F32 = "F32"
+    F16 = "F16"
+    BF16 = "BF16"
+    Q4_0 = "Q4_0"
+    Q4_1 = "Q4_1"
+    Q5_0 = "Q5_0"
+    Q5_1 = "Q5_1"
+    Q8_0 = "Q8_0"
+    Q4_K = "Q4_K"
+    Q5_K = "Q5_K"
+    Q6_K = "Q6_K"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One stored tensor. `shape` is row-major: (out_features, in_features) for a linear, (n,) for a vector."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: TensorFormat
+    num_bytes: int
+
+
+class WeightSource(Protocol):
+    """Read access to the weights of one model; stays valid until `close`."""
+
+    def names(self) -> Sequence[str]:
+        """All tensor names, in vivace's naming."""
+        ...
+
+    def info(self, name: str) -> TensorInfo:
+        """Shape and format of one tensor; raises ModelFileError when it is missing."""
+        ...
+
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """The stored bytes, 1-D, read-only, usually a view of the mapped file; rows of blocks in row order."""
+        ...
+
+    def dequantize(self, name: str) -> NDArray[np.float32]:
+        """The tensor as float32 of `info(name).shape` (a copy)."""
+        ...
+
+    def close(self) -> None:
+        """Release the mapped file."""
+        ...
