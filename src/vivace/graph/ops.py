@@ -118,15 +118,4 @@ class AddRmsNorm:
     eps: float
 
 
-Op = (
-    Embed
-    | RmsNorm
-    | Linear
-    | Rope
-    | Attention
-    | GatedActivation
-    | Add
-    | SelectRows
-    | FusedLinear
-    | AddRmsNorm
-)
+Op = Embed | RmsNorm | Linear | Rope | Attention | GatedActivation | Add | SelectRows | FusedLinear | AddRmsNorm

@@ -1,0 +1,30 @@
+"""The table of architectures: from a ModelSpec to its op list."""
+
+from collections.abc import Callable
+
+from vivace.graph.architectures import gemma3, llama, qwen2, qwen3
+from vivace.graph.graph import Graph
+from vivace.types.errors import UnsupportedModelError
+from vivace.types.model import ModelSpec
+
+ARCHITECTURES: dict[str, Callable[[ModelSpec], Graph]] = {
+    "llama": llama.build,
+    "gemma3": gemma3.build,
+    "qwen2": qwen2.build,
+    "qwen3": qwen3.build,
+}
+
+
+def build_graph(spec: ModelSpec) -> Graph:
+    """Write the op list of a model, before any pass.
+
+    Raises:
+        UnsupportedModelError: no architecture of that name.
+    """
+    build = ARCHITECTURES.get(spec.architecture)
+    if build is None:
+        raise UnsupportedModelError(
+            f"The model's architecture {spec.architecture!r} is not one that vivace runs.",
+            f"Use a model of one of: {', '.join(sorted(ARCHITECTURES))}.",
+        )
+    return build(spec)
