@@ -1,0 +1,86 @@
+"""Number formats: what is written can be read back, and agrees with the layouts of GGML."""
+
+import numpy as np
+import pytest
+
+from vivace.numerics.formats import FORMATS, dequantize, num_bytes, quantize
+from vivace.types.errors import ConfigError, ModelFileError
+from vivace.types.weights import TensorFormat
+
+# Largest allowed root mean square error, as a part of the values' root mean square.
+RELATIVE_ERROR = {
+    TensorFormat.F32: 0.0,
+    TensorFormat.F16: 3e-4,
+    TensorFormat.BF16: 3e-3,
+    TensorFormat.Q4_0: 0.11,
+    TensorFormat.Q4_1: 0.10,
+    TensorFormat.Q5_0: 0.055,
+    TensorFormat.Q5_1: 0.05,
+    TensorFormat.Q8_0: 0.007,
+    TensorFormat.Q4_K: 0.10,
+    TensorFormat.Q5_K: 0.05,
+    TensorFormat.Q6_K: 0.025,
+}
+
+
+def _weights(rows: int = 6, columns: int = 512, seed: int = 7) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, (rows, columns)).astype(np.float32)
+
+
+def test_every_tensor_format_has_a_row() -> None:
+    assert set(FORMATS) == set(TensorFormat)
+
+
+@pytest.mark.parametrize("name", list(TensorFormat))
+def test_written_values_are_read_back_within_the_rounding_of_the_format(name: TensorFormat) -> None:
+    values = _weights()
+    raw = quantize(name, values)
+    assert raw.dtype == np.uint8 and raw.ndim == 1
+    assert raw.size == num_bytes(name, values.shape)
+    again = dequantize(name, raw, values.shape)
+    assert again.dtype == np.float32 and again.shape == values.shape
+    error = np.sqrt(np.mean((again - values) ** 2) / np.mean(values**2))
+    assert error <= RELATIVE_ERROR[name]
+
+
+@pytest.mark.parametrize("name", list(TensorFormat))
+def test_zeros_stay_zeros(name: TensorFormat) -> None:
+    zeros = np.zeros((2, 256), dtype=np.float32)
+    assert not dequantize(name, quantize(name, zeros), zeros.shape).any()
+
+
+@pytest.mark.parametrize("name", [TensorFormat.Q4_K, TensorFormat.Q5_K, TensorFormat.Q6_K])
+def test_k_blocks_survive_values_of_one_sign_and_of_very_different_sizes(name: TensorFormat) -> None:
+    values = np.abs(_weights())
+    values[:, 64:128] *= 0.01
+    for sign in (1, -1):
+        again = dequantize(name, quantize(name, sign * values), values.shape)
+        assert np.abs(again - sign * values).max() < 0.05
+
+
+def test_bfloat16_rounds_to_nearest_even_and_keeps_nan_and_infinity() -> None:
+    values = np.array([1.0, 1.0 + 2**-8, 1.0 + 3 * 2**-8, np.inf, -np.inf, np.nan], dtype=np.float32)
+    again = dequantize(TensorFormat.BF16, quantize(TensorFormat.BF16, values), values.shape)
+    np.testing.assert_array_equal(again, np.array([1.0, 1.0, 1.0 + 2**-6, np.inf, -np.inf, np.nan], dtype=np.float32))
+
+
+def test_reading_never_warns_on_damaged_scales() -> None:
+    raw = np.full(34, 0x7C, dtype=np.uint8)  # float16 0x7C7C is not a number
+    assert np.isnan(dequantize(TensorFormat.Q8_0, raw, (32,))).all()
+
+
+def test_a_row_that_is_no_whole_number_of_blocks_is_refused() -> None:
+    with pytest.raises(ModelFileError, match="Q4_0 blocks of 32"):
+        num_bytes(TensorFormat.Q4_0, (4, 33))
+    with pytest.raises(ConfigError, match="256 values"):
+        quantize(TensorFormat.Q6_K, np.zeros((1, 128), dtype=np.float32))
+
+
+def test_bytes_that_do_not_fit_the_shape_are_refused() -> None:
+    with pytest.raises(ModelFileError, match="cannot have 17 bytes"):
+        dequantize(TensorFormat.Q4_0, np.zeros(17, dtype=np.uint8), (32,))
+
+
+def test_bits_per_weight_are_those_of_ggml() -> None:
+    assert FORMATS[TensorFormat.Q4_K].bits_per_weight == 4.5
+    assert FORMATS[TensorFormat.Q6_K].bits_per_weight == 6.5625
