@@ -1,6 +1,6 @@
 """Rotary frequencies: one row of numbers a RopeSpec, for every executor alike.
 
-The angle of lane pair i at position p is p times its inverse frequency; cosines and sines are multiplied by the attention
+The angle of lane pair i at position p is p times its inverse frequency; cosine and sine are multiplied by the attention
 factor. A kind of scaling is a row of the table at the end.
 """
 
