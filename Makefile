@@ -30,7 +30,7 @@ build: $(STAMPS)/installed ## Create .venv, compile the core, install vivace (ed
 model: build
 	@$(BIN)/vivace models pull $(or $(MODEL),smollm2-135m)
 
-test: lint native-tests test-models ## The whole gate: style, types, contracts, sizes, C++ tests, Python tests
+test: lint native-tests $(STAMPS)/wheel-checked test-models ## The whole gate: style, types, contracts, sizes, C++ tests, Python tests
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
 	$(BIN)/python -m pytest
 
@@ -81,3 +81,7 @@ $(STAMPS)/dev-tools: $(STAMPS)/venv pyproject.toml
 $(STAMPS)/installed: $(STAMPS)/build-tools pyproject.toml $(BUILD_FILES) $(NATIVE_CODE)
 	@echo "compiling and installing vivace (the first time takes a minute or two)"
 	@$(BIN)/python -m pip install --quiet --no-build-isolation --editable . && touch $@
+
+$(STAMPS)/wheel-checked: $(STAMPS)/installed tools/check_wheel.py
+	$(BIN)/python tools/check_wheel.py
+	@touch $@
