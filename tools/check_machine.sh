@@ -3,8 +3,10 @@
 # PYTHON and CXX in the environment are respected.
 set -u
 
+pythons=${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}
+
 find_python() {
-    for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
+    for candidate in $pythons; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
             command -v "$candidate"
             return
@@ -28,8 +30,8 @@ complain() {
 
 python=$(find_python)
 if [ -z "$python" ]; then
-    complain "Python 3.11 or newer is needed (found: $(python3 --version 2>/dev/null || echo none))."
-    printf 'Install one, or name one: make serve PYTHON=python3.12\n' >&2
+    complain "Python 3.11 or newer is needed, and none of these is one: $pythons."
+    printf 'Install one (Debian 12, Ubuntu 24.04 and later have it), or name one: make serve PYTHON=python3.12\n' >&2
     exit 1
 fi
 
