@@ -75,10 +75,10 @@ def _pack_six_bits(scales: Bytes, minima: Bytes) -> Bytes:
 
 
 def _pack_nibbles(codes: Bytes) -> Bytes:
-    """Pack the low 4 bits of codes (n, 8, 32) into (n, 128): even sub-blocks in low nibbles, odd ones in high nibbles."""
+    """Pack the low 4 bits of codes (n, 8, 32) into (n, 128): even sub-blocks in low nibbles, odd ones in high."""
     pairs = codes.reshape(-1, 4, 2, 32)
-    packed: Bytes = (pairs[:, :, 0] & 15) | ((pairs[:, :, 1] & 15) << 4)
-    return packed.reshape(-1, 128)
+    packed = (pairs[:, :, 0] & 15) | ((pairs[:, :, 1] & 15) << 4)
+    return packed.astype(np.uint8).reshape(-1, 128)
 
 
 def _signed_extreme(values: Floats) -> Floats:
