@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 CONTROL = re.compile(r"^\s*(?:\}\s*)?(?:else\s+)?(?:if|for|while|switch|catch|else|do|try)\b")
 CPP_SCOPE = re.compile(r"\b(?:namespace|class|struct|union|enum)\b[^()]*$|\bextern\s*\"?\s*\"?$")
-CPP_PARAMETERS = re.compile(r"\)\s*(?:const|noexcept|override|final|&&|&|->[^;{}]*|:[^;]*|requires[^;]*|\s)*$", re.S)
+CPP_PARAMETERS = re.compile(r"\)(?:\s|const|noexcept|override|final|&)*(?:(?:->|:|requires\b)[^;]*)?$")
 JS_FUNCTION = re.compile(r"(?:\bfunction\b[^{}]*\)|=>|^[^=]*\))\s*(?::[^{}()]*)?$", re.S)
 NAME = re.compile(r"([~\w:]+)\s*\(")
 LITERALS = {
