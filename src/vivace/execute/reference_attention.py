@@ -1,0 +1,86 @@
+"""Attention of the reference executor over paged keys and values: MHA, GQA and MQA, with and without a window."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vivace.graph.ops import Attention
+from vivace.types.model import ModelSpec
+from vivace.types.step import BLOCK_SIZE, ForwardBatch
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeyValuePages:
+    """`keys` and `values`: float32 (num_layers, num_blocks, BLOCK_SIZE, num_kv_heads, head_dim)."""
+
+    keys: Rows
+    values: Rows
+
+    @classmethod
+    def allocate(cls, spec: ModelSpec, num_blocks: int) -> Self:
+        """A pool of `num_blocks` blocks for every layer."""
+        attention = spec.attention
+        shape = (spec.num_layers, num_blocks, BLOCK_SIZE, attention.num_kv_heads, attention.head_dim)
+        return cls(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+
+
+def attend(op: Attention, q: Rows, k: Rows, v: Rows, *, batch: ForwardBatch, pages: KeyValuePages) -> Rows:
+    """Write k and v of all rows into their pages, then let each row attend to its own sequence.
+
+    Args:
+        op: heads, scale, window and layer.
+        q: queries, (R, num_heads * head_dim).
+        k: keys, (R, num_kv_heads * head_dim).
+        v: values, like k.
+        batch: positions, sequences and block tables of the R rows.
+        pages: the pool; written at (layer, block, slot) of every row.
+
+    Returns:
+        float32 (R, num_heads * head_dim).
+    """
+    keys, values = pages.keys[op.layer], pages.values[op.layer]
+    out = np.empty_like(q)
+    for sequence, table in enumerate(batch.block_tables):
+        rows = slice(batch.sequence_starts[sequence], batch.sequence_starts[sequence + 1])
+        positions = batch.positions[rows]
+        if len(positions) == 0:
+            continue
+        blocks, slots = table[positions // BLOCK_SIZE], positions % BLOCK_SIZE
+        keys[blocks, slots] = k[rows].reshape(-1, op.num_kv_heads, op.head_dim)
+        values[blocks, slots] = v[rows].reshape(-1, op.num_kv_heads, op.head_dim)
+        length = int(positions[-1]) + 1
+        known = table[: -(-length // BLOCK_SIZE)]
+        out[rows] = _attend_one(op, q[rows], _unpage(keys[known], length), _unpage(values[known], length), positions)
+    return out
+
+
+def _unpage(blocks: Rows, length: int) -> Rows:
+    """(num_blocks, BLOCK_SIZE, heads, head_dim) to (heads, length, head_dim)."""
+    return blocks.reshape(-1, *blocks.shape[2:])[:length].transpose(1, 0, 2)
+
+
+def _attend_one(op: Attention, q: Rows, keys: Rows, values: Rows, positions: NDArray[np.int32]) -> Rows:
+    """Softmax attention of one sequence (Vaswani et al., 2017); query head h reads kv head h // (heads / kv heads)."""
+    num_rows, group = len(q), op.num_heads // op.num_kv_heads
+    queries = q.reshape(num_rows, op.num_kv_heads, group, op.head_dim).transpose(1, 2, 0, 3)
+    scores = (queries @ keys[:, None].swapaxes(-1, -2)) * np.float32(op.scale)  # (kv heads, group, rows, length)
+    scores[..., ~visible(positions, keys.shape[1], op.window)] = -np.inf
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    mixed: Rows = weights @ values[:, None]
+    return mixed.transpose(2, 0, 1, 3).reshape(num_rows, -1)
+
+
+def visible(positions: NDArray[np.int32], length: int, window: int | None) -> NDArray[np.bool_]:
+    """Which of the positions 0 .. length - 1 each row may attend to: none after its own, none out of its window.
+
+    Returns:
+        bool (len(positions), length); True at the row's own position and the window - 1 before it.
+    """
+    distance = positions[:, None] - np.arange(length)
+    seen: NDArray[np.bool_] = distance >= 0
+    return seen if window is None else seen & (distance < window)
