@@ -31,11 +31,11 @@ def validate(graph: Graph) -> None:
     written: set[str] = set()
     for op in graph.ops:
         _check_buffers(op, graph, written)
-        _check_weights(op, graph, known_weights)
         rows = {name in selected for name in buffers_read(op)}
         _require(len(rows) < 2, op, "reads buffers of all rows and of selected rows")
         for holds, message in _width_rules(op, graph):
             _require(holds, op, message)
+        _check_weights(op, graph, known_weights)
         written.update(buffers_written(op))
     if graph.output not in written:
         raise ConfigError(f"No op writes the output {graph.output!r}.")
