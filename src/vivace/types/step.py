@@ -7,6 +7,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vivace.types.errors import EngineError
+from vivace.types.events import TokenLogprob
+
 BLOCK_SIZE = 16  # positions per KV block: one 512-bit vector of float32 lanes, see native/attention
 
 
@@ -25,14 +28,31 @@ class SequenceShare:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """The shares of one step, in batch order."""
+    """The shares of one step, in batch order, and the KV blocks (source, target) to copy before they run."""
 
     shares: tuple[SequenceShare, ...]
+    block_copies: tuple[tuple[int, int], ...] = ()
 
     @property
     def num_tokens(self) -> int:
         """Rows of the forward pass."""
         return sum(share.count for share in self.shares)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The token drawn from one row of logits, or why none could be drawn (`token_id` is then -1)."""
+
+    token_id: int
+    logprob: TokenLogprob | None = None
+    error: EngineError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step brought: one draw for each share that wanted logits, in batch order."""
+
+    draws: tuple[Draw, ...]
 
 
 @dataclass(frozen=True, slots=True)

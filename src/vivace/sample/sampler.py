@@ -1,0 +1,65 @@
+"""Rows of logits to tokens. Keeps no state: a row's token depends on that row, its settings and its history alone."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vivace.sample.filters import draw
+from vivace.sample.logprobs import token_logprob
+from vivace.sample.penalties import adjust
+from vivace.sample.randomness import uniform
+from vivace.sample.settings import DrawSettings
+from vivace.types.errors import EngineError
+from vivace.types.step import Draw
+
+
+@dataclass(slots=True)
+class DrawRow:
+    """One row to draw from: its fixed settings and all known tokens, int32 (n,); the new token gets position n."""
+
+    settings: DrawSettings
+    tokens: NDArray[np.int32]
+
+
+class Sampler:
+    """Draws one token a row."""
+
+    def sample(self, logits: NDArray[np.float32], rows: Sequence[DrawRow]) -> tuple[Draw, ...]:
+        """Draw a token for each row.
+
+        Args:
+            logits: float32 (L, vocab); read only.
+            rows: L settings with histories, in the same order.
+
+        Returns:
+            L draws. A row whose logits hold NaN or +inf, or nothing above -inf, gets an error in place of a token; the
+            others are not touched by it. An entry of -inf is a token that cannot be drawn.
+        """
+        with np.errstate(over="ignore"):  # a huge logit over a small temperature is an honest 0 or 1
+            return tuple(self._sample_row(logits[index], row) for index, row in enumerate(rows))
+
+    def _sample_row(self, raw: NDArray[np.float32], row: DrawRow) -> Draw:
+        settings = row.settings
+        token_id = int(raw.argmax())  # of a row with a NaN it is the NaN
+        if not math.isfinite(raw[token_id]):
+            return Draw(-1, error=_broken(float(raw[token_id]), len(row.tokens)))
+        logits = raw
+        if settings.is_adjusted:
+            logits = adjust(raw, row.tokens, settings.num_prompt, settings.params)
+            token_id = int(logits.argmax())
+        if not settings.is_greedy:
+            number = uniform(settings.seed, settings.choice, len(row.tokens))
+            token_id = draw(logits, settings.params, number)
+        if settings.num_logprobs is None:
+            return Draw(token_id)
+        return Draw(token_id, token_logprob(raw, token_id, settings.num_logprobs))
+
+
+def _broken(value: float, position: int) -> EngineError:
+    return EngineError(
+        f"The model gave {value} as a logit at position {position}.",
+        "The model file may be damaged: check its hash, or try another executor.",
+    )

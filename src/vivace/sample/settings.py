@@ -1,0 +1,34 @@
+"""How the tokens of one choice are drawn: its sampling parameters with everything that stays fixed over an answer."""
+
+from dataclasses import dataclass, field
+
+from vivace.types.request import SamplingParams
+
+GREEDY_BELOW = 1e-5  # temperatures under it only ever pick the likeliest token; dividing by them would overflow
+
+
+@dataclass(frozen=True, slots=True)
+class DrawSettings:
+    """Fixed for one choice of one request.
+
+    Args:
+        params: what the caller asked for.
+        seed: the seed in use, drawn once where the caller gave none.
+        choice: number of the answer within its request.
+        num_prompt: prompt tokens; the penalties of the answer alone start after them.
+        num_logprobs: alternatives to report beside the drawn token, or None for no log-probabilities.
+    """
+
+    params: SamplingParams
+    seed: int
+    choice: int = 0
+    num_prompt: int = 0
+    num_logprobs: int | None = None
+    is_greedy: bool = field(init=False)
+    is_adjusted: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        params = self.params
+        penalised = params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
+        object.__setattr__(self, "is_greedy", params.temperature < GREEDY_BELOW or params.top_k == 1)
+        object.__setattr__(self, "is_adjusted", penalised or bool(params.logit_bias))
