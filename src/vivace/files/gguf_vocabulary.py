@@ -1,0 +1,86 @@
+"""The `tokenizer.ggml.*` keys of a GGUF file as a `GgufVocabulary`."""
+
+from vivace.files.gguf_metadata import GgufMetadata
+from vivace.types.errors import ModelFileError, UnsupportedModelError
+from vivace.types.vocabulary import GgufVocabulary
+
+KNOWN_MODELS = ("gpt2", "llama")
+NO_TOKENIZER = ("none", "no_vocab")
+PRE_TOKENIZERS_WITH_BOS = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken"})
+NORMAL_TOKEN = 1
+SPECIAL_NAMES = {
+    "bos": "bos",
+    "eos": "eos",
+    "eot": "eot",
+    "eom": "eom",
+    "unknown": "unknown",
+    "padding": "padding",
+    "seperator": "separator",  # GGUF's own spelling
+    "mask": "mask",
+    "cls": "cls",
+}
+
+
+def read_vocabulary(metadata: GgufMetadata, vocab_size: int) -> GgufVocabulary | None:
+    """Read the vocabulary.
+
+    Args:
+        metadata: of the model's (first) file.
+        vocab_size: rows of the embedding; a vocabulary may be shorter (padded embeddings), never longer.
+
+    Returns:
+        The vocabulary, or None when the file has none.
+
+    Raises:
+        ModelFileError: keys are missing or contradict each other.
+        UnsupportedModelError: the tokenizer is of a kind vivace does not know.
+    """
+    if not metadata.has("tokenizer.ggml.model"):
+        return None
+    model = metadata.text("tokenizer.ggml.model")
+    if model in NO_TOKENIZER:
+        return None
+    if model not in KNOWN_MODELS:
+        raise UnsupportedModelError(
+            f"The model's tokenizer is of kind {model[:40]!r}.", f"vivace knows {' and '.join(KNOWN_MODELS)}."
+        )
+    tokens = metadata.strings("tokenizer.ggml.tokens")
+    if not 1 <= len(tokens) <= vocab_size:
+        raise ModelFileError(
+            f"The vocabulary has {len(tokens)} tokens, but the embedding has {vocab_size} rows.", "Get the file again."
+        )
+    pre = metadata.text("tokenizer.ggml.pre", "default")
+    bos_by_default = model == "llama" or pre in PRE_TOKENIZERS_WITH_BOS
+    return GgufVocabulary(
+        model=model,
+        pre=pre,
+        tokens=tokens,
+        token_types=[int(kind) for kind in _per_token(metadata, "token_type", len(tokens), NORMAL_TOKEN)],
+        scores=_per_token(metadata, "scores", len(tokens), 0.0),
+        merges=metadata.strings("tokenizer.ggml.merges"),
+        special_ids=_special_ids(metadata, len(tokens)),
+        add_bos=metadata.flag("tokenizer.ggml.add_bos_token", bos_by_default),
+        add_eos=metadata.flag("tokenizer.ggml.add_eos_token", False),
+        add_space_prefix=metadata.flag("tokenizer.ggml.add_space_prefix", model == "llama"),
+        chat_template=metadata.text("tokenizer.chat_template") if metadata.has("tokenizer.chat_template") else None,
+    )
+
+
+def _per_token(metadata: GgufMetadata, name: str, count: int, default: float) -> list[float]:
+    key = f"tokenizer.ggml.{name}"
+    if not metadata.has(key):
+        return [default] * count
+    values: list[float] = metadata.numbers(key).tolist()
+    if len(values) != count:
+        raise ModelFileError(f"{key} has {len(values)} entries for {count} tokens.", "Get the file again.")
+    return values
+
+
+def _special_ids(metadata: GgufMetadata, count: int) -> dict[str, int]:
+    """Ids outside the vocabulary are left out, as llama.cpp does: makers write -1 and the like for "none"."""
+    found = {}
+    for key, name in SPECIAL_NAMES.items():
+        full = f"tokenizer.ggml.{key}_token_id"
+        if metadata.has(full) and 0 <= metadata.integer(full) < count:
+            found[name] = metadata.integer(full)
+    return found
