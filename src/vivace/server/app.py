@@ -1,0 +1,67 @@
+"""Puts the HTTP front together: routes, and the layers around them."""
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from vivace.server.chat_completions import ChatCompletions
+from vivace.server.completions import Completions
+from vivace.server.config import ServerConfig
+from vivace.server.errors import error_response
+from vivace.server.loading import LoadingModel
+from vivace.server.middleware import BodyLimit, ErrorAnswers, Gate, RequestRecord, routing_error
+from vivace.server.pages import page_routes
+from vivace.server.status import StatusEndpoints
+from vivace.server.tokens import TokenEndpoints
+
+
+def build_app(config: ServerConfig, model: LoadingModel) -> Starlette:
+    """The ASGI application over one model, which may still be loading."""
+    return Starlette(
+        routes=_routes(config, model),
+        middleware=_layers(config),
+        exception_handlers={HTTPException: _answer_routing_error},
+    )
+
+
+def _routes(config: ServerConfig, model: LoadingModel) -> list[Route]:
+    status, tokens = StatusEndpoints(model), TokenEndpoints(model)
+    return [
+        *page_routes(),
+        Route("/health", status.health, methods=["GET"]),
+        Route("/ready", status.ready, methods=["GET"]),
+        Route("/v1/models", status.models, methods=["GET"]),
+        Route("/v1/models/{model:path}", status.model, methods=["GET"]),
+        Route("/v1/chat/completions", ChatCompletions(model).answer, methods=["POST"]),
+        Route("/v1/completions", Completions(model, max_prompts=config.max_prompts).answer, methods=["POST"]),
+        Route("/v1/embeddings", status.embeddings, methods=["POST"]),
+        Route("/tokenize", tokens.tokenize, methods=["POST"]),
+        Route("/detokenize", tokens.detokenize, methods=["POST"]),
+    ]
+
+
+def _layers(config: ServerConfig) -> list[Middleware]:
+    """Outermost first. CORS lies outside the errors, so that a foreign page can read why it was refused."""
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=config.cors_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["x-request-id"],
+    )
+    return [
+        Middleware(RequestRecord),
+        *([cors] if config.cors_origins else []),
+        Middleware(ErrorAnswers),
+        Middleware(Gate, api_key=config.api_key, origins=config.cors_origins),
+        Middleware(BodyLimit, max_bytes=config.max_body_bytes),
+    ]
+
+
+def _answer_routing_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # the only kind this handler is registered for
+    return error_response(routing_error(error, request.scope))

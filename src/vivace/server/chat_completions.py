@@ -1,0 +1,148 @@
+"""POST /v1/chat/completions: a conversation in, the next turn out, whole or streamed."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from msgspec import UNSET
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vivace.engine.service import ModelService
+from vivace.server.answering import complete_all, stream_all
+from vivace.server.convert import chat_messages, check_model, parameters, wants_usage
+from vivace.server.decode import read_body
+from vivace.server.disconnect import while_connected
+from vivace.server.event_stream import EventStream, event, with_ending
+from vivace.server.json_response import json_response
+from vivace.server.loading import LoadingModel
+from vivace.server.logprobs import chat_logprobs
+from vivace.server.outcome import wire_finish, wire_usage
+from vivace.server.requests import ChatCompletionRequest
+from vivace.server.responses import (
+    AssistantMessage,
+    ChatChoice,
+    ChatChunk,
+    ChatChunkChoice,
+    ChatCompletion,
+    ChatLogprobs,
+    Delta,
+    WireUsage,
+)
+from vivace.types.answer import Answer, AnswerChunk, TextLogprob, Usage
+from vivace.types.errors import RequestError
+from vivace.types.request import GenerationRequest
+
+
+class ChatCompletions:
+    """The chat endpoint over one model."""
+
+    def __init__(self, model: LoadingModel) -> None:
+        self._model = model
+
+    async def answer(self, request: Request) -> Response | EventStream:
+        """Answer one HTTP request.
+
+        Raises:
+            VivaceError: the body is wrong, the model cannot take it, or the engine failed.
+        """
+        wire = await read_body(request, ChatCompletionRequest)
+        service = self._model.service()
+        check_model(wire.model, service.name)
+        include_usage = wants_usage(wire)
+        admitted = await asyncio.to_thread(_admit, service, wire)
+        reply = _Reply(service.name, admitted, include_usage)
+        if wire.stream:
+            return EventStream(with_ending(reply.events(service)))
+        answers = await while_connected(request.receive, complete_all(service, [admitted]))
+        return json_response(reply.whole(answers[0]))
+
+
+def _admit(service: ModelService, wire: ChatCompletionRequest) -> GenerationRequest:
+    """Check the request and turn the conversation into tokens (slow for long ones: not on the event loop)."""
+    given = parameters(wire)
+    given["max_tokens"] = _max_tokens(wire)
+    given["logprobs"] = _logprobs(wire)
+    messages = chat_messages(wire.messages)
+    return service.admit(service.encode_chat(messages), given)
+
+
+def _max_tokens(wire: ChatCompletionRequest) -> int | None:
+    if None not in (wire.max_tokens, wire.max_completion_tokens) and wire.max_tokens != wire.max_completion_tokens:
+        raise RequestError(
+            "max_tokens and max_completion_tokens differ.", "Send only one of them.", param="max_completion_tokens"
+        )
+    return wire.max_tokens if wire.max_completion_tokens is None else wire.max_completion_tokens
+
+
+def _logprobs(wire: ChatCompletionRequest) -> int | None:
+    if wire.logprobs:
+        return wire.top_logprobs or 0
+    if wire.top_logprobs:
+        raise RequestError("top_logprobs needs logprobs.", 'Send "logprobs": true as well.', param="top_logprobs")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """Writes the answer to one request; the fields are what all its JSON objects share."""
+
+    model: str
+    request: GenerationRequest
+    include_usage: bool
+    reply_id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def whole(self, answer: Answer) -> ChatCompletion:
+        """The body of a reply that is not streamed."""
+        return ChatCompletion(
+            id=self.reply_id,
+            created=self.created,
+            model=self.model,
+            choices=[
+                ChatChoice(
+                    index=index,
+                    message=AssistantMessage(choice.text),
+                    finish_reason=wire_finish(choice.finish_reason),
+                    logprobs=self._logprobs(choice.logprobs),
+                )
+                for index, choice in enumerate(answer.choices)
+            ],
+            usage=wire_usage(answer.usage),
+        )
+
+    async def events(self, service: ModelService) -> AsyncGenerator[bytes, None]:
+        """The events of a streamed reply: the role of each choice, what is added to it, how it ended, the usage."""
+        usage: Usage | None = None
+        started = False
+        async with aclosing(stream_all(service, [self.request])) as chunks:
+            async for _, chunk in chunks:
+                if not started:
+                    started = True
+                    for index in range(self.request.n):
+                        yield self._event(ChatChunkChoice(index, Delta(role="assistant", content="")))
+                usage = chunk.usage or usage
+                for choice in self._pieces(chunk):
+                    yield self._event(choice)
+        if self.include_usage and usage is not None:
+            yield self._usage_event(wire_usage(usage))
+
+    def _pieces(self, chunk: AnswerChunk) -> Iterator[ChatChunkChoice]:
+        logprobs = self._logprobs(chunk.logprobs) if chunk.logprobs else None
+        if chunk.text or logprobs:
+            yield ChatChunkChoice(chunk.choice, Delta(content=chunk.text), logprobs)
+        if chunk.finish_reason is not None:
+            yield ChatChunkChoice(chunk.choice, Delta(), finish_reason=wire_finish(chunk.finish_reason))
+
+    def _logprobs(self, tokens: Sequence[TextLogprob]) -> ChatLogprobs | None:
+        return None if self.request.logprobs is None else chat_logprobs(tokens)
+
+    def _event(self, choice: ChatChunkChoice) -> bytes:
+        usage = None if self.include_usage else UNSET
+        return event(ChatChunk(self.reply_id, self.created, self.model, [choice], usage=usage))
+
+    def _usage_event(self, usage: WireUsage) -> bytes:
+        return event(ChatChunk(self.reply_id, self.created, self.model, [], usage=usage))

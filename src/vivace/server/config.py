@@ -1,0 +1,28 @@
+"""What an operator chooses about the server. Nothing changes a config after it is made."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Settings of one HTTP server.
+
+    Args:
+        host: address to bind; the default is reachable from this machine only.
+        port: TCP port, 0 lets the system choose.
+        api_key: when set, the API endpoints ask for it as `Authorization: Bearer KEY`; the page and the probes do not.
+        cors_origins: web origins, such as "https://example.org", whose pages may call the API; "*" means any.
+        max_body_bytes: larger request bodies are refused with status 413.
+        max_prompts: most prompts in one `/v1/completions` request.
+        drain_s: how long a shutdown waits for answers that are being written.
+        access_log: write one line a request to standard error.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = None
+    cors_origins: tuple[str, ...] = ()
+    max_body_bytes: int = 8 * 1024 * 1024
+    max_prompts: int = 64
+    drain_s: int = 10
+    access_log: bool = False

@@ -1,0 +1,87 @@
+"""Wire types of request bodies: what the JSON may hold, field by field. Ranges are the engine's admission's."""
+
+import msgspec
+
+
+class ContentPart(msgspec.Struct):
+    """One part of a message; only parts of type "text" are taken."""
+
+    type: str
+    text: str | None = None
+
+
+class WireMessage(msgspec.Struct):
+    """One message of a conversation. Fields of other kinds of answers are let in only when they are empty."""
+
+    role: str
+    content: str | list[ContentPart] | None = None
+    tool_calls: list[object] | None = None
+    function_call: dict[str, object] | None = None
+    audio: dict[str, object] | None = None
+
+
+class StreamOptions(msgspec.Struct):
+    """`include_usage` asks for a last chunk with token counts. `include_obfuscation` is accepted and does nothing."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class GenerationFields(msgspec.Struct, kw_only=True):
+    """What both generating endpoints take. Null means the default, as in the OpenAI API.
+
+    top_k, min_p, repetition_penalty, stop_token_ids and ignore_eos are extensions.
+    """
+
+    model: str | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    seed: int | None = None
+    n: int | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+class ChatCompletionRequest(GenerationFields, kw_only=True):
+    """Body of POST /v1/chat/completions."""
+
+    messages: list[WireMessage]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+
+
+class CompletionRequest(GenerationFields, kw_only=True):
+    """Body of POST /v1/completions. A prompt is text, token ids, or a list of either."""
+
+    prompt: str | list[str | int | list[int]]
+    echo: bool | None = None
+    logprobs: int | None = None
+
+
+class TokenizeRequest(msgspec.Struct, kw_only=True):
+    """Body of POST /tokenize: one of `text` (also named `prompt` or `content`) and `messages`."""
+
+    model: str | None = None
+    text: str | None = None
+    prompt: str | None = None
+    content: str | None = None
+    messages: list[WireMessage] | None = None
+    add_special_tokens: bool | None = None
+
+
+class DetokenizeRequest(msgspec.Struct, kw_only=True):
+    """Body of POST /detokenize."""
+
+    tokens: list[int]
+    model: str | None = None

@@ -1,0 +1,162 @@
+"""Wire types of answers, in the shapes of the OpenAI API. UNSET fields are not written; None is written as null."""
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+WireFinish = Literal["stop", "length"]
+
+
+class PromptDetails(msgspec.Struct):
+    """How much of the prompt did not have to be computed."""
+
+    cached_tokens: int
+
+
+class WireUsage(msgspec.Struct):
+    """Token counts of a request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+
+
+class WireAlternative(msgspec.Struct):
+    """One of the likeliest tokens at a position."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class WireLogprob(msgspec.Struct):
+    """A drawn token of a chat answer."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[WireAlternative]
+
+
+class ChatLogprobs(msgspec.Struct):
+    """Log probabilities of a chat answer or of a piece of one."""
+
+    content: list[WireLogprob]
+    refusal: None = None
+
+
+class CompletionLogprobs(msgspec.Struct):
+    """Log probabilities of a completion, in the older API's columns."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None
+    text_offset: list[int]
+
+
+class AssistantMessage(msgspec.Struct):
+    """A whole answer."""
+
+    content: str
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+
+
+class ChatChoice(msgspec.Struct):
+    """One whole answer and how it ended."""
+
+    index: int
+    message: AssistantMessage
+    finish_reason: WireFinish
+    logprobs: ChatLogprobs | None = None
+
+
+class ChatCompletion(msgspec.Struct):
+    """The body of a chat answer that is not streamed."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: WireUsage
+    object: Literal["chat.completion"] = "chat.completion"
+
+
+class Delta(msgspec.Struct):
+    """What a chunk adds to an answer."""
+
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+
+
+class ChatChunkChoice(msgspec.Struct):
+    """A piece of one answer."""
+
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: WireFinish | None = None
+
+
+class ChatChunk(msgspec.Struct):
+    """One event of a streamed chat answer. `usage` is null on every chunk but the last, when it was asked for."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[ChatChunkChoice]
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    usage: WireUsage | UnsetType | None = UNSET
+
+
+class CompletionChoice(msgspec.Struct):
+    """One whole completion, or a piece of one when streamed (`finish_reason` null until the last)."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: WireFinish | None = None
+
+
+class Completion(msgspec.Struct):
+    """The body of a completion, and of each event of a streamed one."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    object: Literal["text_completion"] = "text_completion"
+    usage: WireUsage | UnsetType | None = UNSET
+
+
+class ModelObject(msgspec.Struct):
+    """A model that this server serves. `context_length` is an extension."""
+
+    id: str
+    created: int
+    context_length: int
+    object: Literal["model"] = "model"
+    owned_by: Literal["vivace"] = "vivace"
+
+
+class ModelList(msgspec.Struct):
+    """The body of GET /v1/models."""
+
+    data: list[ModelObject]
+    object: Literal["list"] = "list"
+
+
+class Tokens(msgspec.Struct):
+    """The body of POST /tokenize."""
+
+    tokens: list[int]
+    count: int
+    max_model_len: int
+
+
+class DetokenizedText(msgspec.Struct):
+    """The body of POST /detokenize."""
+
+    text: str

@@ -1,0 +1,57 @@
+"""A real uvicorn server on a loopback port, in a thread of the test process."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from vivace.server.config import ServerConfig
+from vivace.server.loading import LoadingModel
+from vivace.server.run import SignalledServer, bind, page_url
+
+DEADLINE_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class LiveServer:
+    """A server that is up."""
+
+    url: str
+    model: LoadingModel
+    server: SignalledServer
+
+    @property
+    def port(self) -> int:
+        return httpx.URL(self.url).port or 0
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=DEADLINE_S, trust_env=False, **options)
+
+
+@contextmanager
+def live_server(
+    load: Callable[[], Any], config: ServerConfig | None = None, *, wait: bool = True
+) -> Iterator[LiveServer]:
+    """Serve what `load` returns; with `wait`, from the moment the model has settled."""
+    config = config or ServerConfig(port=0, drain_s=1)
+    settled = threading.Event()
+    model = LoadingModel(load, lambda _: settled.set())
+    listener = bind(config.host, config.port)
+    server = SignalledServer(config, model)
+    thread = threading.Thread(target=server.run, args=([listener],), name="live-server")
+    thread.start()
+    model.start()
+    try:
+        if wait:
+            assert settled.wait(DEADLINE_S)
+        yield LiveServer(page_url(listener), model, server)
+    finally:
+        server.stop()
+        thread.join(DEADLINE_S)
+        listener.close()
+        model.close()
+        model.join(DEADLINE_S)
+        assert not thread.is_alive()
