@@ -40,3 +40,11 @@ def test_both_readmes_show_the_same_commands() -> None:
     )
     assert english == chinese
     assert len(english) >= 2
+
+
+def test_the_map_names_only_files_that_exist() -> None:
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    roots = (REPOSITORY, REPOSITORY / "src" / "vivace", REPOSITORY / "native")
+    named = re.findall(r"[\w./]+/[\w.]+\.(?:py|cpp|h|inc|toml)\b", text)
+    assert [path for path in named if not any((root / path).exists() for root in roots)] == []
+    assert len(named) > 10
