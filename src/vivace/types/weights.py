@@ -61,6 +61,10 @@ class WeightSource(Protocol):
         """The tensor as float32 of `info(name).shape` (a copy)."""
         ...
 
+    def release(self, name: str) -> None:
+        """The caller is done with `raw(name)` for now: its pages may leave memory; reading again brings them back."""
+        ...
+
     def close(self) -> None:
         """Release the mapped file."""
         ...

@@ -57,8 +57,8 @@ def plan_arena(graph: Graph) -> ArenaPlan:
     """Place every buffer of the graph; buffers that are alive together never overlap."""
     lifetimes = buffer_lifetimes(graph)
     selected = selected_buffers(graph)
-    offsets, size = _place({name: life for name, life in lifetimes.items() if name not in selected}, graph.widths)
-    selected_offsets, selected_size = _place({name: lifetimes[name] for name in selected}, graph.widths)
+    offsets, size = place_buffers({name: life for name, life in lifetimes.items() if name not in selected}, graph.widths)
+    selected_offsets, selected_size = place_buffers({name: lifetimes[name] for name in selected}, graph.widths)
     return ArenaPlan(offsets, size, selected_offsets, selected_size)
 
 
@@ -71,8 +71,11 @@ def selected_buffers(graph: Graph) -> set[str]:
     return selected
 
 
-def _place(lifetimes: dict[str, Lifetime], widths: dict[str, int]) -> tuple[dict[str, int], int]:
-    """Greedy by size (Pisarchyk and Lee, 2020): the widest first, each at the lowest offset free for its life."""
+def place_buffers(lifetimes: dict[str, Lifetime], widths: dict[str, int]) -> tuple[dict[str, int], int]:
+    """Offsets for buffers of the given sizes, and the size of the whole; sizes and offsets are multiples of 16.
+
+    Greedy by size (Pisarchyk and Lee, 2020): the widest first, each at the lowest offset free for its life.
+    """
     offsets: dict[str, int] = {}
     for name in sorted(lifetimes, key=lambda name: (-widths[name], lifetimes[name].first, name)):
         taken = sorted(

@@ -1,0 +1,250 @@
+// vivace._native: packed matrices, the KV pool and programs, for `execute/native.py` alone. Checks dtype, shape and
+// contiguity here, then drops the GIL.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include "kernels/table.h"
+#include "program/program.h"
+#include "weights/packed.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace vivace {
+
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using FloatVector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using DoubleVector = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using IntVector = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using IntTable = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using FloatTable = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
+using Segments = std::vector<std::tuple<std::shared_ptr<PackedMatrix>, int, int>>;
+
+namespace {
+
+template <class Array>
+int length(const Array& array) {
+  return static_cast<int>(array.shape(0));
+}
+
+void add_rope(Program& program, int out, DoubleVector frequencies, double factor, bool interleaved,
+              std::vector<const RopeTable*>& ropes) {
+  auto op = std::make_unique<RopeTable>();
+  op->frequencies.assign(frequencies.data(), frequencies.data() + frequencies.shape(0));
+  op->factor = factor;
+  op->interleaved = interleaved;
+  op->out = program.buffer(out);
+  ropes.push_back(op.get());
+  program.add_op(std::move(op));
+}
+
+// A program under construction and the ropes its head ops refer to.
+struct Builder {
+  Program program;
+  std::vector<const RopeTable*> ropes;
+};
+
+void add_norm(Builder& self, int a, int b, int total, int out, int quantized, int weight, float eps) {
+  auto op = std::make_unique<NormRows>();
+  op->a = self.program.buffer(a);
+  op->b = self.program.buffer(b);
+  op->total = self.program.buffer(total);
+  op->out = self.program.buffer(out);
+  op->quantized = self.program.buffer(quantized);
+  op->weight = self.program.vector(weight);
+  op->eps = eps;
+  self.program.add_op(std::move(op));
+}
+
+void add_linear(Builder& self, int x, int quantized, const Segments& segments) {
+  auto op = std::make_unique<LinearRows>();
+  op->x = self.program.buffer(x);
+  op->quantized = self.program.buffer(quantized);
+  for (const auto& [weight, bias, out] : segments) {
+    const Buffer& target = self.program.buffer(out);
+    const int width = is_quantized(weight->view().format) ? op->quantized.width : op->x.width;
+    if (weight->view().num_inputs != width || weight->view().num_outputs != target.width)
+      throw std::invalid_argument("a linear's weight does not fit its buffers");
+    op->segments.push_back({weight, self.program.vector(bias), target});
+  }
+  self.program.add_op(std::move(op));
+}
+
+void add_heads(Builder& self, int q, int k, int v, int rope, int q_norm, int k_norm, float eps, float scale,
+               int num_heads, int num_kv_heads, int head_dim, int layer) {
+  auto op = std::make_unique<HeadRows>();
+  op->q = self.program.buffer(q);
+  op->k = self.program.buffer(k);
+  op->v = self.program.buffer(v);
+  op->rope = self.ropes.at(rope);
+  op->q_norm = self.program.vector(q_norm);
+  op->k_norm = self.program.vector(k_norm);
+  op->norm_eps = eps;
+  op->scale = scale;
+  op->num_heads = num_heads;
+  op->num_kv_heads = num_kv_heads;
+  op->head_dim = head_dim;
+  op->kv = self.program.kv().layer(layer);
+  self.program.add_op(std::move(op));
+}
+
+void add_attention(Builder& self, int q, int out, int layer, int num_heads, int window) {
+  auto op = std::make_unique<AttendRows>();
+  op->q = self.program.buffer(q);
+  op->out = self.program.buffer(out);
+  op->kv = self.program.kv().layer(layer);
+  op->num_heads = num_heads;
+  op->window = window;
+  op->tiles = self.program.tiles();
+  self.program.add_op(std::move(op));
+}
+
+void add_gated(Builder& self, int gate, int up, int out, int quantized, const std::string& activation) {
+  auto op = std::make_unique<GateRows>();
+  op->gate = self.program.buffer(gate);
+  op->up = self.program.buffer(up);
+  op->out = self.program.buffer(out);
+  op->quantized = self.program.buffer(quantized);
+  if (activation != "silu" && activation != "gelu_tanh")
+    throw std::invalid_argument("unknown activation '" + activation + "'");
+  op->activation = activation == "silu" ? Activation::kSilu : Activation::kGeluTanh;
+  self.program.add_op(std::move(op));
+}
+
+FloatTable forward(Builder& self, IntVector token_ids, IntVector positions, IntVector sequence_starts,
+                   IntTable block_tables, IntVector logit_rows) {
+  const BatchView batch{
+      token_ids.data(),  positions.data(),  sequence_starts.data(),      block_tables.data(),
+      logit_rows.data(), length(token_ids), length(sequence_starts) - 1, static_cast<int>(block_tables.shape(1)),
+      length(logit_rows)};
+  if (length(positions) != batch.num_rows || length(block_tables) != batch.num_sequences || batch.num_sequences < 1)
+    throw std::invalid_argument("the arrays of the batch do not fit together");
+  {
+    nb::gil_scoped_release release;
+    self.program.forward(batch);
+  }
+  const Buffer& output = self.program.output();
+  return FloatTable(output.floats(), {static_cast<size_t>(batch.num_selected), static_cast<size_t>(output.width)},
+                    nb::find(self), {static_cast<int64_t>(output.stride()), 1});
+}
+
+void add_embed(Builder& self, int out, std::shared_ptr<PackedMatrix> weight, float scale) {
+  auto op = std::make_unique<EmbedRows>();
+  op->weight = std::move(weight);
+  op->scale = scale;
+  op->out = self.program.buffer(out);
+  if (op->weight->view().num_inputs != op->out.width)
+    throw std::invalid_argument("an embedding does not fit its buffer");
+  self.program.add_op(std::move(op));
+}
+
+// Ops that read one buffer and write another.
+template <class OpType>
+void add_unary(Builder& self, int x, int out) {
+  auto op = std::make_unique<OpType>();
+  op->x = self.program.buffer(x);
+  op->out = self.program.buffer(out);
+  self.program.add_op(std::move(op));
+}
+
+void add_sum(Builder& self, int a, int b, int out) {
+  auto op = std::make_unique<AddRows>();
+  op->a = self.program.buffer(a);
+  op->b = self.program.buffer(b);
+  op->out = self.program.buffer(out);
+  self.program.add_op(std::move(op));
+}
+
+void bind_program(nb::module_& module) {
+  nb::class_<Builder>(module, "Program")
+      .def(
+          "__init__",
+          [](Builder* self, const std::string& isa, int num_threads, int max_rows, int max_selected, size_t arena_bytes,
+             std::shared_ptr<KvPool> kv) {
+            if (num_threads < 1 || max_rows < 1 || max_selected < 1)
+              throw std::invalid_argument("threads, rows and logit rows must be at least 1");
+            new (self) Builder{Program(isa, num_threads, max_rows, max_selected, arena_bytes, std::move(kv)), {}};
+          },
+          "isa"_a, "num_threads"_a, "max_rows"_a, "max_selected"_a, "arena_bytes"_a, "kv"_a)
+      .def("add_buffer", [](Builder& self, size_t offset, int width, int planes,
+                            bool selected) { return self.program.add_buffer(offset, width, planes, selected); })
+      .def("add_vector",
+           [](Builder& self, FloatVector values) { return self.program.add_vector(values.data(), values.shape(0)); })
+      .def("set_output", [](Builder& self, int buffer) { self.program.set_output(buffer); })
+      .def("set_attention_shape", [](Builder& self, int heads, int kv_heads, int head_dim,
+                                     int vocab) { self.program.set_attention_shape(heads, kv_heads, head_dim, vocab); })
+      .def("rope",
+           [](Builder& self, int out, DoubleVector frequencies, double factor, bool interleaved) {
+             add_rope(self.program, out, frequencies, factor, interleaved, self.ropes);
+             return static_cast<int>(self.ropes.size()) - 1;
+           })
+      .def("embed", &add_embed)
+      .def("quantize", &add_unary<QuantizeRows>)
+      .def("pick", &add_unary<PickRows>)
+      .def("add", &add_sum)
+      .def("norm", &add_norm)
+      .def("linear", &add_linear)
+      .def("heads", &add_heads)
+      .def("attention", &add_attention)
+      .def("gated", &add_gated)
+      .def("forward", &forward, "token_ids"_a, "positions"_a, "sequence_starts"_a, "block_tables"_a, "logit_rows"_a)
+      .def_prop_ro("isa", [](const Builder& self) { return self.program.isa(); })
+      .def_prop_ro("num_threads", [](const Builder& self) { return self.program.num_threads(); })
+      .def_prop_ro("arena_bytes", [](const Builder& self) { return self.program.arena_bytes(); });
+}
+
+void bind_memory(nb::module_& module) {
+  nb::class_<PackedMatrix>(module, "PackedMatrix")
+      .def(
+          "__init__",
+          [](PackedMatrix* self, const std::string& format, Bytes raw, int num_outputs, int num_inputs,
+             int num_threads) {
+            nb::gil_scoped_release release;
+            new (self) PackedMatrix(format, raw.data(), raw.shape(0), num_outputs, num_inputs, num_threads);
+          },
+          "format"_a, "raw"_a, "num_outputs"_a, "num_inputs"_a, "num_threads"_a)
+      .def_prop_ro("num_bytes", &PackedMatrix::bytes)
+      .def_prop_ro("is_quantized", [](const PackedMatrix& self) { return is_quantized(self.view().format); })
+      .def("unpack_row", [](const PackedMatrix& self, int index) {
+        if (index < 0 || index >= self.view().num_outputs) throw std::invalid_argument("no such row");
+        auto* row = new std::vector<float>(self.view().num_inputs);
+        self.unpack_row(index, row->data());
+        nb::capsule owner(row, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+        return nb::ndarray<nb::numpy, float, nb::ndim<1>>(row->data(), {row->size()}, owner);
+      });
+  nb::class_<KvPool>(module, "KvPool")
+      .def(
+          "__init__",
+          [](KvPool* self, int num_layers, int num_blocks, int num_kv_heads, int head_dim) {
+            if (num_layers < 1 || num_blocks < 1 || num_kv_heads < 1 || head_dim < kLanes || head_dim % kLanes != 0)
+              throw std::invalid_argument("a KV pool needs layers, blocks, heads and a head size that 16 divides");
+            new (self) KvPool(num_layers, num_blocks, num_kv_heads, head_dim);
+          },
+          "num_layers"_a, "num_blocks"_a, "num_kv_heads"_a, "head_dim"_a)
+      .def_prop_ro("num_blocks", &KvPool::num_blocks)
+      .def_prop_ro("bytes_per_block", &KvPool::bytes_per_block)
+      .def("copy_block", [](KvPool& self, int source, int target) {
+        if (std::min(source, target) < 0 || std::max(source, target) >= self.num_blocks())
+          throw std::invalid_argument("a block number lies outside the pool");
+        self.copy_block(source, target);
+      });
+}
+
+}  // namespace
+
+}  // namespace vivace
+
+NB_MODULE(_native, module) {
+  vivace::bind_memory(module);
+  vivace::bind_program(module);
+  module.def("available_isas", [] {
+    std::vector<std::string> names;
+    for (const auto* table : vivace::available_tables()) names.emplace_back(table->name);
+    return names;
+  });
+}

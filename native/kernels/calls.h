@@ -1,0 +1,137 @@
+// The arguments of every kernel: plain views of memory that somebody else owns. Strides of float rows are in floats,
+// strides of byte rows in bytes. Nothing here allocates or computes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace vivace {
+
+constexpr int kLanes = 16;      // float lanes of the vector type every kernel is written in
+constexpr int kGroup = 32;      // activations are quantised in groups of this many columns
+constexpr int kBlockSize = 16;  // positions in one KV block (BLOCK_SIZE in types/step.py)
+
+// How a packed matrix stores its panels. A panel is 16 output rows; see weights/packed.h.
+enum class PanelFormat : int { kQ4Min, kQ4Sym, kQ8Sym, kQ8Min, kQ8Sym16, kF32, kF16, kBF16, kCount };
+
+// A matrix packed into panels: codes of the whole panel first, then its scales, then its minima.
+struct PackedView {
+  PanelFormat format;
+  int num_outputs;       // rows of the matrix, without padding
+  int num_inputs;        // columns; a multiple of kGroup for quantised formats
+  const uint8_t* data;   // panel p starts at data + p * panel_bytes
+  size_t panel_bytes;    // multiple of 64
+  size_t scales_offset;  // bytes from a panel's start to its float16 scales
+  size_t mins_offset;    // bytes to its float16 minima, 0 when there are none
+  float post_scale;      // power of two that undoes the normalisation of the float16 scales
+};
+
+// Rows quantised in groups of 32 columns: x = scale * q, q in 8 bits (one plane) or 16 bits (a high and a low plane).
+struct QuantizedRows {
+  uint8_t* data;
+  size_t row_bytes;
+  int num_columns;
+  int planes;  // 1 or 2
+
+  int num_groups() const { return num_columns / kGroup; }
+  int8_t* codes(int row) const { return reinterpret_cast<int8_t*>(data + row * row_bytes); }
+  // float32 per group: scale, then scale * sum(q); int32 per half group: sum(q).
+  float* scales(int row) const {
+    return reinterpret_cast<float*>(data + row * row_bytes + static_cast<size_t>(num_columns) * planes);
+  }
+  float* sums(int row) const { return scales(row) + num_groups(); }
+  int32_t* code_sums(int row) const { return reinterpret_cast<int32_t*>(sums(row) + num_groups()); }
+};
+
+// Bytes one quantised row takes, rounded up to a cache line.
+inline size_t quantized_row_bytes(int num_columns, int planes) {
+  size_t groups = static_cast<size_t>(num_columns) / kGroup;
+  size_t bytes = static_cast<size_t>(num_columns) * planes + groups * (2 * sizeof(float) + 2 * sizeof(int32_t));
+  return (bytes + 63) / 64 * 64;
+}
+
+struct LinearCall {
+  PackedView weight;
+  const float* bias;  // one per padded output, or null
+  const float* x;     // read by float formats
+  size_t x_stride;
+  QuantizedRows quantized_x;  // read by quantised formats
+  float* out;                 // rows padded to a multiple of 16 floats
+  size_t out_stride;
+};
+
+struct QuantizeCall {
+  const float* x;
+  size_t x_stride;
+  QuantizedRows out;
+};
+
+// total = a + b (when b is given), out = total / rms(total) * weight; out and quantized are both optional.
+struct NormCall {
+  const float* a;
+  const float* b;
+  float* total;
+  float* out;
+  const float* weight;
+  float eps;
+  int width;
+  size_t a_stride, b_stride, total_stride, out_stride;
+  QuantizedRows quantized;  // data null: not wanted
+};
+
+enum class Activation : int { kSilu, kGeluTanh };
+
+// out = activation(gate) * up; out and quantized are both optional.
+struct GatedCall {
+  const float* gate;
+  const float* up;
+  float* out;
+  int width;
+  size_t gate_stride, up_stride, out_stride;
+  Activation activation;
+  QuantizedRows quantized;
+};
+
+// Norm (optional), rotate and store the heads of one attention layer.
+struct HeadsCall {
+  float* q;  // rotated and scaled in place
+  float* k;
+  const float* v;
+  size_t q_stride, k_stride, v_stride;
+  const float* q_norm;  // per-head norm weights, or null
+  const float* k_norm;
+  float norm_eps;
+  const float* rope;  // per row: rope_dim / 2 cosines, then as many sines
+  size_t rope_stride;
+  int rope_dim;
+  bool interleaved;
+  float scale;
+  int num_heads, num_kv_heads, head_dim;
+};
+
+// KV memory of one layer. Block b: keys [kv_head][head_dim][16] float16, then values [kv_head][16][head_dim] float16.
+struct KvLayer {
+  uint16_t* data;
+  size_t block_elements;  // float16 elements of one block (keys and values)
+  int num_kv_heads, head_dim;
+
+  uint16_t* keys(int block, int head) const {
+    return data + block * block_elements + static_cast<size_t>(head) * head_dim * kBlockSize;
+  }
+  uint16_t* values(int block, int head) const { return keys(block, head) + block_elements / 2; }
+};
+
+// One tile of attention: query rows [row_begin, row_end) of one sequence, all heads that share kv head `kv_head`.
+struct AttentionCall {
+  const float* q;
+  float* out;
+  size_t q_stride, out_stride;
+  KvLayer kv;
+  const int32_t* blocks;     // block table of the sequence
+  const int32_t* positions;  // positions of all rows of the batch
+  int num_heads;
+  int window;      // 0: everything before
+  float* scratch;  // attention_scratch_floats() floats, private to the thread
+};
+
+}  // namespace vivace

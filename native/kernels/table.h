@@ -1,0 +1,40 @@
+// One table of kernels per instruction set; the best one the machine has is chosen on first use.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "kernels/calls.h"
+
+namespace vivace {
+
+struct KernelTable {
+  const char* name;
+  void (*linear)(const LinearCall&, int panel_begin, int panel_end, int row_begin, int row_end);
+  void (*quantize)(const QuantizeCall&, int row_begin, int row_end);
+  void (*rms_norm)(const NormCall&, int row_begin, int row_end);
+  void (*gated)(const GatedCall&, int row_begin, int row_end, int column_begin, int column_end);
+  void (*prepare_heads)(const HeadsCall&, int row_begin, int row_end);
+  void (*store_kv)(const HeadsCall&, const KvLayer&, const int32_t* blocks, const int32_t* positions, int row_begin,
+                   int row_end);
+  void (*attention)(const AttentionCall&, int kv_head, int row_begin, int row_end);
+  void (*add)(const float* a, const float* b, float* out, size_t count);
+};
+
+// Largest number of (row, head) pairs that one attention tile works on together.
+constexpr int kMaxQueries = 6;
+// Keys scored before a softmax update; tiles start at multiples of this position, whatever the batch looks like.
+constexpr int kKeyTile = 64;
+
+inline size_t attention_scratch_floats(int head_dim) {
+  return static_cast<size_t>(kMaxQueries) * (2 * head_dim + kKeyTile + 2 * kLanes);
+}
+
+// Tables this machine can run, best first. Null-free.
+const std::vector<const KernelTable*>& available_tables();
+// The table named by the environment variable VIVACE_ISA, or the best one. Throws std::invalid_argument when the named
+// one is unknown or the machine cannot run it.
+const KernelTable& choose_table(const std::string& forced);
+
+}  // namespace vivace

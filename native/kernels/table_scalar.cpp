@@ -1,0 +1,23 @@
+// The kernel table for plain C++. Only this region of this file is compiled for it; no flag of the build changes.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/table.h"
+#include "kernels/tables.h"
+#include "vector/half.h"
+
+namespace vivace::scalar {
+#include "vector/scalar.inc"
+// The order matters: later files use functions of earlier ones.
+#include "kernels/attention.inc"
+#include "kernels/heads.inc"
+#include "kernels/linear.inc"
+#include "kernels/rows.inc"
+}  // namespace vivace::scalar
+
+namespace vivace {
+const KernelTable kScalarTable = {"scalar",         scalar::linear,    scalar::quantize,
+                                  scalar::rms_norm, scalar::gated,     scalar::prepare_heads,
+                                  scalar::store_kv, scalar::attention, scalar::add_arrays};
+}  // namespace vivace

@@ -1,0 +1,190 @@
+#include "program/ops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace vivace {
+
+namespace {
+
+constexpr int kRowsPerTask = 8;
+constexpr int kLinearRows = 64;    // rows a linear task works on: their codes stay in the second-level cache
+constexpr int kLinearPanels = 16;  // panels a linear task works on when there are many rows
+
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+int row_tasks(const Buffer& buffer, const Step& step) { return ceil_div(buffer.rows(step), kRowsPerTask); }
+
+struct Range {
+  int begin, end;
+};
+
+Range rows_of(const Buffer& buffer, const Step& step, int task) {
+  return {task * kRowsPerTask, std::min((task + 1) * kRowsPerTask, buffer.rows(step))};
+}
+
+}  // namespace
+
+int RopeTable::num_tasks(const Step& step) const { return row_tasks(out, step); }
+
+void RopeTable::run(const Step& step, int task, float*) const {
+  const Range rows = rows_of(out, step, task);
+  const size_t half = frequencies.size();
+  for (int row = rows.begin; row < rows.end; ++row) {
+    float* cosines = out.floats() + row * out.stride();
+    for (size_t i = 0; i < half; ++i) {
+      const double angle = static_cast<double>(step.positions[row]) * frequencies[i];
+      cosines[i] = static_cast<float>(std::cos(angle) * factor);
+      cosines[half + i] = static_cast<float>(std::sin(angle) * factor);
+    }
+  }
+}
+
+int EmbedRows::num_tasks(const Step& step) const { return row_tasks(out, step); }
+
+void EmbedRows::run(const Step& step, int task, float*) const {
+  const Range rows = rows_of(out, step, task);
+  for (int row = rows.begin; row < rows.end; ++row) {
+    float* target = out.floats() + row * out.stride();
+    weight->unpack_row(step.token_ids[row], target);
+    if (scale != 1.0f)
+      for (int i = 0; i < out.width; ++i) target[i] *= scale;
+  }
+}
+
+int NormRows::num_tasks(const Step& step) const { return row_tasks(a, step); }
+
+void NormRows::run(const Step& step, int task, float*) const {
+  const Range rows = rows_of(a, step, task);
+  const NormCall call{a.floats(), b.floats(), total.floats(), out.floats(),   weight,       eps,
+                      a.width,    a.stride(), b.stride(),     total.stride(), out.stride(), quantized.quantized()};
+  step.kernels->rms_norm(call, rows.begin, rows.end);
+}
+
+int QuantizeRows::num_tasks(const Step& step) const { return row_tasks(x, step); }
+
+void QuantizeRows::run(const Step& step, int task, float*) const {
+  const Range rows = rows_of(x, step, task);
+  step.kernels->quantize({x.floats(), x.stride(), out.quantized()}, rows.begin, rows.end);
+}
+
+LinearRows::Split LinearRows::split(const Step& step) const {
+  Split split{};
+  for (const Segment& segment : segments) split.panels += segment.weight->num_panels();
+  split.rows = segments.front().out.rows(step);
+  split.rows_per_task = kLinearRows;
+  const bool few_rows = split.rows <= kLinearRows / 2;
+  split.panels_per_task = few_rows ? std::max(1, ceil_div(split.panels, step.num_threads * 4)) : kLinearPanels;
+  split.panel_tasks = ceil_div(split.panels, split.panels_per_task);
+  return split;
+}
+
+int LinearRows::num_tasks(const Step& step) const {
+  const Split parts = split(step);
+  return parts.panel_tasks * ceil_div(parts.rows, parts.rows_per_task);
+}
+
+void LinearRows::run(const Step& step, int task, float*) const {
+  const Split parts = split(step);
+  const int row_begin = task / parts.panel_tasks * parts.rows_per_task;
+  const int row_end = std::min(row_begin + parts.rows_per_task, parts.rows);
+  int begin = task % parts.panel_tasks * parts.panels_per_task;
+  const int end = std::min(begin + parts.panels_per_task, parts.panels);
+  int first = 0;
+  for (const Segment& segment : segments) {
+    const int last = first + segment.weight->num_panels();
+    const int stop = std::min(end, last);
+    if (begin < stop) run_segment(step, segment, begin - first, stop - first, row_begin, row_end);
+    begin = std::max(begin, stop);
+    first = last;
+  }
+}
+
+void LinearRows::run_segment(const Step& step, const Segment& segment, int panel_begin, int panel_end, int row_begin,
+                             int row_end) const {
+  LinearCall call{segment.weight->view(), segment.bias,         x.floats(),          x.stride(),
+                  quantized.quantized(),  segment.out.floats(), segment.out.stride()};
+  step.kernels->linear(call, panel_begin, panel_end, row_begin, row_end);
+}
+
+int HeadRows::num_tasks(const Step& step) const { return row_tasks(q, step); }
+
+void HeadRows::run(const Step& step, int task, float*) const {
+  const Range rows = rows_of(q, step, task);
+  const HeadsCall call{q.floats(),
+                       k.floats(),
+                       v.floats(),
+                       q.stride(),
+                       k.stride(),
+                       v.stride(),
+                       q_norm,
+                       k_norm,
+                       norm_eps,
+                       rope->out.floats(),
+                       rope->out.stride(),
+                       rope->out.width,
+                       rope->interleaved,
+                       scale,
+                       num_heads,
+                       num_kv_heads,
+                       head_dim};
+  step.kernels->prepare_heads(call, rows.begin, rows.end);
+  for (int row = rows.begin; row < rows.end; ++row) {
+    step.kernels->store_kv(call, kv, step.blocks_of(step.row_sequences[row]), step.positions, row, row + 1);
+  }
+}
+
+int AttendRows::num_tasks(const Step&) const { return static_cast<int>(tiles->size()); }
+
+void AttendRows::run(const Step& step, int task, float* scratch) const {
+  const AttentionTile& tile = (*tiles)[task];
+  const AttentionCall call{q.floats(),     out.floats(), q.stride(), out.stride(), kv, step.blocks_of(tile.sequence),
+                           step.positions, num_heads,    window,     scratch};
+  step.kernels->attention(call, tile.kv_head, tile.row_begin, tile.row_end);
+}
+
+// One row is split by columns, since it may be wide; several rows are split by rows.
+int GateRows::columns_per_task(const Step& step) const {
+  if (gate.rows(step) >= step.num_threads) return gate.width;
+  return std::max(kGroup, ceil_div(gate.width, step.num_threads * kGroup) * kGroup);
+}
+
+int GateRows::num_tasks(const Step& step) const {
+  const int columns = columns_per_task(step);
+  if (columns >= gate.width) return row_tasks(gate, step);
+  return gate.rows(step) * ceil_div(gate.width, columns);
+}
+
+void GateRows::run(const Step& step, int task, float*) const {
+  const GatedCall call{gate.floats(), up.floats(),  out.floats(), gate.width,           gate.stride(),
+                       up.stride(),   out.stride(), activation,   quantized.quantized()};
+  const int columns = columns_per_task(step);
+  if (columns >= gate.width) {
+    const Range rows = rows_of(gate, step, task);
+    step.kernels->gated(call, rows.begin, rows.end, 0, gate.width);
+    return;
+  }
+  const int pieces = ceil_div(gate.width, columns), row = task / pieces, begin = task % pieces * columns;
+  step.kernels->gated(call, row, row + 1, begin, std::min(begin + columns, gate.width));
+}
+
+int AddRows::num_tasks(const Step& step) const { return row_tasks(a, step); }
+
+void AddRows::run(const Step& step, int task, float*) const {
+  const Range rows = rows_of(a, step, task);
+  const size_t begin = rows.begin * a.stride(), count = (rows.end - rows.begin) * a.stride();
+  step.kernels->add(a.floats() + begin, b.floats() + begin, out.floats() + begin, count);
+}
+
+int PickRows::num_tasks(const Step& step) const { return row_tasks(out, step); }
+
+void PickRows::run(const Step& step, int task, float*) const {
+  const Range rows = rows_of(out, step, task);
+  for (int row = rows.begin; row < rows.end; ++row) {
+    std::memcpy(out.floats() + row * out.stride(), x.floats() + step.logit_rows[row] * x.stride(),
+                x.width * sizeof(float));
+  }
+}
+
+}  // namespace vivace

@@ -1,0 +1,117 @@
+// The ops a program is made of. An op splits its work into tasks that any thread may run in any order; tasks of one op
+// never touch what another task of it writes.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "program/kv_pool.h"
+#include "program/step.h"
+#include "weights/packed.h"
+
+namespace vivace {
+
+class Op {
+ public:
+  virtual ~Op() = default;
+  virtual int num_tasks(const Step& step) const = 0;
+  virtual void run(const Step& step, int task, float* scratch) const = 0;
+};
+
+// Cosines and sines of the batch's positions for one rope.
+struct RopeTable final : Op {
+  std::vector<double> frequencies;
+  double factor;
+  bool interleaved;
+  Buffer out;  // width: rope dim
+  int num_tasks(const Step& step) const override;
+  void run(const Step& step, int task, float* scratch) const override;
+};
+
+struct EmbedRows final : Op {
+  std::shared_ptr<const PackedMatrix> weight;
+  float scale;
+  Buffer out;
+  int num_tasks(const Step& step) const override;
+  void run(const Step& step, int task, float* scratch) const override;
+};
+
+struct NormRows final : Op {
+  Buffer a, b, total, out, quantized;  // b, total, out and quantized may be absent (data null)
+  const float* weight;
+  float eps;
+  int num_tasks(const Step& step) const override;
+  void run(const Step& step, int task, float* scratch) const override;
+};
+
+struct QuantizeRows final : Op {
+  Buffer x, out;
+  int num_tasks(const Step& step) const override;
+  void run(const Step& step, int task, float* scratch) const override;
+};
+
+struct LinearRows final : Op {
+  struct Segment {
+    std::shared_ptr<const PackedMatrix> weight;
+    const float* bias;
+    Buffer out;
+  };
+  Buffer x, quantized;  // either may be absent, as the segments' formats need
+  std::vector<Segment> segments;
+  int num_tasks(const Step& step) const override;
+  void run(const Step& step, int task, float* scratch) const override;
+
+ private:
+  struct Split {
+    int panels, panels_per_task, panel_tasks, rows, rows_per_task;
+  };
+  Split split(const Step& step) const;
+  void run_segment(const Step& step, const Segment& segment, int panel_begin, int panel_end, int row_begin,
+                   int row_end) const;
+};
+
+// Norm, rotate and store heads.
+struct HeadRows final : Op {
+  Buffer q, k, v;
+  const RopeTable* rope;
+  const float* q_norm;
+  const float* k_norm;
+  float norm_eps, scale;
+  int num_heads, num_kv_heads, head_dim;
+  KvLayer kv;
+  int num_tasks(const Step& step) const override;
+  void run(const Step& step, int task, float* scratch) const override;
+};
+
+struct AttendRows final : Op {
+  Buffer q, out;
+  KvLayer kv;
+  int num_heads, window;
+  const std::vector<AttentionTile>* tiles;
+  int num_tasks(const Step& step) const override;
+  void run(const Step& step, int task, float* scratch) const override;
+};
+
+struct GateRows final : Op {
+  Buffer gate, up, out, quantized;
+  Activation activation;
+  int num_tasks(const Step& step) const override;
+  void run(const Step& step, int task, float* scratch) const override;
+
+ private:
+  int columns_per_task(const Step& step) const;
+};
+
+struct AddRows final : Op {
+  Buffer a, b, out;
+  int num_tasks(const Step& step) const override;
+  void run(const Step& step, int task, float* scratch) const override;
+};
+
+struct PickRows final : Op {
+  Buffer x, out;
+  int num_tasks(const Step& step) const override;
+  void run(const Step& step, int task, float* scratch) const override;
+};
+
+}  // namespace vivace

@@ -1,0 +1,143 @@
+#include "program/program.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace vivace {
+
+namespace {
+
+constexpr int kTileRows = 16;  // query rows of one attention task, at most
+
+size_t scratch_floats(int head_dim) { return (attention_scratch_floats(head_dim) + 15) / 16 * 16; }
+
+}  // namespace
+
+Program::Program(const std::string& isa, int num_threads, int max_rows, int max_selected, size_t arena_bytes,
+                 std::shared_ptr<KvPool> kv)
+    : kernels_(&choose_table(isa)),
+      max_rows_(max_rows),
+      max_selected_(max_selected),
+      kv_(std::move(kv)),
+      arena_(arena_bytes),
+      pool_(num_threads) {}
+
+int Program::add_buffer(size_t offset, int width, int planes, bool selected) {
+  Buffer buffer{arena_.data() + offset, width, planes, selected};
+  const size_t row_bytes = planes ? quantized_row_bytes(width, planes) : buffer.stride() * sizeof(float);
+  const size_t rows = selected ? max_selected_ : max_rows_;
+  if (offset % 64 != 0 || offset + rows * row_bytes > arena_.size())
+    throw std::invalid_argument("a buffer is misaligned or leaves the arena");
+  buffers_.push_back(buffer);
+  return static_cast<int>(buffers_.size()) - 1;
+}
+
+int Program::add_vector(const float* values, size_t count) {
+  auto padded = std::make_unique<std::vector<float>>((count + 15) / 16 * 16, 0.0f);
+  std::copy(values, values + count, padded->begin());
+  vectors_.push_back(std::move(padded));
+  return static_cast<int>(vectors_.size()) - 1;
+}
+
+const Buffer& Program::buffer(int number) const {
+  static const Buffer absent{};
+  return number < 0 ? absent : buffers_.at(number);
+}
+
+const float* Program::vector(int number) const { return number < 0 ? nullptr : vectors_.at(number)->data(); }
+
+void Program::add_op(std::unique_ptr<Op> op) {
+  ops_.push_back(std::move(op));
+  next_task_ = std::make_unique<std::atomic<int>[]>(ops_.size());
+}
+
+void Program::set_output(int buffer) {
+  buffers_.at(buffer);
+  output_ = buffer;
+}
+
+void Program::set_attention_shape(int num_heads, int num_kv_heads, int head_dim, int vocab_size) {
+  num_heads_ = num_heads;
+  num_kv_heads_ = num_kv_heads;
+  head_dim_ = head_dim;
+  vocab_size_ = vocab_size;
+  scratch_ = Memory(scratch_floats(head_dim) * sizeof(float) * pool_.num_threads());
+}
+
+void Program::check(const BatchView& batch) const {
+  if (batch.num_rows < 1 || batch.num_rows > max_rows_)
+    throw std::invalid_argument("a step takes 1 to " + std::to_string(max_rows_) + " rows, not " +
+                                std::to_string(batch.num_rows));
+  if (batch.num_selected > max_selected_)
+    throw std::invalid_argument("a step gives logits for at most " + std::to_string(max_selected_) + " rows");
+  if (batch.sequence_starts[0] != 0 || batch.sequence_starts[batch.num_sequences] != batch.num_rows)
+    throw std::invalid_argument("sequence_starts must run from 0 to the number of rows");
+  for (int i = 0; i < batch.num_selected; ++i) {
+    if (batch.logit_rows[i] < 0 || batch.logit_rows[i] >= batch.num_rows)
+      throw std::invalid_argument("a logit row lies outside the batch");
+  }
+  for (int s = 0; s < batch.num_sequences; ++s) {
+    if (batch.sequence_starts[s] > batch.sequence_starts[s + 1])
+      throw std::invalid_argument("sequence_starts must ascend");
+    int last = -1;
+    for (int row = batch.sequence_starts[s]; row < batch.sequence_starts[s + 1]; ++row) {
+      if (batch.token_ids[row] < 0 || batch.token_ids[row] >= vocab_size_)
+        throw std::invalid_argument("token id " + std::to_string(batch.token_ids[row]) + " is outside the vocabulary");
+      if (batch.positions[row] < 0 || (last >= 0 && batch.positions[row] != last + 1))
+        throw std::invalid_argument("positions of a sequence must be consecutive and not negative");
+      last = batch.positions[row];
+    }
+    if (last >= batch.max_blocks * kBlockSize)
+      throw std::invalid_argument("a block table is shorter than its sequence");
+    for (int b = 0; b <= last / kBlockSize && last >= 0; ++b) {
+      const int block = batch.block_tables[static_cast<size_t>(s) * batch.max_blocks + b];
+      if (block < 0 || block >= kv_->num_blocks()) throw std::invalid_argument("a block number lies outside the pool");
+    }
+  }
+}
+
+void Program::plan_tiles(const BatchView& batch) {
+  tiles_.clear();
+  for (int s = 0; s < batch.num_sequences; ++s) {
+    const int begin = batch.sequence_starts[s], end = batch.sequence_starts[s + 1];
+    for (int row = begin; row < end; ++row) step_.row_sequences[row] = s;
+    for (int row = begin; row < end; row += kTileRows) {
+      for (int head = 0; head < num_kv_heads_; ++head) tiles_.push_back({s, head, row, std::min(row + kTileRows, end)});
+    }
+  }
+}
+
+void Program::run_ops(int thread) {
+  float* scratch = reinterpret_cast<float*>(scratch_.data()) + thread * scratch_floats(head_dim_);
+  for (size_t i = 0; i < ops_.size(); ++i) {
+    const int tasks = ops_[i]->num_tasks(step_);
+    if (tasks == 1) {  // no point in a race for one task: thread 0 has just left the barrier as well
+      if (thread == 0) ops_[i]->run(step_, 0, scratch);
+    } else {
+      int task;
+      while ((task = next_task_[i].fetch_add(1, std::memory_order_relaxed)) < tasks) ops_[i]->run(step_, task, scratch);
+    }
+    pool_.barrier().wait();
+  }
+}
+
+void Program::forward(const BatchView& batch) {
+  check(batch);
+  step_.num_rows = batch.num_rows;
+  step_.num_selected = batch.num_selected;
+  step_.num_sequences = batch.num_sequences;
+  step_.max_blocks = batch.max_blocks;
+  step_.token_ids = batch.token_ids;
+  step_.positions = batch.positions;
+  step_.sequence_starts = batch.sequence_starts;
+  step_.block_tables = batch.block_tables;
+  step_.logit_rows = batch.logit_rows;
+  step_.row_sequences.resize(max_rows_);
+  step_.kernels = kernels_;
+  step_.num_threads = pool_.num_threads();
+  plan_tiles(batch);
+  for (size_t i = 0; i < ops_.size(); ++i) next_task_[i].store(0, std::memory_order_relaxed);
+  pool_.run([this](int thread) { run_ops(thread); });
+}
+
+}  // namespace vivace

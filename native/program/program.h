@@ -1,0 +1,70 @@
+// An op list ready to run: buffers placed in one arena, weights packed, one call a step, nothing allocated in it.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "program/ops.h"
+#include "runtime/thread_pool.h"
+
+namespace vivace {
+
+struct BatchView {
+  const int32_t* token_ids;
+  const int32_t* positions;
+  const int32_t* sequence_starts;
+  const int32_t* block_tables;
+  const int32_t* logit_rows;
+  int num_rows, num_sequences, max_blocks, num_selected;
+};
+
+class Program {
+ public:
+  Program(const std::string& isa, int num_threads, int max_rows, int max_selected, size_t arena_bytes,
+          std::shared_ptr<KvPool> kv);
+
+  // Places a buffer at `offset` bytes and returns its number; throws std::invalid_argument when it leaves the arena.
+  int add_buffer(size_t offset, int width, int planes, bool selected);
+  // Keeps a padded copy and returns its number.
+  int add_vector(const float* values, size_t count);
+  const Buffer& buffer(int number) const;  // number -1: an absent buffer
+  const float* vector(int number) const;   // number -1: null
+  void add_op(std::unique_ptr<Op> op);
+  void set_output(int buffer);
+  void set_attention_shape(int num_heads, int num_kv_heads, int head_dim, int vocab_size);
+
+  // Runs every op; the result (num_selected rows of `output()`) stays valid until the next call. Throws
+  // std::invalid_argument before anything is written when the batch does not fit the program.
+  void forward(const BatchView& batch);
+
+  const Buffer& output() const { return buffers_[output_]; }
+  KvPool& kv() { return *kv_; }
+  const std::vector<AttentionTile>* tiles() const { return &tiles_; }
+  const char* isa() const { return kernels_->name; }
+  int num_threads() const { return pool_.num_threads(); }
+  size_t arena_bytes() const { return arena_.size(); }
+
+ private:
+  void check(const BatchView& batch) const;
+  void plan_tiles(const BatchView& batch);
+  void run_ops(int thread);
+
+  const KernelTable* kernels_;
+  int max_rows_, max_selected_;
+  int num_heads_ = 1, num_kv_heads_ = 1, head_dim_ = 16, vocab_size_ = 0;
+  std::shared_ptr<KvPool> kv_;
+  Memory arena_;
+  Memory scratch_;
+  std::vector<Buffer> buffers_;
+  std::vector<std::unique_ptr<std::vector<float>>> vectors_;
+  std::vector<std::unique_ptr<Op>> ops_;
+  std::vector<AttentionTile> tiles_;
+  std::unique_ptr<std::atomic<int>[]> next_task_;
+  int output_ = 0;
+  Step step_{};
+  ThreadPool pool_;
+};
+
+}  // namespace vivace

@@ -1,0 +1,46 @@
+// What ops see of one step: the batch, where buffers lie, and the kernels to call.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/table.h"
+
+namespace vivace {
+
+// Query rows [row_begin, row_end) of sequence `sequence` against one kv head.
+struct AttentionTile {
+  int sequence, kv_head, row_begin, row_end;
+};
+
+struct Step {
+  int num_rows;       // R
+  int num_selected;   // L
+  int num_sequences;  // S
+  int max_blocks;
+  const int32_t* token_ids;
+  const int32_t* positions;
+  const int32_t* sequence_starts;
+  const int32_t* block_tables;
+  const int32_t* logit_rows;
+  std::vector<int32_t> row_sequences;  // which sequence a row belongs to
+  const KernelTable* kernels;
+  int num_threads;
+
+  const int32_t* blocks_of(int sequence) const { return block_tables + static_cast<size_t>(sequence) * max_blocks; }
+};
+
+// A buffer of float rows, or of quantised rows when planes > 0, in the program's arena.
+struct Buffer {
+  uint8_t* data = nullptr;
+  int width = 0;   // columns
+  int planes = 0;  // 0: float32
+  bool selected = false;
+
+  size_t stride() const { return (static_cast<size_t>(width) + 15) / 16 * 16; }
+  float* floats() const { return reinterpret_cast<float*>(data); }
+  QuantizedRows quantized() const { return {data, planes ? quantized_row_bytes(width, planes) : 0, width, planes}; }
+  int rows(const Step& step) const { return selected ? step.num_selected : step.num_rows; }
+};
+
+}  // namespace vivace

@@ -1,0 +1,273 @@
+"""From a model's op list to the ops of the native core: the last pass, and the only one that knows kernels.
+
+It pairs each buffer with a quantised twin where a quantised linear reads it, folds per-head norm, rope and the KV write
+into one op, and names what every op reads and writes, so that buffers can be placed. It makes values only; `native.py`
+turns them into calls.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from vivace.graph.graph import Graph
+from vivace.graph.ops import (
+    Add,
+    AddRmsNorm,
+    Attention,
+    Embed,
+    FusedLinear,
+    GatedActivation,
+    Linear,
+    Op,
+    RmsNorm,
+    Rope,
+    SelectRows,
+)
+from vivace.graph.passes.arena import Lifetime, selected_buffers
+from vivace.types.errors import UnsupportedModelError
+from vivace.types.model import RopeSpec
+
+Argument = str | int | float | None | tuple["Argument", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CoreOp:
+    """One call on the native core. `arguments` still hold names of buffers and weights; None is an absent one."""
+
+    name: str
+    arguments: tuple[Argument, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CoreBuffer:
+    """Rows of `width` columns: float32, or quantised in one or two planes of 8 bits."""
+
+    width: int
+    planes: int
+    selected: bool
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row, a multiple of 64 (native/kernels/calls.h has the layout of a quantised row)."""
+        used = 4 * self.width if self.planes == 0 else self.planes * self.width + self.width // 32 * 16
+        return -(-used // 64) * 64
+
+
+@dataclass(frozen=True, slots=True)
+class CoreGraph:
+    """What the native core runs: ops in order, buffers by name, ropes by the name of their table's buffer."""
+
+    ops: tuple[CoreOp, ...]
+    buffers: dict[str, CoreBuffer]
+    ropes: dict[str, RopeSpec]
+    output: str
+
+    def lifetimes(self) -> dict[str, Lifetime]:
+        """First and last op that touches each buffer; the output lives to the end."""
+        first: dict[str, int] = {}
+        last: dict[str, int] = {}
+        for number, op in enumerate(self.ops):
+            for name in (*op.reads, *op.writes):
+                first.setdefault(name, number)
+                last[name] = number
+        last[self.output] = len(self.ops) - 1
+        return {name: Lifetime(first[name], last[name]) for name in first}
+
+
+def lower(graph: Graph, is_quantized: Callable[[str], bool], planes: int) -> CoreGraph:
+    """Lower a graph.
+
+    Args:
+        graph: fused or not.
+        is_quantized: whether the weight of that name is stored quantised.
+        planes: 8-bit planes of quantised activations: 1 (8 bits) or 2 (16 bits).
+
+    Raises:
+        UnsupportedModelError: a width that the kernels cannot take.
+    """
+    return _Lowering(graph, is_quantized, planes).lower()
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, is_quantized: Callable[[str], bool], planes: int) -> None:
+        self._graph = graph
+        self._is_quantized = is_quantized
+        self._planes = planes
+        self._selected = selected_buffers(graph)
+        self._producers: dict[str, Op] = {}
+        self._ropes: dict[RopeSpec, str] = {}
+        self._ops: list[CoreOp] = []
+        self._buffers: dict[str, CoreBuffer] = {}
+        self._quantized_readers, self._float_readers = self._find_readers()
+
+    def lower(self) -> CoreGraph:
+        for op in self._graph.ops:
+            self._check_widths(op)
+            _LOWER[type(op)](self, op)
+        tables = [CoreOp("rope", (name,), reads=(), writes=(name,)) for name in self._ropes.values()]
+        ropes = {name: rope for rope, name in self._ropes.items()}
+        return CoreGraph((*tables, *self._ops), self._buffers, ropes, self._graph.output)
+
+    def _find_readers(self) -> tuple[set[str], set[str]]:
+        """Buffers that some linear reads quantised, and those that some op reads as floats."""
+        quantized: set[str] = set()
+        floats: set[str] = {self._graph.output}
+        for op in self._graph.ops:
+            match op:
+                case Linear() | FusedLinear():
+                    for weight in _weights(op):
+                        (quantized if self._is_quantized(weight) else floats).add(op.x)
+                case RmsNorm() | Rope() | SelectRows():
+                    floats.add(op.x)
+                case Attention():
+                    floats.update((op.q, op.k, op.v))
+                case GatedActivation():
+                    floats.update((op.gate, op.up))
+                case Add() | AddRmsNorm():
+                    floats.update((op.a, op.b))
+        return quantized, floats
+
+    def _check_widths(self, op: Op) -> None:
+        head_dim = op.head_dim if isinstance(op, Attention) else 16
+        widths = [self._graph.widths[op.x], head_dim] if isinstance(op, RmsNorm) else [head_dim]
+        for width in widths:
+            if width % 16 != 0:
+                raise UnsupportedModelError(
+                    f"The model has a width of {width}, which 16 does not divide.",
+                    "The native executor needs hidden and head sizes that are multiples of 16; "
+                    "use the reference executor for this model.",
+                )
+
+    def float_buffer(self, name: str) -> str:
+        """Declare the float buffer of a graph's buffer."""
+        self._buffers.setdefault(name, CoreBuffer(self._graph.widths[name], 0, name in self._selected))
+        return name
+
+    def outputs(self, name: str) -> tuple[str | None, str | None]:
+        """The float and the quantised buffer of an op that can write both; None where nobody reads it."""
+        floats = self.float_buffer(name) if name in self._float_readers else None
+        return floats, self._twin(name) if name in self._quantized_readers else None
+
+    def _twin(self, name: str) -> str:
+        twin = f"{name}:quantized"
+        self._buffers.setdefault(
+            twin, CoreBuffer(self._graph.widths[name], self._planes, name in self._selected)
+        )
+        return twin
+
+    def emit(
+        self, name: str, arguments: tuple[Argument, ...], reads: tuple[str | None, ...], writes: tuple[str | None, ...]
+    ) -> None:
+        """Append one op; absent buffers (None) neither read nor written."""
+        self._ops.append(CoreOp(name, arguments, _present(reads), _present(writes)))
+
+    def quantize_if_read(self, name: str) -> None:
+        """After an op that writes floats only: make the quantised twin when a linear wants it."""
+        if name in self._quantized_readers:
+            twin = self._twin(name)
+            self.emit("quantize", (name, twin), (name,), (twin,))
+
+    def embed(self, op: Embed) -> None:
+        out = self.float_buffer(op.out)
+        self.emit("embed", (out, op.weight, op.scale), (), (out,))
+        self.quantize_if_read(out)
+
+    def rms_norm(self, op: RmsNorm) -> None:
+        self._producers[op.out] = op
+        if op.num_groups > 1 or self._is_head_norm(op):
+            return  # part of the heads op, see attention()
+        out, quantized = self.outputs(op.out)
+        self.emit(
+            "norm", (op.x, None, None, out, quantized, op.weight, op.eps), (op.x,), (out, quantized)
+        )
+
+    def _is_head_norm(self, op: RmsNorm) -> bool:
+        """MQA's key norm has one group: known by the rope that reads it."""
+        return any(isinstance(other, Rope) and other.x == op.out for other in self._graph.ops)
+
+    def add_rms_norm(self, op: AddRmsNorm) -> None:
+        total = self.float_buffer(op.total)
+        out, quantized = self.outputs(op.out)
+        self.emit(
+            "norm", (op.a, op.b, total, out, quantized, op.weight, op.eps), (op.a, op.b), (total, out, quantized)
+        )
+        self.quantize_if_read(total)
+
+    def linear(self, op: Linear | FusedLinear) -> None:
+        outs = (op.out,) if isinstance(op, Linear) else op.outs
+        biases = (op.bias,) if isinstance(op, Linear) else op.biases
+        weights = _weights(op)
+        x = op.x if any(not self._is_quantized(weight) for weight in weights) else None
+        quantized = self._twin(op.x) if any(self._is_quantized(weight) for weight in weights) else None
+        targets = tuple(self.float_buffer(out) for out in outs)
+        segments = tuple(zip(weights, biases, targets, strict=True))
+        self.emit("linear", (x, quantized, segments), (x, quantized), targets)
+        for target in targets:
+            self.quantize_if_read(target)
+
+    def rope(self, op: Rope) -> None:
+        self._producers[op.out] = op
+
+    def attention(self, op: Attention) -> None:
+        q, q_norm, rope = self._head_source(op.q)
+        k, k_norm, _ = self._head_source(op.k)
+        table = self._ropes.setdefault(rope.rope, f"rope:{len(self._ropes)}")
+        self._buffers.setdefault(table, CoreBuffer(rope.rope.dim, 0, False))
+        norm = q_norm or k_norm
+        weights = (q_norm.weight if q_norm else None, k_norm.weight if k_norm else None)
+        sizes = (op.num_heads, op.num_kv_heads, op.head_dim, op.layer)
+        self.emit(
+            "heads",
+            (q, k, op.v, table, *weights, norm.eps if norm else 0.0, op.scale, *sizes),
+            (q, k, op.v, table),
+            (q, k),
+        )
+        out = self.float_buffer(op.out)
+        self.emit("attention", (q, out, op.layer, op.num_heads, op.window or 0), (q,), (out,))
+        self.quantize_if_read(out)
+
+    def _head_source(self, name: str) -> tuple[str, RmsNorm | None, Rope]:
+        """The linear's output that heads come from, with the norm and the rope on the way."""
+        rope = self._producers[name]
+        assert isinstance(rope, Rope), "every architecture rotates queries and keys"
+        norm = self._producers.get(rope.x)
+        if isinstance(norm, RmsNorm):
+            return norm.x, norm, rope
+        return rope.x, None, rope
+
+    def gated(self, op: GatedActivation) -> None:
+        out, quantized = self.outputs(op.out)
+        self.emit("gated", (op.gate, op.up, out, quantized, op.activation), (op.gate, op.up), (out, quantized))
+
+    def add(self, op: Add) -> None:
+        out = self.float_buffer(op.out)
+        self.emit("add", (op.a, op.b, out), (op.a, op.b), (out,))
+        self.quantize_if_read(out)
+
+    def select(self, op: SelectRows) -> None:
+        out = self.float_buffer(op.out)
+        self.emit("pick", (op.x, out), (op.x,), (out,))
+        self.quantize_if_read(out)
+
+
+_LOWER: dict[type[Op], Callable[..., None]] = {
+    Embed: _Lowering.embed,
+    RmsNorm: _Lowering.rms_norm,
+    AddRmsNorm: _Lowering.add_rms_norm,
+    Linear: _Lowering.linear,
+    FusedLinear: _Lowering.linear,
+    Rope: _Lowering.rope,
+    Attention: _Lowering.attention,
+    GatedActivation: _Lowering.gated,
+    Add: _Lowering.add,
+    SelectRows: _Lowering.select,
+}
+
+
+def _weights(op: Linear | FusedLinear) -> tuple[str, ...]:
+    return (op.weight,) if isinstance(op, Linear) else op.weights
+
+
+def _present(names: tuple[str | None, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if name is not None)
