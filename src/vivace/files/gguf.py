@@ -102,6 +102,11 @@ class GgufFile:
         tensor = self.tensors[name]
         return self._file.bytes_at(tensor.offset, tensor.num_bytes)
 
+    def release_tensor(self, name: str) -> None:
+        """Let the tensor's pages leave memory; reading brings them back."""
+        tensor = self.tensors[name]
+        self._file.release(tensor.offset, tensor.num_bytes)
+
     def close(self) -> None:
         """Release the mapped file."""
         self._file.close()

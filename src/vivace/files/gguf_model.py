@@ -94,6 +94,11 @@ class GgufWeights:
         part, tensor = self._entry(name)
         return dequantize(tensor.format, part.tensor_bytes(tensor.name), tensor.shape)
 
+    def release(self, name: str) -> None:
+        """Let the tensor's pages leave memory; reading brings them back."""
+        part, tensor = self._entry(name)
+        part.release_tensor(tensor.name)
+
     def close(self) -> None:
         """Release the mapped files."""
         for part in self._parts:

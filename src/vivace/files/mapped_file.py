@@ -46,6 +46,15 @@ class MappedFile:
         """A read-only view of `count` bytes; the caller has checked that they are inside the file."""
         return np.frombuffer(self.data, dtype=np.uint8, count=count, offset=offset)
 
+    def release(self, offset: int, count: int) -> None:
+        """Let the whole pages inside these bytes leave this process's memory; reading brings them back."""
+        if not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        begin = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (offset + count) // mmap.PAGESIZE * mmap.PAGESIZE
+        if end > begin:
+            self.data.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
     def close(self) -> None:
         """Give the mapping back; where arrays still look into it, the last of them does so."""
         try:
