@@ -1,4 +1,4 @@
-"""What the engine's front needs of `text/`: a tokenizer and a chat template, as protocols, so that tests can bring fakes."""
+"""What the engine's front needs of `text/`: a tokenizer and a chat template, as protocols, so tests can bring fakes."""
 
 from collections.abc import Sequence
 from typing import Protocol

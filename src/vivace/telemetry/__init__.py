@@ -1,1 +1,1 @@
-"""Clock, stage timeline, counters."""
+"""Clock and stage timeline: measured once, at the walls; inner rooms return numbers."""

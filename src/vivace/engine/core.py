@@ -1,0 +1,146 @@
+"""The engine: plan, run, commit, one step at a time. Single-threaded and without I/O; `loop.py` gives it a thread.
+
+Owns the executor, the scheduler and the recorder.
+"""
+
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from vivace.cache.block_pool import BlockPool
+from vivace.engine.recorder import EngineRecorder
+from vivace.engine.runner import StepRunner
+from vivace.engine.stats import EngineStats
+from vivace.sample.sampler import Sampler
+from vivace.schedule.config import SchedulerConfig
+from vivace.schedule.scheduler import Scheduler
+from vivace.telemetry.clock import Clock, now_ns
+from vivace.telemetry.timeline import StageTimeline
+from vivace.types.errors import ConfigError, EngineError, VivaceError
+from vivace.types.events import EngineEvent, TokenEvent
+from vivace.types.request import GenerationRequest
+from vivace.types.step import Executor, StepPlan
+
+logger = logging.getLogger(__name__)
+
+MAX_FAILURES_IN_A_ROW = 3
+
+
+class Engine:
+    """Answers many requests at once on one executor.
+
+    Args:
+        executor: the model with its KV pool; closed by `close`.
+        config: sizes of the scheduler.
+        clock: for timelines.
+
+    Raises:
+        ConfigError: the executor takes fewer rows a step than the scheduler may plan.
+    """
+
+    def __init__(self, executor: Executor, config: SchedulerConfig | None = None, clock: Clock = now_ns) -> None:
+        config = config or SchedulerConfig()
+        if executor.max_rows < config.max_batch_tokens:
+            raise ConfigError(
+                f"max_batch_tokens is {config.max_batch_tokens} and the executor takes {executor.max_rows} rows.",
+                f"Lower max_batch_tokens to {executor.max_rows}.",
+            )
+        self._executor = executor
+        self._pool = BlockPool(executor.num_blocks)
+        self.scheduler = Scheduler(config, self._pool)
+        self._runner = StepRunner(executor, Sampler())
+        self._recorder = EngineRecorder(clock)
+        self._num_failures_in_a_row = 0
+
+    @property
+    def healthy(self) -> bool:
+        """False once several steps in a row have failed."""
+        return self._num_failures_in_a_row < MAX_FAILURES_IN_A_ROW
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` would compute something."""
+        return self.scheduler.has_work
+
+    def add(self, request: GenerationRequest, timeline: StageTimeline | None = None) -> None:
+        """Take a request; its events come from `step`.
+
+        Args:
+            request: a valid one. Without a seed, one is drawn now.
+            timeline: in its stage "queued"; the engine enters "prefill" and "decode", and ends it.
+
+        Raises:
+            RequestError: the id is in work, or the request can never fit.
+        """
+        seed = request.sampling.seed
+        self.scheduler.add(request, secrets.randbits(64) if seed is None else seed)
+        self._recorder.note_request(request.request_id, timeline)
+
+    def cancel(self, request_id: str, choice: int | None = None) -> list[EngineEvent]:
+        """End a request, or one choice of it, and free its blocks; returns its last events, none if it has ended."""
+        return self._recorded(self.scheduler.cancel(request_id, choice))
+
+    def fail_all(self, error: VivaceError) -> list[EngineEvent]:
+        """End every request with an error, and trust nothing that was computed."""
+        events = [
+            event for request_id in self.scheduler.request_ids for event in self.scheduler.fail(request_id, error)
+        ]
+        self.scheduler.forget_prefixes()
+        return self._recorded(events)
+
+    def step(self) -> list[EngineEvent]:
+        """Plan, run and commit one step; returns what there is to tell, in order.
+
+        An executor that raises fails the requests of that step; the others go on.
+        """
+        plan = self.scheduler.schedule()
+        if not plan.shares:
+            return []
+        running = self.scheduler.running
+        if self._recorder.awaits_start:
+            self._recorder.note_started(running[share.sequence_id].request.request_id for share in plan.shares)
+        try:
+            result = self._runner.run(plan, running)
+        except Exception as error:
+            logger.exception("a step of %d rows failed", plan.num_tokens)
+            return self._recorded(self._fail_step(plan, error))
+        self._num_failures_in_a_row = 0
+        self._recorder.note_step(plan.num_tokens)
+        return self._recorded(self.scheduler.commit(plan, result))
+
+    def stats(self) -> EngineStats:
+        """The numbers of this moment; may be read from any thread."""
+        return EngineStats(
+            running_sequences=len(self.scheduler.running),
+            waiting_sequences=self.scheduler.num_waiting,
+            total_blocks=self._pool.num_blocks,
+            free_blocks=self._pool.num_free,
+            held_blocks=self._pool.num_held,
+            cached_blocks=self._pool.num_cached,
+            num_preemptions=self.scheduler.num_preemptions,
+            **asdict(self._recorder.counters),
+        )
+
+    def close(self) -> None:
+        """Free the executor."""
+        self._executor.close()
+
+    def _fail_step(self, plan: StepPlan, error: Exception) -> list[EngineEvent]:
+        """Fail the requests of a step that raised.
+
+        With block copies in the plan all running ones: a copy may not have happened, and its owner need not be here.
+        """
+        self._num_failures_in_a_row += 1
+        reason = error if isinstance(error, VivaceError) else EngineError(f"The model failed: {error!r}.")
+        running = self.scheduler.running
+        ids = running if plan.block_copies else [share.sequence_id for share in plan.shares]
+        request_ids = dict.fromkeys(running[sequence_id].request.request_id for sequence_id in ids)
+        return [event for request_id in request_ids for event in self.scheduler.fail(request_id, reason)]
+
+    def _recorded(self, events: Sequence[EngineEvent]) -> list[EngineEvent]:
+        self._recorder.note_events(events)
+        for event in events:
+            if not isinstance(event, TokenEvent) and not self.scheduler.is_live(event.request_id):
+                self._recorder.note_ended(event.request_id)
+        return list(events)

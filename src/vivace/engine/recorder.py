@@ -1,0 +1,80 @@
+"""Counts and times at the engine's walls: fed with plans and events, read as numbers. Never changes what happens."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from vivace.telemetry.clock import Clock
+from vivace.telemetry.timeline import StageTimeline
+from vivace.types.events import EngineEvent, FailEvent, FinishEvent, TokenEvent
+
+
+@dataclass(slots=True)
+class EngineCounters:
+    """Totals since the engine began; see EngineStats for their meaning."""
+
+    num_requests: int = 0
+    num_finished_choices: int = 0
+    num_failed_requests: int = 0
+    num_steps: int = 0
+    num_computed_tokens: int = 0
+    num_generated_tokens: int = 0
+    num_cached_tokens: int = 0
+
+
+class EngineRecorder:
+    """Keeps the counters and moves the timeline of each request through queued, prefill and decode.
+
+    Args:
+        clock: for the timelines.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self.counters = EngineCounters()
+        self._clock = clock
+        self._timelines: dict[str, StageTimeline] = {}
+        self._unstarted: set[str] = set()
+
+    @property
+    def awaits_start(self) -> bool:
+        """Whether some request has not been in a step yet."""
+        return bool(self._unstarted)
+
+    def note_request(self, request_id: str, timeline: StageTimeline | None) -> None:
+        """A request was taken; its timeline, if any, is in its first stage."""
+        self.counters.num_requests += 1
+        if timeline is not None:
+            self._timelines[request_id] = timeline
+            self._unstarted.add(request_id)
+
+    def note_started(self, request_ids: Iterable[str]) -> None:
+        """These requests are in the step that begins."""
+        now = self._clock()
+        for request_id in self._unstarted.intersection(request_ids):
+            self._unstarted.remove(request_id)
+            self._timelines[request_id].enter("prefill", now)
+
+    def note_step(self, num_rows: int) -> None:
+        """A step of so many rows has succeeded."""
+        self.counters.num_steps += 1
+        self.counters.num_computed_tokens += num_rows
+
+    def note_events(self, events: Sequence[EngineEvent]) -> None:
+        """These events are about to be told."""
+        counters = self.counters
+        for event in events:
+            if isinstance(event, TokenEvent):
+                counters.num_generated_tokens += 1
+                if event.index == 0 and event.choice == 0 and event.request_id in self._timelines:
+                    self._timelines[event.request_id].enter("decode", self._clock())
+            elif isinstance(event, FinishEvent):
+                counters.num_finished_choices += 1
+                counters.num_cached_tokens += event.num_cached_tokens if event.choice == 0 else 0
+            elif isinstance(event, FailEvent):
+                counters.num_failed_requests += 1
+
+    def note_ended(self, request_id: str) -> None:
+        """No event of this request will follow."""
+        self._unstarted.discard(request_id)
+        timeline = self._timelines.pop(request_id, None)
+        if timeline is not None:
+            timeline.end(self._clock())

@@ -1,0 +1,46 @@
+"""How much one step may hold and how many sequences share it."""
+
+from dataclasses import dataclass
+
+from vivace.types.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerConfig:
+    """Sizes of a scheduler.
+
+    Args:
+        max_batch_tokens: rows of one step, over all sequences.
+        max_sequences: sequences that run at the same time; below max_batch_tokens, so that in every step each stream
+            gets its token and a prompt advances.
+        max_chunk_tokens: rows of one sequence in one step.
+        max_prompt_tokens_beside_streams: rows for prompts in a step that also serves streams: the gap between two
+            tokens of a stream is the time such a step takes.
+        context_length: most known tokens of a sequence.
+        eos_ids: token ids that end an answer.
+        prefix_cache: find the KV blocks of known prefixes again.
+    """
+
+    max_batch_tokens: int = 512
+    max_sequences: int = 64
+    max_chunk_tokens: int = 512
+    max_prompt_tokens_beside_streams: int = 128
+    context_length: int = 1 << 30
+    eos_ids: frozenset[int] = frozenset()
+    prefix_cache: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_sequences", "max_chunk_tokens", "max_prompt_tokens_beside_streams", "context_length"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}.", "Give at least 1.")
+        if self.max_batch_tokens <= self.max_sequences:
+            raise ConfigError(
+                f"max_batch_tokens is {self.max_batch_tokens} with max_sequences {self.max_sequences}.",
+                "Make max_batch_tokens larger than max_sequences, so that every stream and a prompt advance.",
+            )
+
+    @property
+    def least_prompt_tokens(self) -> int:
+        """Rows that prompts are sure to get in every step, however many streams run."""
+        beside = min(self.max_prompt_tokens_beside_streams, self.max_batch_tokens - self.max_sequences)
+        return min(beside, self.max_chunk_tokens)

@@ -1,0 +1,325 @@
+"""Who computes how many tokens in the next step, first come, first served.
+
+`schedule()` decides and hands out blocks; `commit()` is the only place where a sequence gets further. Taking a
+sequence's blocks away and setting its computed tokens back to 0 is one act, `_release`, the only place that frees.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from vivace.cache.block_pool import BlockPool
+from vivace.cache.block_table import num_blocks_for
+from vivace.cache.prefix import extend_keys
+from vivace.schedule.config import SchedulerConfig
+from vivace.schedule.group import RequestGroup, build_group
+from vivace.schedule.sequence import Sequence, SequenceState
+from vivace.schedule.waiting import WaitingQueue
+from vivace.types.errors import RequestError, VivaceError
+from vivace.types.events import EngineEvent, FailEvent, FinishReason, TokenEvent
+from vivace.types.request import GenerationRequest
+from vivace.types.step import BLOCK_SIZE, Draw, SequenceShare, StepPlan, StepResult
+
+
+class Scheduler:
+    """Continuous batching with chunked prompts over paged KV blocks.
+
+    Every step serves each running stream with its one token and gives the rest of the budget to prompts, oldest first.
+    A sequence starts when the blocks of all its known tokens are there and enough remain for those that run; when they
+    run short all the same, the newest gives up its blocks and computes again later.
+
+    Args:
+        config: sizes.
+        pool: the blocks to hand out; nobody else takes from it.
+    """
+
+    def __init__(self, config: SchedulerConfig, pool: BlockPool) -> None:
+        self._config = config
+        self._pool = pool
+        self._groups: dict[str, RequestGroup] = {}
+        self._running: dict[int, Sequence] = {}
+        self._waiting = WaitingQueue()
+        self._block_copies: list[tuple[int, int]] = []
+        self._num_arrivals = 0
+        self._num_sequences = 0
+        self.num_preemptions = 0
+
+    @property
+    def running(self) -> Mapping[int, Sequence]:
+        """Sequences that hold blocks, by id."""
+        return self._running
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that wait to run, those that wait for a shared prompt left out."""
+        return len(self._waiting)
+
+    @property
+    def request_ids(self) -> tuple[str, ...]:
+        """Requests that have not ended."""
+        return tuple(self._groups)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `schedule` would return shares."""
+        return bool(self._groups)
+
+    def is_live(self, request_id: str) -> bool:
+        """Whether a request has not ended."""
+        return request_id in self._groups
+
+    def add(self, request: GenerationRequest, seed: int) -> None:
+        """Queue a request. `seed` stands in for the request's own.
+
+        Raises:
+            RequestError: a request of that id is in work.
+            ContextLengthError: it can never fit.
+        """
+        if request.request_id in self._groups:
+            raise RequestError(f"A request {request.request_id!r} is in work.", "Give each request its own id.")
+        first_id, arrival = self._num_sequences, self._num_arrivals
+        group = build_group(request, seed, self._config, self._pool, arrival=arrival, first_id=first_id)
+        self._num_arrivals += 1
+        self._num_sequences += request.n
+        self._groups[request.request_id] = group
+        self._waiting.push(group.live[0])
+
+    def cancel(self, request_id: str, choice: int | None = None) -> list[EngineEvent]:
+        """End a request, or one choice of it; returns the events of those that had not ended."""
+        group = self._groups.get(request_id)
+        if group is None:
+            return []
+        cancelled = [sequence for number, sequence in group.live.items() if choice in (None, number)]
+        events: list[EngineEvent] = []
+        for sequence in cancelled:
+            self._finish(sequence, "cancelled", sequence.num_generated, events)
+        return events
+
+    def fail(self, request_id: str, error: VivaceError) -> list[EngineEvent]:
+        """End a request with an error; nothing happens to one that has ended."""
+        group = self._groups.get(request_id)
+        if group is None:
+            return []
+        group.unforked.clear()
+        for sequence in tuple(group.live.values()):
+            self._drop(sequence)
+        return [FailEvent(request_id, error)]
+
+    def schedule(self) -> StepPlan:
+        """Decide the next step. Empty only when there is nothing to do."""
+        self._grow_running()
+        self._admit_waiting()
+        plan = StepPlan(tuple(self._shares()), tuple(self._block_copies))
+        self._block_copies.clear()
+        return plan
+
+    def commit(self, plan: StepPlan, result: StepResult) -> list[EngineEvent]:
+        """Write what a step brought into its sequences and return what there is to tell."""
+        events: list[EngineEvent] = []
+        draws = iter(result.draws)
+        for share in plan.shares:
+            draw = next(draws) if share.wants_logits else None
+            sequence = self._running.get(share.sequence_id)
+            if sequence is None:  # its request failed on a draw of this very step
+                continue
+            sequence.num_computed = share.start + share.count
+            if sequence.num_computed >= (sequence.num_published + 1) * BLOCK_SIZE:
+                self._publish(sequence)
+            if draw is not None:
+                self._take(sequence, draw, events)
+        return events
+
+    def forget_prefixes(self) -> None:
+        """Trust no cached block any more, as after a step that broke halfway."""
+        self._pool.forget_all()
+
+    def check(self) -> None:
+        """Raise AssertionError unless blocks, tables and states agree."""
+        self._pool.check()
+        holders = Counter(block for sequence in self._running.values() for block in sequence.table.entries.tolist())
+        for block, count in enumerate(self._pool.num_holders()):
+            assert holders[block] == count, f"block {block} counts {count} holders, {holders[block]} tables have it"
+        for group in self._groups.values():
+            for sequence in group.live.values():
+                is_running = sequence.sequence_id in self._running
+                assert is_running == (sequence.state is SequenceState.RUNNING)
+                assert is_running or (sequence.table.num_blocks == 0 and sequence.num_computed == 0)
+                assert sequence.num_computed < sequence.num_known <= sequence.max_known
+                assert sequence.num_computed <= sequence.table.num_slots
+
+    # Shares -----------------------------------------------------------------------------------------------------------
+
+    def _shares(self) -> Iterator[SequenceShare]:
+        prompts = []
+        num_streams = 0
+        for sequence in self._running.values():
+            start = sequence.num_computed
+            if sequence.num_known - start == 1:
+                num_streams += 1
+                yield SequenceShare(sequence.sequence_id, start, 1, True)
+            else:
+                prompts.append(sequence)
+        budget = self._config.max_batch_tokens - num_streams
+        if num_streams:
+            budget = min(budget, self._config.max_prompt_tokens_beside_streams)
+        for sequence in sorted(prompts, key=lambda prompt: prompt.order):
+            count = min(sequence.num_pending, self._config.max_chunk_tokens, budget)
+            if count == 0:
+                return
+            budget -= count
+            is_last = count == sequence.num_pending
+            yield SequenceShare(sequence.sequence_id, sequence.num_computed, count, is_last)
+
+    # Blocks -----------------------------------------------------------------------------------------------------------
+
+    def _grow_running(self) -> None:
+        """Give each running sequence the slots of its known tokens, at the cost of the newest if need be."""
+        short = [sequence for sequence in self._running.values() if sequence.num_known > sequence.table.num_slots]
+        for sequence in sorted(short, key=lambda entry: entry.order):
+            while sequence.state is SequenceState.RUNNING:
+                blocks = self._pool.allocate(num_blocks_for(sequence.num_known) - sequence.table.num_blocks)
+                if blocks is not None:
+                    sequence.table.extend(blocks)
+                    break
+                self._preempt(max(self._running.values(), key=lambda entry: entry.order))
+
+    def _admit_waiting(self) -> None:
+        """Start those who wait, in order, until one does not fit: nobody overtakes."""
+        if not self._waiting:
+            return
+        num_pending = self._num_pending_prompt()
+        while (sequence := self._waiting.first()) is not None and len(self._running) < self._config.max_sequences:
+            found = self._find_prefix(sequence)
+            num_pending += sequence.num_known - len(found) * BLOCK_SIZE
+            num_new = num_blocks_for(sequence.num_known) - len(found)
+            if not self._may_take(num_new + self._pool.num_cached_of(found), num_pending):
+                return
+            self._pool.retain(found)
+            self._start(sequence, found, num_new)
+            sequence.num_computed = len(found) * BLOCK_SIZE
+            if sequence.num_cached is None:
+                sequence.num_cached = sequence.num_computed
+            self._waiting.remove(sequence)
+
+    def _num_pending_prompt(self) -> int:
+        return sum(sequence.num_pending for sequence in self._running.values() if sequence.num_pending > 1)
+
+    def _may_take(self, num_blocks: int, num_pending_prompt: int) -> bool:
+        """Whether a sequence may start with `num_blocks` without soon pre-empting or being pre-empted.
+
+        Those that run must be able to grow until all prompts in work, the newcomer's included, have brought a token.
+        So a pre-empted sequence always gets further before it can be pre-empted again.
+        """
+        num_steps = 1 + -(-num_pending_prompt // self._config.least_prompt_tokens)
+        headroom = len(self._running) * num_blocks_for(num_steps)
+        return num_blocks + headroom <= self._pool.num_available
+
+    def _start(self, sequence: Sequence, shared: list[int], num_new: int) -> list[int]:
+        """Make a sequence run on blocks it shares (already retained) and new ones; returns the new ones."""
+        blocks = self._pool.allocate(num_new)
+        assert blocks is not None, "blocks were counted before"
+        sequence.table.extend(shared)
+        sequence.table.extend(blocks)
+        sequence.num_published = len(shared)
+        sequence.state = SequenceState.RUNNING
+        self._running[sequence.sequence_id] = sequence
+        return blocks
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.num_preemptions += 1
+        self._release(sequence)
+        sequence.state = SequenceState.WAITING
+        self._waiting.push(sequence)
+
+    def _release(self, sequence: Sequence) -> None:
+        """Give back all blocks of a running sequence; nothing of it is computed any more."""
+        del self._running[sequence.sequence_id]
+        self._pool.release(sequence.table.clear())
+        sequence.num_computed = 0
+        sequence.num_published = 0
+
+    # Prefixes and forks -----------------------------------------------------------------------------------------------
+
+    def _find_prefix(self, sequence: Sequence) -> list[int]:
+        """Blocks that hold the first tokens of the sequence already; at least one token is left to compute."""
+        if not self._config.prefix_cache:
+            return []
+        extend_keys(sequence.keys, sequence.tokens)
+        return self._pool.find(sequence.keys[: (sequence.num_known - 1) // BLOCK_SIZE])
+
+    def _publish(self, sequence: Sequence) -> None:
+        """Let others find the blocks that are full now."""
+        num_full = sequence.num_computed // BLOCK_SIZE
+        if self._config.prefix_cache:
+            extend_keys(sequence.keys, sequence.tokens)
+            blocks = sequence.table.entries[sequence.num_published : num_full].tolist()
+            for block, key in zip(blocks, sequence.keys[sequence.num_published : num_full], strict=True):
+                self._pool.publish(block, key)
+        sequence.num_published = num_full
+
+    def _fork(self, group: RequestGroup, source: Sequence) -> None:
+        """Start the other choices on the prompt that `source` has computed.
+
+        They share its full blocks and get a copy of the one the prompt ends in, and compute the last prompt token
+        again: its logits are what each draws its first token from. Those that find no room wait and compute it all.
+        """
+        num_shared = (source.num_prompt - 1) // BLOCK_SIZE
+        shared = source.table.entries[:num_shared].tolist()
+        copied = int(source.table.entries[num_shared])
+        num_pending = self._num_pending_prompt()
+        for sequence in group.unforked:
+            has_place = len(self._running) < self._config.max_sequences
+            if not has_place or not self._may_take(1, num_pending):
+                self._enqueue(sequence)
+                continue
+            self._pool.retain(shared)
+            (own,) = self._start(sequence, shared, 1)
+            sequence.num_computed = source.num_prompt - 1
+            sequence.num_cached = source.num_cached
+            if sequence.num_computed % BLOCK_SIZE:
+                self._block_copies.append((copied, own))
+        group.unforked.clear()
+
+    def _enqueue(self, sequence: Sequence) -> None:
+        sequence.state = SequenceState.WAITING
+        self._waiting.push(sequence)
+
+    # Ends -------------------------------------------------------------------------------------------------------------
+
+    def _take(self, sequence: Sequence, draw: Draw, events: list[EngineEvent]) -> None:
+        """Append a drawn token to its sequence, or end the sequence with it."""
+        group = self._groups[sequence.request.request_id]
+        if draw.error is not None:
+            events.extend(self.fail(group.request.request_id, draw.error))
+            return
+        if group.unforked:
+            self._fork(group, sequence)
+        index = sequence.num_generated
+        if draw.token_id in sequence.stop_ids:
+            self._finish(sequence, "stop", index + 1, events)
+            return
+        sequence.append(draw.token_id)
+        events.append(TokenEvent(group.request.request_id, sequence.choice, index, draw.token_id, draw.logprob))
+        if sequence.num_known >= sequence.max_known:
+            self._finish(sequence, "length", index + 1, events)
+
+    def _finish(self, sequence: Sequence, reason: FinishReason, num_generated: int, events: list[EngineEvent]) -> None:
+        events.append(sequence.finish_event(reason, num_generated))
+        self._drop(sequence)
+
+    def _drop(self, sequence: Sequence) -> None:
+        """Take a sequence out of everything."""
+        group = self._groups[sequence.request.request_id]
+        if sequence.state is SequenceState.RUNNING:
+            self._release(sequence)
+        elif sequence.state is SequenceState.WAITING:
+            self._waiting.remove(sequence)
+        elif sequence in group.unforked:
+            group.unforked.remove(sequence)
+        sequence.state = SequenceState.ENDED
+        del group.live[sequence.choice]
+        if sequence.choice == 0:
+            for orphan in group.unforked:
+                self._enqueue(orphan)
+            group.unforked.clear()
+        if not group.live:
+            del self._groups[sequence.request.request_id]

@@ -1,0 +1,104 @@
+"""One choice of one request while the engine works on it: known tokens, computed tokens and the blocks that hold them.
+
+Only the scheduler writes sequences; everybody else reads them.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vivace.cache.block_table import BlockTable
+from vivace.sample.settings import DrawSettings
+from vivace.types.events import FinishEvent, FinishReason
+from vivace.types.request import GenerationRequest
+
+
+class SequenceState(Enum):
+    """Where a sequence is. Only a running one holds blocks."""
+
+    UNFORKED = auto()  # waits for the first choice of its request to compute the prompt they share
+    WAITING = auto()
+    RUNNING = auto()
+    ENDED = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Progress is `num_known` and `num_computed` and nothing else: the scheduler lets computed chase known.
+
+    Args:
+        sequence_id: unique in the engine's life.
+        order: (arrival number of the request, choice); the smaller one was first.
+        settings: how tokens are drawn.
+        stop_ids: tokens that end the answer.
+        max_known: the answer ends when so many tokens are known.
+        num_cached: prompt tokens that were found computed when the sequence first ran.
+        keys: names of the contents of its full blocks (see cache/prefix.py).
+        num_published: how many blocks of its table can be found by others.
+    """
+
+    sequence_id: int
+    request: GenerationRequest
+    order: tuple[int, int]
+    settings: DrawSettings
+    stop_ids: frozenset[int]
+    max_known: int
+    state: SequenceState = SequenceState.WAITING
+    num_known: int = 0
+    num_computed: int = 0
+    num_cached: int | None = None
+    num_published: int = 0
+    table: BlockTable = field(default_factory=BlockTable)
+    keys: list[bytes] = field(default_factory=list)
+    _tokens: NDArray[np.int32] = field(init=False)
+
+    def __post_init__(self) -> None:
+        prompt = self.request.prompt_ids
+        self.num_known = len(prompt)
+        self._tokens = np.empty(len(prompt) + min(64, self.max_known - len(prompt)), dtype=np.int32)
+        self._tokens[: self.num_known] = prompt
+
+    @property
+    def choice(self) -> int:
+        """Number of the answer within its request."""
+        return self.order[1]
+
+    @property
+    def num_prompt(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.request.prompt_ids)
+
+    @property
+    def num_generated(self) -> int:
+        """Tokens of the answer so far."""
+        return self.num_known - len(self.request.prompt_ids)
+
+    @property
+    def num_pending(self) -> int:
+        """Known tokens not computed yet; at least 1 while the sequence runs."""
+        return self.num_known - self.num_computed
+
+    @property
+    def tokens(self) -> NDArray[np.int32]:
+        """All known tokens, int32 (num_known,); a view, right until the next `append`."""
+        return self._tokens[: self.num_known]
+
+    def append(self, token_id: int) -> None:
+        """Know one more token."""
+        if self.num_known == len(self._tokens):
+            self._tokens = np.concatenate((self._tokens, np.empty_like(self._tokens)))
+        self._tokens[self.num_known] = token_id
+        self.num_known += 1
+
+    def finish_event(self, reason: FinishReason, num_generated: int) -> FinishEvent:
+        """The event that ends this choice."""
+        return FinishEvent(
+            request_id=self.request.request_id,
+            choice=self.choice,
+            reason=reason,
+            num_prompt_tokens=self.num_prompt,
+            num_generated=num_generated,
+            num_cached_tokens=self.num_cached or 0,
+        )
