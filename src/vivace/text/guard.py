@@ -1,0 +1,109 @@
+"""Keeping control tokens out of what users wrote, while a chat template puts it among control tokens of its own.
+
+A template yields one string, in which nothing tells the `<|im_end|>` of the template from one that a user typed. So
+before rendering, a *breaker*, a character that occurs nowhere else, is put inside every control token that a message
+spells; after rendering, the string is cut at the control tokens that are still whole, and the breakers are taken out.
+
+Harmless messages are passed on untouched, so their rendering, and with it their ids, is the ordinary one. That alone
+could be tricked by a template that removes characters from a message (`replace('<image>', '')` makes a control token of
+`<|im_<image>end|>`). Therefore, as soon as a message holds a character that begins or ends any control token, a second
+rendering is made with a breaker after *every* beginning character, and before a message that could be the end of a
+control token whose beginning the template writes. In it no control token can come from a message. If both renderings
+have the same control tokens, the first one is sound; otherwise the second is used.
+
+(A template that writes a message between two halves of a control token, `<|{{ content }}|>`, is taken at its word.)
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vivace.text.literals import LiteralMatcher
+from vivace.types.errors import RequestError
+
+# Noncharacters first: text meant for interchange never holds them. Then the private use area.
+_BREAKERS = [*range(0xFDD0, 0xFDF0), *range(0xE000, 0xF900)]
+
+
+class ContentGuard:
+    """Breaks control tokens inside untrusted values.
+
+    Args:
+        matcher: finds the control tokens of the model.
+        control_texts: the same as texts.
+    """
+
+    def __init__(self, matcher: LiteralMatcher, control_texts: frozenset[str]) -> None:
+        self._matcher = matcher
+        self._first = frozenset(text[0] for text in control_texts)
+        self._last = frozenset(text[-1] for text in control_texts)
+        self._longest = max(map(len, control_texts), default=0)
+
+    def is_suspicious(self, value: Any) -> bool:
+        """Whether any string in `value` holds a character that begins or ends a control token."""
+        edges = self._first | self._last
+        return any(not edges.isdisjoint(text) for text in strings_of(value))
+
+    def break_tokens(self, value: Any, breaker: str) -> Any:
+        """`value` with a breaker inside every control token that one of its strings spells."""
+
+        def broken(text: str) -> str:
+            starts = list(self._matcher.starts(text))
+            for start in reversed(starts):
+                text = text[: start + 1] + breaker + text[start + 1 :]
+            return text
+
+        return map_strings(value, broken)
+
+    def break_everything(self, value: Any, breaker: str) -> Any:
+        """`value` with a breaker wherever a string in it could begin, or complete, a control token."""
+        table = {ord(character): character + breaker for character in self._first}
+
+        def broken(text: str) -> str:
+            completes = not self._last.isdisjoint(text[: self._longest])
+            return (breaker if completes else "") + text.translate(table)
+
+        return map_strings(value, broken)
+
+
+def choose_breaker(value: Any, template: str) -> str:
+    """A character that occurs neither in `value` nor in `template`.
+
+    Raises:
+        RequestError: the text holds all 6,432 candidates.
+    """
+    used = set(template)
+    for text in strings_of(value):
+        if not text.isascii():
+            used.update(text)
+    for candidate in map(chr, _BREAKERS):
+        if candidate not in used:
+            return candidate
+    raise RequestError(
+        "The messages hold every character of Unicode's private use area.", "Send ordinary text.", param="messages"
+    )
+
+
+def map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    """A copy of a JSON-like value with `change` applied to every string, keys of objects included."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {map_strings(key, change): map_strings(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [map_strings(item, change) for item in value]
+    return value
+
+
+def strings_of(value: Any) -> list[str]:
+    """Every string in a JSON-like value, keys of objects included."""
+    found: list[str] = []
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, Mapping):
+            pending += [*item.keys(), *item.values()]
+        elif isinstance(item, list | tuple):
+            pending += item
+    return found
