@@ -1,5 +1,6 @@
 """A real uvicorn server on a loopback port, in a thread of the test process."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,3 +56,11 @@ def live_server(
         model.close()
         model.join(DEADLINE_S)
         assert not thread.is_alive()
+
+
+def read_events(response: httpx.Response) -> list[Any]:
+    """The objects of an SSE body; the terminator is told as "[DONE]"."""
+    blocks = [block for block in response.text.split("\n\n") if block]
+    assert all(block.startswith("data: ") for block in blocks)
+    payloads = [block.removeprefix("data: ") for block in blocks]
+    return [payload if payload == "[DONE]" else json.loads(payload) for payload in payloads]

@@ -6,21 +6,13 @@ from typing import Any
 import httpx
 import pytest
 
-from factories.live_server import live_server
+from factories.live_server import live_server, read_events
 from factories.scripted_service import SCRIPT, ScriptedService
 from vivace.types.errors import EngineError, OverloadedError
 
 TEXT = "".join(SCRIPT)
 HELLO = [{"role": "user", "content": "hello"}]
 PATH = "/v1/chat/completions"
-
-
-def read_events(response: httpx.Response) -> list[Any]:
-    """The objects of an SSE body; the terminator is told as "[DONE]"."""
-    blocks = [block for block in response.text.split("\n\n") if block]
-    assert all(block.startswith("data: ") for block in blocks)
-    payloads = [block.removeprefix("data: ") for block in blocks]
-    return [payload if payload == "[DONE]" else json.loads(payload) for payload in payloads]
 
 
 def test_a_whole_answer_has_the_openai_shape(client: httpx.Client) -> None:
@@ -104,11 +96,9 @@ def test_logprobs_have_token_bytes_and_alternatives(client: httpx.Client) -> Non
 
 def test_parameters_reach_the_engine() -> None:
     service = ScriptedService()
+    parts = [{"type": "text", "text": "Be"}, {"type": "text", "text": "brief"}]
     fields = {
-        "messages": [
-            {"role": "developer", "content": [{"type": "text", "text": "Be"}, {"type": "text", "text": "brief"}]},
-            *HELLO,
-        ],
+        "messages": [{"role": "developer", "content": parts}, *HELLO],
         "temperature": 0.25,
         "top_p": 0.5,
         "top_k": 7,
