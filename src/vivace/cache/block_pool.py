@@ -101,6 +101,10 @@ class BlockPool:
         """How many of `blocks` nobody holds, so that holding them takes from what is available."""
         return sum(1 for block in blocks if self._num_holders[block] == 0)
 
+    def num_holders(self) -> list[int]:
+        """Holders of every block, for checks."""
+        return list(self._num_holders)
+
     def forget_all(self) -> None:
         """Make every key unknown and every cached block free, as when the memory can no longer be trusted."""
         self._free.extend(self._cached)

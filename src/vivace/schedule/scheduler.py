@@ -235,7 +235,6 @@ class Scheduler:
         del self._running[sequence.sequence_id]
         self._pool.release(sequence.table.clear())
         sequence.num_computed = 0
-        sequence.num_published = 0
 
     # Prefixes and forks -----------------------------------------------------------------------------------------------
 
