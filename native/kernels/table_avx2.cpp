@@ -19,12 +19,14 @@
 #endif
 
 namespace vivace::avx2 {
-#include "vector/avx2.inc"
 // The order matters: later files use functions of earlier ones.
-#include "kernels/attention.inc"
-#include "kernels/heads.inc"
-#include "kernels/linear.inc"
+// clang-format off
+#include "vector/avx2.inc"
 #include "kernels/rows.inc"
+#include "kernels/linear.inc"
+#include "kernels/heads.inc"
+#include "kernels/attention.inc"
+// clang-format on
 }  // namespace vivace::avx2
 
 #if defined(__clang__)

@@ -20,12 +20,14 @@
 #endif
 
 namespace vivace::avx512 {
-#include "vector/avx512.inc"
 // The order matters: later files use functions of earlier ones.
-#include "kernels/attention.inc"
-#include "kernels/heads.inc"
-#include "kernels/linear.inc"
+// clang-format off
+#include "vector/avx512.inc"
 #include "kernels/rows.inc"
+#include "kernels/linear.inc"
+#include "kernels/heads.inc"
+#include "kernels/attention.inc"
+// clang-format on
 }  // namespace vivace::avx512
 
 #if defined(__clang__)

@@ -8,12 +8,14 @@
 #include "vector/half.h"
 
 namespace vivace::scalar {
-#include "vector/scalar.inc"
 // The order matters: later files use functions of earlier ones.
-#include "kernels/attention.inc"
-#include "kernels/heads.inc"
-#include "kernels/linear.inc"
+// clang-format off
+#include "vector/scalar.inc"
 #include "kernels/rows.inc"
+#include "kernels/linear.inc"
+#include "kernels/heads.inc"
+#include "kernels/attention.inc"
+// clang-format on
 }  // namespace vivace::scalar
 
 namespace vivace {

@@ -1,0 +1,100 @@
+// The pool, the barrier and the checks a program makes before it touches anything.
+#include <atomic>
+#include <stdexcept>
+
+#include "program/program.h"
+#include "tests/check.h"
+
+using namespace vivace;
+using namespace vivace::test;
+
+namespace {
+
+void test_pool(int num_threads) {
+  ThreadPool pool(num_threads);
+  std::atomic<int> total{0};
+  bool in_step = true;
+  std::vector<int> phase(num_threads, 0);
+  for (int round = 0; round < 300; ++round) {
+    pool.run([&](int thread) {
+      for (int op = 0; op < 5; ++op) {
+        phase[thread] = round * 5 + op;
+        pool.barrier().wait();
+        for (int other : phase) in_step = in_step && other == round * 5 + op;
+        pool.barrier().wait();
+      }
+      total.fetch_add(1);
+    });
+  }
+  check(total == 300 * num_threads, "every thread runs every job", "pool");
+  check(in_step, "nobody passes a barrier early", "pool");
+}
+
+// One embedding, one logits linear: enough to run.
+struct Tiny {
+  std::shared_ptr<KvPool> kv = std::make_shared<KvPool>(1, 4, 1, 16);
+  Program program{"", 2, 8, 8, 1 << 16, kv};
+  int out;
+  Tiny() {
+    program.set_attention_shape(1, 1, 16, 32);
+    std::vector<float> table(32 * 16);
+    for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<float>(i);
+    auto matrix = std::make_shared<PackedMatrix>("F32", reinterpret_cast<const uint8_t*>(table.data()),
+                                                 table.size() * 4, 32, 16, 1);
+    out = program.add_buffer(0, 16, 0, false);
+    auto embed = std::make_unique<EmbedRows>();
+    embed->weight = matrix;
+    embed->scale = 2.0f;
+    embed->out = program.buffer(out);
+    program.add_op(std::move(embed));
+    program.set_output(out);
+  }
+  bool refuses(std::vector<int32_t> tokens, std::vector<int32_t> positions, std::vector<int32_t> blocks,
+               std::vector<int32_t> logits) {
+    const int32_t starts[2] = {0, static_cast<int32_t>(tokens.size())};
+    try {
+      program.forward({tokens.data(), positions.data(), starts, blocks.data(), logits.data(),
+                       static_cast<int>(tokens.size()), 1, static_cast<int>(blocks.size()),
+                       static_cast<int>(logits.size())});
+      return false;
+    } catch (const std::invalid_argument&) {
+      return true;
+    }
+  }
+};
+
+void test_checks() {
+  Tiny tiny;
+  check(!tiny.refuses({3, 4}, {0, 1}, {2}, {1}), "a sound batch runs", "program");
+  check(tiny.program.buffer(tiny.out).floats()[16] == 2.0f * 4 * 16, "rows are embedded and scaled", "program");
+  check(tiny.refuses({32}, {0}, {0}, {0}), "a token outside the vocabulary is refused", "program");
+  check(tiny.refuses({-1}, {0}, {0}, {0}), "a negative token is refused", "program");
+  check(tiny.refuses({1}, {16}, {0}, {0}), "a position past the block table is refused", "program");
+  check(tiny.refuses({1, 1}, {3, 5}, {0}, {0}), "a gap in positions is refused", "program");
+  check(tiny.refuses({1}, {0}, {4}, {0}), "a block outside the pool is refused", "program");
+  check(tiny.refuses({1}, {0}, {0}, {1}), "a logit row outside the batch is refused", "program");
+  check(tiny.refuses(std::vector<int32_t>(9, 1), {0, 1, 2, 3, 4, 5, 6, 7, 8}, {0}, {0}), "too many rows are refused",
+        "program");
+}
+
+void test_buffers() {
+  Tiny tiny;
+  for (auto [offset, width] : {std::pair<size_t, int>{32, 16}, {1 << 16, 16}, {0, 1 << 14}}) {
+    bool refused = false;
+    try {
+      tiny.program.add_buffer(offset, width, 0, false);
+    } catch (const std::invalid_argument&) {
+      refused = true;
+    }
+    check(refused, "a buffer outside the arena is refused", "program");
+  }
+}
+
+}  // namespace
+
+int main() {
+  for (int threads : {1, 2, 3}) test_pool(threads);
+  test_checks();
+  test_buffers();
+  return report("program");
+}
