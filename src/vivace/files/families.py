@@ -93,3 +93,19 @@ def family_of_class(names: list[str]) -> Family:
     known = ", ".join(name for row in FAMILIES.values() for name in row.classes)
     shown = ", ".join(names)[:200] or "not given"
     raise UnsupportedModelError(f"The model's class is {shown}.", f"vivace runs {known}; choose such a model.")
+
+
+def habitual_windows(window: int, period: int, num_layers: int, first_local: int = 0) -> tuple[int | None, ...]:
+    """Attention windows of models that do not list them.
+
+    Args:
+        window: positions that a local layer sees.
+        period: every `period`-th layer attends globally; 0: none does.
+        num_layers: entries to make.
+        first_local: layers before this one attend globally.
+    """
+
+    def is_local(layer: int) -> bool:
+        return layer >= first_local and not (period > 0 and (layer + 1) % period == 0)
+
+    return tuple(window if is_local(layer) else None for layer in range(num_layers))

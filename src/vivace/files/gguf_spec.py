@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from vivace.files.families import Family, family_of_architecture
+from vivace.files.families import Family, family_of_architecture, habitual_windows
 from vivace.files.gguf import GgufTensor
 from vivace.files.gguf_metadata import GgufMetadata
 from vivace.files.gguf_values import MetadataValue
@@ -138,12 +138,7 @@ def _read_windows(metadata: GgufMetadata, family: Family, num_layers: int) -> tu
             raise ModelFileError("The sliding window pattern is shorter than the model.", "Get the file again.")
         return tuple(window if flag else None for flag in flags[:num_layers].tolist())
     period = metadata.integer(key, family.local_layers_per_global + 1 if family.local_layers_per_global else 0)
-    return local_windows(window, period, num_layers)
-
-
-def local_windows(window: int, period: int, num_layers: int) -> tuple[int | None, ...]:
-    """Windows of a model whose every `period`-th layer attends globally; period 0 or less: all layers are local."""
-    return tuple(None if period > 0 and (layer + 1) % period == 0 else window for layer in range(num_layers))
+    return habitual_windows(window, period, num_layers)
 
 
 def _read_local_rope(metadata: GgufMetadata, family: Family, rope: RopeSpec) -> RopeSpec | None:

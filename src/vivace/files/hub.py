@@ -9,6 +9,7 @@ from types import ModuleType
 from vivace.types.errors import CatalogueError, MissingExtraError
 
 _ID = re.compile(r"(?P<repository>[\w.-]{1,96}/[\w.-]{1,96})(?::(?P<file>[\w./ -]+\.gguf))?")
+TIMEOUT_S = 15.0
 FOLDER_FILES = ["*.json", "*.jinja", "*.safetensors"]
 
 
@@ -37,39 +38,33 @@ def pull_from_hub(name: str) -> Path:
     repository = match["repository"]
     endpoint = os.environ.get("HF_ENDPOINT")  # read here, as the client reads it only once, at import
     try:
-        file_name = match["file"] or _choose_file(hub, repository, endpoint)
+        files = _online_files(hub, repository, endpoint)
+        offline = files is None
+        file_name = match["file"] or _choose_file(repository, files or _cached_files(hub, repository))
+        where = {"endpoint": endpoint, "local_files_only": offline}
         if file_name is None:
-            return Path(hub.snapshot_download(repository, allow_patterns=FOLDER_FILES, endpoint=endpoint))
-        return Path(hub.hf_hub_download(repository, file_name, endpoint=endpoint))
-    except (OSError, ValueError, hub.errors.HfHubHTTPError, _transport_error()) as error:
+            return Path(hub.snapshot_download(repository, allow_patterns=FOLDER_FILES, **where))
+        return Path(hub.hf_hub_download(repository, file_name, **where))
+    except CatalogueError:
+        raise
+    except Exception as error:  # the client passes on whatever its HTTP library raises, and that changes by version
         raise _explained(hub, name, error) from error
 
 
 def _load_client() -> ModuleType:
     try:
         importlib.import_module("huggingface_hub.errors")  # an optional extra
-        return importlib.import_module("huggingface_hub")
+        hub = importlib.import_module("huggingface_hub")
     except ImportError:
         raise MissingExtraError(
             "Models from a hub need the package huggingface_hub.", "Run: pip install 'vivace[hub]'"
         ) from None
+    hub.logging.set_verbosity_error()  # its retries are no news for a user; its errors reach us as exceptions
+    return hub
 
 
-def _transport_error() -> type[Exception]:
-    import httpx  # what current versions of the hub's client raise when there is no network
-
-    return httpx.HTTPError
-
-
-def _choose_file(hub: ModuleType, repository: str, endpoint: str | None) -> str | None:
+def _choose_file(repository: str, files: list[str]) -> str | None:
     """The repository's only GGUF file, or None for a safetensors checkpoint."""
-    try:
-        files: list[str] = hub.HfApi(endpoint=endpoint).list_repo_files(repository)
-    except (OSError, _transport_error()) as error:
-        if isinstance(error, hub.errors.HfHubHTTPError) and error.response is not None:
-            raise
-        folder = Path(hub.snapshot_download(repository, local_files_only=True))
-        files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     if "config.json" in files and any(file.endswith(".safetensors") for file in files):
         return None
     models = [file for file in files if PurePosixPath(file).suffix == ".gguf"]
@@ -83,8 +78,29 @@ def _choose_file(hub: ModuleType, repository: str, endpoint: str | None) -> str 
     )
 
 
+def _online_files(hub: ModuleType, repository: str, endpoint: str | None) -> list[str] | None:
+    """Names of the repository's files, or None when the hub cannot be reached."""
+    try:
+        info = hub.HfApi(endpoint=endpoint).model_info(repository, timeout=TIMEOUT_S)
+    except hub.errors.HfHubHTTPError:
+        raise
+    except Exception:  # no network, see above: what is in the hub's cache may do
+        return None
+    return [file.rfilename for file in info.siblings or ()]
+
+
+def _cached_files(hub: ModuleType, repository: str) -> list[str]:
+    folder = Path(hub.snapshot_download(repository, local_files_only=True))
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
 def _explained(hub: ModuleType, name: str, error: Exception) -> CatalogueError:
     kinds = (
+        (
+            hub.errors.LocalEntryNotFoundError,
+            f"The hub cannot be reached, and {name} is not in its cache.",
+            "Check the network, or give the path of a model file you have.",
+        ),
         (hub.errors.GatedRepoError, f"{name} needs its terms to be accepted.", "Accept them there, then set HF_TOKEN."),
         (
             hub.errors.RepositoryNotFoundError,
@@ -95,9 +111,7 @@ def _explained(hub: ModuleType, name: str, error: Exception) -> CatalogueError:
         (hub.errors.HFValidationError, f"{name} is no valid hub id.", "Write owner/name or owner/name:file.gguf."),
     )
     for kind, what, mend in kinds:
-        if isinstance(error, kind) and not isinstance(error, hub.errors.LocalEntryNotFoundError):
+        if isinstance(error, kind):
             return CatalogueError(what, mend)
     reason = str(error).strip().split("\n")[0][:200]
-    return CatalogueError(
-        f"{name} cannot be downloaded: {reason}", "Check the network, or give the path of a model file you have."
-    )
+    return CatalogueError(f"{name} cannot be downloaded: {reason}", "Check the network, or give a model file you have.")

@@ -70,4 +70,11 @@ def _open_gguf(path: Path) -> LoadedModel:
 
 
 def _open_folder(path: Path) -> LoadedModel:
-    raise ModelFileError(f"{path} is a folder without a model.", "Give the .gguf file inside it.")
+    if not (path / "config.json").exists():
+        inside = sorted(path.glob("*.gguf"))
+        hint = f"Give the file inside it: {inside[0]}." if inside else "Give a .gguf file or a Hugging Face folder."
+        raise ModelFileError(f"{path} is a folder without config.json.", hint)
+    from vivace.files import hf_vocabulary, safetensors_folder  # a start from GGUF has no use for them
+
+    spec, weights, config = safetensors_folder.open_folder_model(path)
+    return LoadedModel(path, spec, weights, path.resolve().name, lambda: hf_vocabulary.read_vocabulary(path, config))

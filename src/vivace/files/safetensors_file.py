@@ -1,0 +1,115 @@
+"""A bounds-checked reader of one safetensors file, mapped into memory.
+
+Format: 8 bytes of header length, a JSON header {name: {dtype, shape, data_offsets}}, then the data.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from vivace.files.mapped_file import MappedFile
+from vivace.files.sniff import describe_content
+from vivace.numerics.formats import num_bytes
+from vivace.types.errors import ModelFileError, UnsupportedModelError
+from vivace.types.weights import TensorFormat
+
+DAMAGED = "It is damaged or incomplete; get it again."
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+DTYPES = {"F32": TensorFormat.F32, "F16": TensorFormat.F16, "BF16": TensorFormat.BF16}
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsEntry:
+    """One tensor: row-major shape, format, and where its bytes lie in the file."""
+
+    shape: tuple[int, ...]
+    format: TensorFormat
+    offset: int
+    num_bytes: int
+
+
+class _RawEntry(msgspec.Struct):
+    dtype: str
+    shape: list[int]
+    data_offsets: tuple[int, int]
+
+
+class SafetensorsFile:
+    """An open safetensors file.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        entries: tensor name to entry.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, truncated or no safetensors file.
+        UnsupportedModelError: a tensor has a type other than F32, F16 or BF16.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = MappedFile(path)
+        try:
+            header, data_start = _read_header(path, self._file)
+            self.entries: Mapping[str, SafetensorsEntry] = {
+                name: _checked(path, name, raw, data_start, self._file.size) for name, raw in header.items()
+            }
+            _check_overlap(path, self.entries)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def tensor_bytes(self, name: str) -> NDArray[np.uint8]:
+        """The stored bytes of a tensor, a read-only view of the file."""
+        entry = self.entries[name]
+        return self._file.bytes_at(entry.offset, entry.num_bytes)
+
+    def close(self) -> None:
+        """Release the mapped file."""
+        self._file.close()
+
+
+def _read_header(path: Path, file: MappedFile) -> tuple[dict[str, _RawEntry], int]:
+    length = int.from_bytes(file.data[:8], "little")
+    if file.size < 8 or file.data[8:9] != b"{":
+        raise ModelFileError(
+            f"{path} is not a safetensors file: it looks like {describe_content(file.data[:512])}.", "Get it again."
+        )
+    if length > min(file.size - 8, MAX_HEADER_BYTES):
+        raise ModelFileError(f"The header of {path} claims {length} bytes; the file has {file.size}.", DAMAGED)
+    try:
+        raw = msgspec.json.decode(file.data[8 : 8 + length], type=dict[str, msgspec.Raw])
+        raw.pop("__metadata__", None)
+        entries = {name: msgspec.json.decode(entry, type=_RawEntry) for name, entry in raw.items()}
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ModelFileError(f"The header of {path} is not what it should be: {error}.", DAMAGED) from None
+    return entries, 8 + length
+
+
+def _checked(path: Path, name: str, raw: _RawEntry, data_start: int, size: int) -> SafetensorsEntry:
+    if raw.dtype not in DTYPES:
+        raise UnsupportedModelError(
+            f"The tensor {name[:200]!r} in {path} has type {raw.dtype[:40]}.",
+            f"vivace reads {', '.join(DTYPES)} from safetensors; get the model in one of these.",
+        )
+    start, end = raw.data_offsets
+    if min(raw.shape, default=1) < 1 or not 0 <= start <= end <= size - data_start:
+        raise ModelFileError(f"The tensor {name[:200]!r} does not lie inside {path}.", DAMAGED)
+    shape = tuple(raw.shape)
+    if num_bytes(DTYPES[raw.dtype], shape) != end - start:
+        raise ModelFileError(f"The tensor {name[:200]!r} of shape {shape} in {path} has {end - start} bytes.", DAMAGED)
+    return SafetensorsEntry(shape, DTYPES[raw.dtype], data_start + start, end - start)
+
+
+def _check_overlap(path: Path, entries: Mapping[str, SafetensorsEntry]) -> None:
+    last_end, last_name = 0, ""
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].offset):
+        if entry.offset < last_end:
+            raise ModelFileError(f"The tensors {last_name[:200]!r} and {name[:200]!r} in {path} overlap.", DAMAGED)
+        last_end, last_name = entry.offset + entry.num_bytes, name
