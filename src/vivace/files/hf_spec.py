@@ -146,13 +146,10 @@ def _read_attention(text: JsonObject, family: Family, name: str, num_layers: int
 
 
 def _read_windows(text: JsonObject, family: Family, name: str, num_layers: int) -> tuple[int | None, ...]:
-    window = (
-        None if text.is_null("sliding_window") or not text.has("sliding_window") else text.integer("sliding_window")
-    )
-    if name.startswith("Qwen") and not text.flag("use_sliding_window"):
-        window = None
-    if window is None:
+    switched_off = name.startswith("Qwen") and not text.flag("use_sliding_window")
+    if switched_off or text.is_null("sliding_window") or not text.has("sliding_window"):
         return (None,) * num_layers
+    window = text.integer("sliding_window")
     kinds = text.texts("layer_types")
     if not kinds:
         first_local = text.integer("max_window_layers", 28) if name.startswith("Qwen") else 0

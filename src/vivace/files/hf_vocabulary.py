@@ -45,8 +45,9 @@ def _optional(path: Path) -> JsonObject:
 def _ids(source: JsonObject, key: str) -> list[int]:
     """Token ids of a field that may hold one, several or none."""
     value = source.get(key)
-    ids = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids):
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    ids = [token for token in values if isinstance(token, int) and not isinstance(token, bool) and token >= 0]
+    if len(ids) != len(values):
         raise ModelFileError(f"{source.source}: the field {key!r} holds no token ids.", "Get the file again.")
     return ids
 

@@ -104,9 +104,7 @@ def read_json_object(path: Path) -> JsonObject:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise ModelFileError(
-            f"{path} is not valid JSON: {error.msg} at {where}.", "Mend it, or get it again."
-        ) from None
+        raise ModelFileError(f"{path} is not valid JSON: {error.msg} at {where}.", "Get it again.") from None
     except (RecursionError, ValueError):
         raise ModelFileError(f"{path} is JSON of an impossible kind.", "Get it again.") from None
     if not isinstance(value, dict):

@@ -70,6 +70,11 @@ class SafetensorsFile:
         entry = self.entries[name]
         return self._file.bytes_at(entry.offset, entry.num_bytes)
 
+    def release_tensor(self, name: str) -> None:
+        """Let the tensor's pages leave memory; reading brings them back."""
+        entry = self.entries[name]
+        self._file.release(entry.offset, entry.num_bytes)
+
     def close(self) -> None:
         """Release the mapped file."""
         self._file.close()

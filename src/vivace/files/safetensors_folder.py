@@ -65,7 +65,7 @@ class SafetensorsWeights:
         return TensorInfo(name, entry.shape, entry.format, entry.num_bytes)
 
     def raw(self, name: str) -> NDArray[np.uint8]:
-        """The stored bytes, 1-D and read-only: a view of the mapped file, but for norms that the family stores as w - 1."""
+        """The stored bytes, 1-D and read-only: a view of the mapped file, but for norms that are stored as w - 1."""
         if self._is_shifted(name):
             shifted = self.dequantize(name).view(np.uint8)
             shifted.flags.writeable = False
@@ -79,6 +79,11 @@ class SafetensorsWeights:
         part, stored_name = self._find(name)
         values = dequantize(entry.format, part.tensor_bytes(stored_name), entry.shape)
         return values + np.float32(self._family.stored_norm_offset) if self._is_shifted(name) else values
+
+    def release(self, name: str) -> None:
+        """Let the tensor's pages leave memory; reading brings them back."""
+        part, stored_name = self._find(name)
+        part.release_tensor(stored_name)
 
     def close(self) -> None:
         """Release the mapped files."""
