@@ -67,6 +67,9 @@ class ArrayWeights:
     def dequantize(self, name: str) -> NDArray[np.float32]:
         return self.arrays[name].copy()
 
+    def release(self, name: str) -> None:
+        pass
+
     def close(self) -> None:
         self.arrays = {}
 

@@ -151,9 +151,7 @@ class _Lowering:
 
     def _twin(self, name: str) -> str:
         twin = f"{name}:quantized"
-        self._buffers.setdefault(
-            twin, CoreBuffer(self._graph.widths[name], self._planes, name in self._selected)
-        )
+        self._buffers.setdefault(twin, CoreBuffer(self._graph.widths[name], self._planes, name in self._selected))
         return twin
 
     def emit(
@@ -178,9 +176,7 @@ class _Lowering:
         if op.num_groups > 1 or self._is_head_norm(op):
             return  # part of the heads op, see attention()
         out, quantized = self.outputs(op.out)
-        self.emit(
-            "norm", (op.x, None, None, out, quantized, op.weight, op.eps), (op.x,), (out, quantized)
-        )
+        self.emit("norm", (op.x, None, None, out, quantized, op.weight, op.eps), (op.x,), (out, quantized))
 
     def _is_head_norm(self, op: RmsNorm) -> bool:
         """MQA's key norm has one group: known by the rope that reads it."""
@@ -189,9 +185,7 @@ class _Lowering:
     def add_rms_norm(self, op: AddRmsNorm) -> None:
         total = self.float_buffer(op.total)
         out, quantized = self.outputs(op.out)
-        self.emit(
-            "norm", (op.a, op.b, total, out, quantized, op.weight, op.eps), (op.a, op.b), (total, out, quantized)
-        )
+        self.emit("norm", (op.a, op.b, total, out, quantized, op.weight, op.eps), (op.a, op.b), (total, out, quantized))
         self.quantize_if_read(total)
 
     def linear(self, op: Linear | FusedLinear) -> None:
