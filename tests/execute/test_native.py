@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.factories.gguf_files import small_spec, write_gguf
 from tests.factories.greedy import blocks_for, greedy_continuations, make_batch
 from tests.factories.tiny_models import ARCHITECTURES, random_weights, tiny_spec
+
 from vivace.execute.native import NativeExecutor, available_isas
 from vivace.execute.reference import ReferenceExecutor
 from vivace.files.open import open_model

@@ -5,7 +5,7 @@ into one op, and names what every op reads and writes, so that buffers can be pl
 turns them into calls.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vivace.graph.graph import Graph

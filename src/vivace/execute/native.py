@@ -64,7 +64,7 @@ class NativeExecutor:
         attention = spec.attention
         threads = num_threads or len(os.sched_getaffinity(0))
         core = lower(graph, lambda name: weights.info(name).format not in _FLOAT_FORMATS, activation_bits // 8)
-        rows = {name: max_rows for name in core.buffers}
+        rows = dict.fromkeys(core.buffers, max_rows)
         sizes = {name: buffer.row_bytes * rows[name] for name, buffer in core.buffers.items()}
         offsets, arena_bytes = place_buffers(core.lifetimes(), sizes)
         self._weights = weights
@@ -221,8 +221,10 @@ class _Emitter:
 
     def norm(self, op: CoreOp) -> None:
         a, b, total, out, quantized, weight, eps = op.arguments
-        buffers = [self._buffer(name) for name in (a, b, total, out, quantized)]
-        self._program.norm(*buffers, self._vector(weight), _number(eps))
+        buffer = self._buffer
+        self._program.norm(
+            buffer(a), buffer(b), buffer(total), buffer(out), buffer(quantized), self._vector(weight), _number(eps)
+        )
 
     def linear(self, op: CoreOp) -> None:
         x, quantized, segments = op.arguments
@@ -259,8 +261,8 @@ class _Emitter:
 
     def gated(self, op: CoreOp) -> None:
         gate, up, out, quantized, activation = op.arguments
-        buffers = [self._buffer(name) for name in (gate, up, out, quantized)]
-        self._program.gated(*buffers, str(activation))
+        buffer = self._buffer
+        self._program.gated(buffer(gate), buffer(up), buffer(out), buffer(quantized), str(activation))
 
     def quantize(self, op: CoreOp) -> None:
         x, out = op.arguments
