@@ -35,8 +35,9 @@ class LiteralMatcher:
 
     def _longest_at(self, text: str, start: int, head: str) -> int:
         for length in self._lengths[head]:
-            if text[start : start + length] in self._ids:
-                return length
+            found = text[start : start + length]
+            if found in self._ids:
+                return len(found)  # at the end of the text it is shorter than `length`
         return 0
 
     def find(self, text: str) -> Iterator[tuple[int, int, int]]:

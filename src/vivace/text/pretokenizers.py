@@ -48,7 +48,7 @@ class PreTokenizer:
 PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
     PreTokenizer(("smollm", "starcoder", "refact", "codeshell"), (_DIGIT, _GPT2)),
     PreTokenizer(("gpt-2", "phi-2"), (_GPT2,)),
-    PreTokenizer(("llama-bpe", "llama3", "llama-v3"), (_LLAMA3,), ignore_merges=True),
+    PreTokenizer(("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral"), (_LLAMA3,), ignore_merges=True),
     PreTokenizer(("smaug-bpe",), (_LLAMA3,)),
     PreTokenizer(("qwen2",), (_QWEN2,), nfc=True),
     PreTokenizer(("deepseek-r1-qwen",), (_QWEN2,)),
