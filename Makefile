@@ -9,6 +9,8 @@ TEST_MODELS := smollm2-135m gemma3-270m
 BIN := .venv/bin
 STAMPS := .venv/stamps
 BUILD := build/dev
+ARM_BUILD := build/arm
+ARM_COMPILER := aarch64-linux-gnu-g++
 NATIVE_CODE := $(shell find native -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.inc' \) 2>/dev/null)
 BUILD_FILES := CMakeLists.txt $(shell find native -type f \( -name '*.cmake' -o -name CMakeLists.txt \) 2>/dev/null)
 
@@ -17,7 +19,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve build model test test-slow test-models lint format native-tests bench clean
+.PHONY: help serve build model test test-slow test-models native-tests arm-tests bench format clean \
+	lint lint-style lint-house lint-imports lint-types
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,20 +33,28 @@ build: $(STAMPS)/installed ## Create .venv, compile the core, install vivace (ed
 model: build
 	@$(BIN)/vivace models pull $(or $(MODEL),smollm2-135m)
 
-test: lint native-tests $(STAMPS)/wheel-checked test-models ## The whole gate: style, types, contracts, sizes, C++ tests, Python tests
+test: lint native-tests arm-tests $(STAMPS)/wheel-checked test-models ## The whole gate: style, types, contracts, C++ tests, Python tests
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
 	$(BIN)/python -m pytest
 
 test-slow: native-tests test-models ## The tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
-lint: $(STAMPS)/dev-tools $(STAMPS)/installed ## Style, types, import contract, size and hygiene gates
+lint: lint-style lint-house lint-imports lint-types ## Style, sizes, hygiene, import contract, types (-k shows all failures)
+
+lint-style: $(STAMPS)/dev-tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(if $(NATIVE_CODE),$(BIN)/clang-format --dry-run -Werror $(NATIVE_CODE))
+
+lint-house: $(STAMPS)/venv
 	$(BIN)/python tools/check_sizes.py
 	$(BIN)/python tools/check_hygiene.py
-	$(if $(NATIVE_CODE),$(BIN)/clang-format --dry-run -Werror $(NATIVE_CODE))
+
+lint-imports: $(STAMPS)/dev-tools $(STAMPS)/installed
 	$(BIN)/lint-imports --no-logo
+
+lint-types: $(STAMPS)/dev-tools $(STAMPS)/installed
 	$(BIN)/mypy
 
 format: $(STAMPS)/dev-tools ## Format Python and C++ in place
@@ -54,6 +65,16 @@ format: $(STAMPS)/dev-tools ## Format Python and C++ in place
 native-tests: $(STAMPS)/dev-tools $(STAMPS)/installed
 	@$(BIN)/cmake -S . -B $(BUILD) -DVIVACE_TESTS=ON >/dev/null
 	@$(BIN)/cmake --build $(BUILD)
+
+# The NEON kernels, cross-compiled and run under an emulator where the machine has both.
+arm-tests: $(STAMPS)/dev-tools
+	@if command -v $(ARM_COMPILER) >/dev/null && command -v qemu-aarch64 >/dev/null; then \
+		$(BIN)/cmake -S . -B $(ARM_BUILD) -G Ninja -DVIVACE_TESTS=ON -DCMAKE_SYSTEM_NAME=Linux \
+			-DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=$(ARM_COMPILER) -DCMAKE_EXE_LINKER_FLAGS=-static \
+			-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64 >/dev/null && \
+		$(BIN)/cmake --build $(ARM_BUILD) && \
+		$(BIN)/ctest --test-dir $(ARM_BUILD) --output-on-failure --no-tests=error; \
+	else echo "Arm tests skipped: they need $(ARM_COMPILER) and qemu-aarch64"; fi
 
 # VIVACE_TEST_MODELS may name a folder that has the model files; otherwise they are pulled once into the user's cache.
 test-models: $(STAMPS)/installed

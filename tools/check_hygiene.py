@@ -14,11 +14,12 @@ from pathlib import Path
 
 ROOT_OF_PATH = r"(?<![\w.:/~-])"
 REGISTRIES = "pythonhosted|pypi|npmjs|registry|artifactory|nexus"
+DOMAINS = "org|com|net|io|dev|cn|internal|local|corp"
 FORBIDDEN = {
     "machine path": re.compile(ROOT_OF_PATH + r"/(?:work|root|opt|mnt|workspace|Users)/\w"),
     "home path": re.compile(ROOT_OF_PATH + r"/home/(?!user\b|you\b)\w"),
     "scratch path": re.compile(ROOT_OF_PATH + r"/tmp/\w"),
-    "registry host": re.compile(rf"\b(?:[\w-]+\.)*(?:{REGISTRIES})\.[a-z]{{2,}}\b", re.I),
+    "registry host": re.compile(rf"\b(?:[\w-]+\.)*(?:{REGISTRIES})(?:\.[\w-]+)*\.(?:{DOMAINS})\b", re.I),
     "pip index option": re.compile(r"--(?:extra-)?index-url|--find-links|--trusted-host|PIP_(?:EXTRA_)?INDEX_URL"),
     "credential": re.compile(r"\b(?:hf_|sk-|ghp_)[A-Za-z0-9]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY"),
 }
