@@ -56,6 +56,9 @@ def build_request(
     parameters: Mapping[str, object],
     limits: RequestLimits,
     request_id: str | None = None,
+    *,
+    more_stops: Sequence[str] = (),
+    continues_text: bool = False,
 ) -> GenerationRequest:
     """Check a request and freeze it.
 
@@ -65,6 +68,8 @@ def build_request(
             `logit_bias` is a mapping from token id to bias, `stop` a string or a list of them.
         limits: of the model that will answer.
         request_id: a name unique among running requests; one is made when it is None.
+        more_stops: stop strings besides those of `parameters`.
+        continues_text: see GenerationRequest.
 
     Returns:
         A request that is valid by construction.
@@ -80,12 +85,14 @@ def build_request(
     stopping = _checked(STOP_RULES | {"stop_token_ids": ids}, parameters)
     choices = Number(1, limits.max_choices, integer=True)
     rest = _checked(REQUEST_RULES | {"n": choices}, parameters)
+    stopping["stop"] = (*stopping.get("stop", ()), *more_stops)
     check_fits(len(prompt), stopping.get("max_tokens"), limits.context_length)
     return GenerationRequest(
         request_id=uuid.uuid4().hex if request_id is None else request_id,
         prompt_ids=prompt,
         sampling=SamplingParams(**sampling),
         stopping=StopParams(**stopping),
+        continues_text=continues_text,
         **rest,
     )
 
@@ -100,7 +107,7 @@ def check_fits(num_prompt: int, max_tokens: int | None, context_length: int) -> 
         raise ContextLengthError(
             f"The prompt has {num_prompt} tokens and the context holds {context_length}, the answer included.",
             f"Shorten the prompt by at least {num_prompt + 1 - context_length} tokens.",
-            param="messages",
+            param="prompt",
         )
     if max_tokens is not None and num_prompt + max_tokens > context_length:
         raise ContextLengthError(

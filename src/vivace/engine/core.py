@@ -63,6 +63,10 @@ class Engine:
         """Whether `step` would compute something."""
         return self.scheduler.has_work
 
+    def is_live(self, request_id: str) -> bool:
+        """Whether a request has not ended."""
+        return self.scheduler.is_live(request_id)
+
     def add(self, request: GenerationRequest, timeline: StageTimeline | None = None) -> None:
         """Take a request; its events come from `step`.
 
@@ -141,6 +145,6 @@ class Engine:
     def _recorded(self, events: Sequence[EngineEvent]) -> list[EngineEvent]:
         self._recorder.note_events(events)
         for event in events:
-            if not isinstance(event, TokenEvent) and not self.scheduler.is_live(event.request_id):
+            if not isinstance(event, TokenEvent) and not self.is_live(event.request_id):
                 self._recorder.note_ended(event.request_id)
         return list(events)

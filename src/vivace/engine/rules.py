@@ -58,6 +58,8 @@ def token_ids(vocab_size: int) -> Rule:
     def check(name: str, value: object) -> tuple[int, ...]:
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise RequestError(f"{name} is {shown(value)}.", "Give a list of token ids.", param=name)
+        if all(type(entry) is int and 0 <= entry < vocab_size for entry in value):
+            return tuple(value)
         return tuple(_token_id(name, entry, vocab_size) for entry in value)
 
     return check

@@ -3,10 +3,23 @@
 Owns tokenizer, chat template and engine loop, and closes them. Every method may be called from any thread.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import asyncio
+import weakref
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from queue import SimpleQueue
 
-from vivace.engine.protocols import TextTemplate, TextTokenizer
+from vivace.engine.admission import RequestLimits, build_request
+from vivace.engine.answers import AnswerBuilder, assemble
+from vivace.engine.loop import EngineLoop
+from vivace.engine.stats import EngineStats
+from vivace.telemetry.clock import now_ns
+from vivace.telemetry.timeline import StageTimeline
+from vivace.text.template import ChatTemplate
+from vivace.text.tokenizer import Tokenizer
 from vivace.types.answer import Answer, AnswerChunk
+from vivace.types.events import EngineEvent
 from vivace.types.model import ModelSpec
 from vivace.types.request import ChatMessage, GenerationRequest
 
@@ -14,77 +27,199 @@ from vivace.types.request import ChatMessage, GenerationRequest
 class ModelService:
     """A model behind an engine loop, from text to text.
 
+    A service that is dropped without `close` is closed when it is collected, or when the interpreter ends.
+
     Args:
         name: the name clients ask for it by.
         spec: the model's numbers.
         tokenizer: text to token ids and back.
-        template: conversation to token ids; None when the model has no chat template.
+        template: conversation to token ids.
         loop: the engine thread.
+        context_length: most tokens of prompt and answer together; None: the model's own.
     """
 
-    @property
-    def name(self) -> str:
-        """The name clients ask for it by."""
-        raise NotImplementedError
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The model's numbers."""
-        raise NotImplementedError
-
-    @property
-    def context_length(self) -> int:
-        """Most tokens of prompt and answer together, as served (at most the model's own)."""
-        raise NotImplementedError
-
-    @property
-    def tokenizer(self) -> TextTokenizer:
-        """Text to token ids and back."""
-        raise NotImplementedError
+    def __init__(
+        self,
+        name: str,
+        spec: ModelSpec,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        loop: EngineLoop,
+        *,
+        context_length: int | None = None,
+    ) -> None:
+        self.name = name
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self.context_length = context_length or spec.context_length
+        self._template = template
+        self._loop = loop
+        self._limits = RequestLimits(min(spec.vocab_size, tokenizer.vocab_size), self.context_length)
+        self._closer = weakref.finalize(self, loop.close)
 
     @property
     def ready(self) -> bool:
         """Whether requests are taken: the loop runs and is healthy."""
-        raise NotImplementedError
+        return self._loop.healthy
+
+    def stats(self) -> EngineStats:
+        """The engine's numbers of this moment."""
+        return self._loop.stats()
 
     def encode(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
-        """Token ids of a text; `add_special` adds the model's begin-of-sequence token where it wants one."""
-        raise NotImplementedError
+        """Token ids of a text; `add_special` adds the model's begin-of-sequence token where it wants one.
+
+        Raises:
+            TokenizerError: the text holds a lone surrogate.
+        """
+        return tuple(self.tokenizer.encode(text, add_special=add_special))
 
     def encode_chat(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
-        """Token ids of a conversation, through the chat template, ready for the assistant's turn."""
-        raise NotImplementedError
+        """Token ids of a conversation, through the chat template, ready for the assistant's turn.
+
+        Raises:
+            RequestError: no messages, or the template refuses them.
+        """
+        return tuple(self._template.encode_chat(messages))
 
     def admit(
-        self, prompt_ids: Sequence[int], parameters: Mapping[str, object], request_id: str | None = None
+        self,
+        prompt_ids: Sequence[int],
+        parameters: Mapping[str, object],
+        request_id: str | None = None,
+        *,
+        chat: bool = False,
     ) -> GenerationRequest:
-        """Check raw parameters against this model and freeze them (see `engine.admission.build_request`)."""
-        raise NotImplementedError
+        """Check raw parameters against this model and freeze them.
 
-    def stream(self, request: GenerationRequest) -> AsyncIterator[AnswerChunk]:
-        """The answer piece by piece; closing the iterator early cancels the request."""
-        raise NotImplementedError
+        Args:
+            prompt_ids: from `encode` or `encode_chat`.
+            parameters: see `engine.admission.build_request`.
+            request_id: unique among running requests; made when None.
+            chat: the prompt is a conversation: the answer also ends at the template's own stop strings, and is a text
+                of its own. Otherwise it continues the prompt's text, blanks included.
 
-    def iterate(self, request: GenerationRequest) -> Iterator[AnswerChunk]:
-        """The answer piece by piece, without an event loop; closing the iterator early cancels the request."""
-        raise NotImplementedError
+        Raises:
+            RequestError: an unknown name, a wrong type or a value out of range.
+            ContextLengthError: prompt and answer do not fit into the context.
+        """
+        more_stops = self._template.stop_strings if chat else ()
+        return build_request(
+            prompt_ids, parameters, self._limits, request_id, more_stops=more_stops, continues_text=not chat
+        )
+
+    async def stream(
+        self, request: GenerationRequest, timeline: StageTimeline | None = None
+    ) -> AsyncGenerator[AnswerChunk, None]:
+        """The answer piece by piece; the request starts with the first piece, closing the iterator early cancels it.
+
+        Args:
+            request: from `admit`.
+            timeline: in its stage "queued"; the engine moves it on.
+
+        Raises:
+            VivaceError: the request failed.
+        """
+        event_loop = asyncio.get_running_loop()
+        arrived: asyncio.Queue[Sequence[EngineEvent]] = asyncio.Queue()
+
+        def sink(events: Sequence[EngineEvent]) -> None:
+            event_loop.call_soon_threadsafe(arrived.put_nowait, events)
+
+        builder = AnswerBuilder(request, self.tokenizer)
+        self._loop.submit(request, sink, timeline)
+        try:
+            while not builder.done:
+                for chunk in self._chunks(request, builder, await arrived.get()):
+                    yield chunk
+        finally:
+            if not builder.done:
+                self._loop.cancel(request.request_id)
+
+    def iterate(self, request: GenerationRequest) -> Generator[AnswerChunk, None, None]:
+        """The answer piece by piece, without an event loop; closing the iterator early cancels the request.
+
+        Raises:
+            VivaceError: the request failed.
+        """
+        with closing(self._iterate_all([request], [new_timeline()])) as pairs:
+            for _, chunk in pairs:
+                yield chunk
 
     def complete(self, request: GenerationRequest) -> Answer:
-        """The whole answer."""
-        raise NotImplementedError
+        """The whole answer.
 
-    async def acomplete(self, request: GenerationRequest) -> Answer:
-        """The whole answer, awaited; a cancelled task cancels the request."""
-        raise NotImplementedError
+        Raises:
+            VivaceError: the request failed.
+        """
+        return self.complete_all([request])[0]
 
     def complete_all(self, requests: Sequence[GenerationRequest]) -> list[Answer]:
-        """Several whole answers, computed together."""
-        raise NotImplementedError
+        """Several whole answers, computed together, in the order of the requests.
+
+        Raises:
+            VivaceError: what the first failing request raised; the others are cancelled then.
+        """
+        timelines = [new_timeline() for _ in requests]
+        chunks: list[list[AnswerChunk]] = [[] for _ in requests]
+        for index, chunk in self._iterate_all(requests, timelines):
+            chunks[index].append(chunk)
+        rows = zip(requests, chunks, timelines, strict=True)
+        return [assemble(mine, request.n, timeline) for request, mine, timeline in rows]
+
+    async def acomplete(self, request: GenerationRequest) -> Answer:
+        """The whole answer, awaited; a cancelled task cancels the request.
+
+        Raises:
+            VivaceError: the request failed.
+        """
+        timeline = new_timeline()
+        chunks = [chunk async for chunk in self.stream(request, timeline)]
+        return assemble(chunks, request.n, timeline)
 
     def cancel(self, request_id: str) -> None:
         """End a request early with finish reason "cancelled"; unknown and finished ones are ignored."""
-        raise NotImplementedError
+        self._loop.cancel(request_id)
 
     def close(self) -> None:
         """End everything and free the model; may be called twice."""
-        raise NotImplementedError
+        self._closer()
+
+    def _iterate_all(
+        self, requests: Sequence[GenerationRequest], timelines: Sequence[StageTimeline]
+    ) -> Generator[tuple[int, AnswerChunk], None, None]:
+        """Chunks of all requests as they come, each with the position of its request."""
+        arrived: SimpleQueue[tuple[int, Sequence[EngineEvent]]] = SimpleQueue()
+        builders = {index: AnswerBuilder(request, self.tokenizer) for index, request in enumerate(requests)}
+        try:
+            for index, (request, timeline) in enumerate(zip(requests, timelines, strict=True)):
+                self._loop.submit(request, partial(_put_numbered, arrived, index), timeline)
+            while builders:
+                index, events = arrived.get()
+                for chunk in self._chunks(requests[index], builders[index], events):
+                    yield index, chunk
+                if builders[index].done:
+                    del builders[index]
+        finally:
+            for index in builders:
+                self._loop.cancel(requests[index].request_id)
+
+    def _chunks(
+        self, request: GenerationRequest, builder: AnswerBuilder, events: Sequence[EngineEvent]
+    ) -> Iterator[AnswerChunk]:
+        """The chunks that events make; a stop string is told to the engine before its chunk is handed out."""
+        for chunk in builder.feed(events):
+            for choice in builder.take_cancels():
+                self._loop.cancel(request.request_id, choice)
+            yield chunk
+
+
+def new_timeline() -> StageTimeline:
+    """The timeline of a request that is handed in now."""
+    return StageTimeline("queued", now_ns())
+
+
+def _put_numbered(
+    arrived: SimpleQueue[tuple[int, Sequence[EngineEvent]]], index: int, events: Sequence[EngineEvent]
+) -> None:
+    arrived.put((index, events))

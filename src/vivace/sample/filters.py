@@ -44,9 +44,9 @@ def draw(row: NDArray[np.float32], params: SamplingParams, number: float) -> int
     weights = np.exp((row - largest) * np.float32(1 / params.temperature))
     if params.top_p < 1:
         total = float(weights.sum())
-        ids = _likeliest(row, weights, params.top_p * total)
-        if ids is not None:
-            return _draw_sorted(ids, weights[ids].astype(np.float64), total, params, number)
+        likeliest = _likeliest(row, weights, params.top_p * total)
+        if likeliest is not None:
+            return _draw_sorted(likeliest, weights[likeliest].astype(np.float64), total, params, number)
         _keep_nucleus(weights, params.top_p * total)
     if params.min_p > 0:
         weights[weights < params.min_p] = 0

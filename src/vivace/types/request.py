@@ -44,7 +44,8 @@ class StopParams:
 class GenerationRequest:
     """One admitted request: `n` independent answers to one tokenised prompt.
 
-    `logprobs` is None (off) or how many alternatives to report beside each drawn token (0 to 20).
+    `logprobs` is None (off) or how many alternatives to report beside each drawn token (0 to 20). `continues_text`: the
+    answer goes on from the prompt's text (a raw completion) and is not a text of its own (a turn of a chat).
     """
 
     request_id: str
@@ -53,3 +54,4 @@ class GenerationRequest:
     stopping: StopParams = field(default_factory=StopParams)
     n: int = 1
     logprobs: int | None = None
+    continues_text: bool = False

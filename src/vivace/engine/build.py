@@ -1,0 +1,166 @@
+"""From a model's name to a service that answers: the one place where all rooms of the engine are put together.
+
+Heavy modules are imported when they are needed and not before, so that a command that only prints help starts at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vivace.engine.kv_memory import available_memory_bytes, choose_num_blocks
+from vivace.types.errors import ConfigError, TokenizerError
+from vivace.types.step import BLOCK_SIZE, Executor
+
+if TYPE_CHECKING:
+    from vivace.engine.service import ModelService
+    from vivace.files.open import LoadedModel
+    from vivace.graph.graph import Graph
+    from vivace.schedule.config import SchedulerConfig
+    from vivace.text.tokenizer import Tokenizer
+    from vivace.types.weights import WeightSource
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Settings of an engine. None means: chosen from the model and the machine.
+
+    Args:
+        context_length: most tokens of prompt and answer together; at most the model's own.
+        max_batch_tokens: rows of one step over all sequences.
+        max_sequences: sequences that run at the same time; below max_batch_tokens.
+        kv_memory_bytes: memory for keys and values.
+        num_blocks: the same as a number of blocks of 16 tokens; it wins over kv_memory_bytes.
+        num_threads: threads that compute.
+        executor: a row of EXECUTORS.
+        prefix_cache: keep the keys and values of finished requests while there is room, and find them again.
+    """
+
+    context_length: int | None = None
+    max_batch_tokens: int = 512
+    max_sequences: int = 64
+    kv_memory_bytes: int | None = None
+    num_blocks: int | None = None
+    num_threads: int | None = None
+    executor: str = "native"
+    prefix_cache: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("context_length", "max_batch_tokens", "max_sequences", "num_blocks", "num_threads"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} is {value!r}.", "Give a whole number of at least 1.")
+        if self.executor not in EXECUTORS:
+            raise ConfigError(f"There is no executor {self.executor!r}.", f"Known are: {', '.join(EXECUTORS)}.")
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorSize:
+    """What an executor is built for."""
+
+    num_blocks: int
+    max_rows: int
+    num_threads: int | None
+
+
+def _native(graph: "Graph", weights: "WeightSource", size: ExecutorSize) -> Executor:
+    from vivace.execute.native import NativeExecutor
+
+    return NativeExecutor(
+        graph, weights, num_blocks=size.num_blocks, max_rows=size.max_rows, num_threads=size.num_threads
+    )
+
+
+def _reference(graph: "Graph", weights: "WeightSource", size: ExecutorSize) -> Executor:
+    from vivace.execute.reference import ReferenceExecutor
+
+    return ReferenceExecutor(graph, weights, num_blocks=size.num_blocks, max_rows=size.max_rows)
+
+
+EXECUTORS: dict[str, Callable[["Graph", "WeightSource", ExecutorSize], Executor]] = {
+    "native": _native,
+    "reference": _reference,
+}
+
+
+def build_service(model: str | None = None, config: EngineConfig | None = None) -> "ModelService":
+    """Load a model and start its engine.
+
+    Args:
+        model: a catalogue name, a path or a hub id; None: the default model. Downloaded first if it has to be.
+        config: settings; the defaults suit one machine with a few readers.
+
+    Raises:
+        VivaceError: there is no such model, it cannot be read, or a setting can never work.
+    """
+    from vivace.files.catalogue import resolve
+    from vivace.files.catalogue_rows import DEFAULT_MODEL, ROWS
+    from vivace.files.open import open_model
+
+    name = model or DEFAULT_MODEL
+    loaded = open_model(resolve(name))
+    try:
+        return serve_loaded(loaded, config or EngineConfig(), name=name if name in ROWS else loaded.name)
+    except BaseException:
+        loaded.close()
+        raise
+
+
+def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "ModelService":
+    """Start an engine for a model that is open; closing the service closes the model.
+
+    Raises:
+        VivaceError: the model has no tokenizer, or a setting can never work.
+    """
+    from vivace.engine.core import Engine
+    from vivace.engine.loop import EngineLoop
+    from vivace.engine.service import ModelService
+    from vivace.graph.build import build_graph
+    from vivace.text.build import build_template, build_tokenizer
+
+    vocabulary = loaded.vocabulary
+    if vocabulary is None:
+        raise TokenizerError(f"{loaded.path} has no tokenizer.", "Use a model file that comes with one.")
+    tokenizer = build_tokenizer(vocabulary)
+    template = build_template(vocabulary, tokenizer)
+    context_length, num_blocks = choose_sizes(loaded, config)
+    size = ExecutorSize(num_blocks, config.max_batch_tokens, config.num_threads)
+    scheduler_config = _scheduler_config(config, context_length, tokenizer)
+    executor = EXECUTORS[config.executor](build_graph(loaded.spec), loaded.weights, size)
+    engine_loop = EngineLoop(Engine(executor, scheduler_config))
+    return ModelService(name, loaded.spec, tokenizer, template, engine_loop, context_length=context_length)
+
+
+def choose_sizes(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, int]:
+    """Context length and number of KV blocks for a model on this machine.
+
+    Raises:
+        ConfigError: the context is longer than the model's, or longer than the KV memory holds.
+    """
+    spec = loaded.spec
+    wanted = config.context_length or spec.context_length
+    if wanted > spec.context_length:
+        raise ConfigError(
+            f"A context of {wanted} tokens is asked for, and the model was trained for {spec.context_length}.",
+            f"Ask for at most {spec.context_length}.",
+        )
+    num_blocks = config.num_blocks or choose_num_blocks(spec, wanted, config.kv_memory_bytes, available_memory_bytes())
+    held = num_blocks * BLOCK_SIZE
+    if held < wanted and config.context_length is not None:
+        raise ConfigError(
+            f"The KV memory holds {held} tokens, less than the context of {wanted} tokens.",
+            "Ask for a shorter context or allow more KV memory.",
+        )
+    return min(wanted, held), num_blocks
+
+
+def _scheduler_config(config: EngineConfig, context_length: int, tokenizer: "Tokenizer") -> "SchedulerConfig":
+    from vivace.schedule.config import SchedulerConfig
+
+    return SchedulerConfig(
+        max_batch_tokens=config.max_batch_tokens,
+        max_sequences=config.max_sequences,
+        max_chunk_tokens=config.max_batch_tokens,
+        context_length=context_length,
+        eos_ids=frozenset(tokenizer.eos_ids),
+        prefix_cache=config.prefix_cache,
+    )

@@ -1,0 +1,80 @@
+"""How many KV blocks a model gets: enough for a few whole contexts, bounded by the memory that is there."""
+
+from pathlib import Path
+
+from vivace.types.errors import ConfigError
+from vivace.types.model import ModelSpec
+from vivace.types.step import BLOCK_SIZE
+
+BYTES_PER_ELEMENT = 2  # float16
+CONTEXTS_BY_DEFAULT = 4
+SHARE_OF_AVAILABLE = 0.25
+
+
+def bytes_per_block(spec: ModelSpec) -> int:
+    """Bytes of one KV block over all layers: keys and values of BLOCK_SIZE positions."""
+    attention = spec.attention
+    return spec.num_layers * attention.num_kv_heads * attention.head_dim * BLOCK_SIZE * 2 * BYTES_PER_ELEMENT
+
+
+def choose_num_blocks(spec: ModelSpec, context_length: int, kv_memory_bytes: int | None, available_bytes: int) -> int:
+    """Blocks to allocate.
+
+    Args:
+        spec: the model.
+        context_length: wanted tokens of one sequence.
+        kv_memory_bytes: what the caller allows for KV; None: four whole contexts, but at most a quarter of
+            what is available.
+        available_bytes: memory that can be had now.
+
+    Raises:
+        ConfigError: not even one block fits.
+    """
+    budget = kv_memory_bytes
+    if budget is None:
+        wanted = CONTEXTS_BY_DEFAULT * -(-context_length // BLOCK_SIZE) * bytes_per_block(spec)
+        budget = min(wanted, int(available_bytes * SHARE_OF_AVAILABLE))
+    num_blocks = budget // bytes_per_block(spec)
+    if num_blocks < 1:
+        raise ConfigError(
+            f"{budget} bytes hold no KV block of {bytes_per_block(spec)} bytes ({BLOCK_SIZE} tokens of this model).",
+            "Allow more kv_memory_bytes, or free memory.",
+        )
+    return num_blocks
+
+
+def available_memory_bytes(root: Path = Path("/")) -> int:
+    """Memory this process could still take: what the system has, or the control group it is in, if that is less.
+
+    Args:
+        root: where `proc` and `sys` are mounted, for tests. Without them 4 GiB is assumed.
+    """
+    amounts = [amount for amount in (_system_bytes(root), _control_group_bytes(root)) if amount is not None]
+    return min(amounts, default=4 << 30)
+
+
+def _system_bytes(root: Path) -> int | None:
+    text = _read(root / "proc/meminfo")
+    for line in text.splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _control_group_bytes(root: Path) -> int | None:
+    folder = root / "sys/fs/cgroup"
+    limit, used = _read(folder / "memory.max").strip(), _read(folder / "memory.current").strip()
+    if not limit.isdigit() or not used.isdigit():
+        return None
+    reclaimable = 0
+    for line in _read(folder / "memory.stat").splitlines():
+        if line.startswith("inactive_file "):
+            reclaimable = int(line.split()[1])
+    return max(0, int(limit) - int(used) + reclaimable)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""

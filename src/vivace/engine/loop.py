@@ -1,0 +1,157 @@
+"""One thread that owns the engine. Everybody else talks to it through an inbox and hears from it through sinks.
+
+Two queues join the engine with the rest of the process, and this file holds the first: `submit` and `cancel` put
+messages into the inbox from any thread. The second is whatever a sink feeds. Nothing else in the engine knows threads.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from queue import Empty, SimpleQueue
+
+from vivace.engine.core import Engine
+from vivace.engine.stats import EngineStats
+from vivace.telemetry.timeline import StageTimeline
+from vivace.types.errors import EngineError, OverloadedError, VivaceError
+from vivace.types.events import EngineEvent, FailEvent, TokenEvent
+from vivace.types.request import GenerationRequest
+
+logger = logging.getLogger(__name__)
+
+Sink = Callable[[Sequence[EngineEvent]], None]
+
+
+class EngineLoop:
+    """Runs an engine in a thread of its own from construction to `close`; idle, the thread sleeps.
+
+    Args:
+        engine: handed over: nobody else may touch it, and `close` closes it.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._entrance = threading.Lock()  # so that nothing enters the inbox after the message that closes it
+        self._is_closed = False
+        self._has_left = False
+        self._broken_by: VivaceError | None = None
+        self._sinks: dict[str, Sink] = {}
+        self._thread = threading.Thread(target=self._run, name="vivace-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether requests can be answered: open, not broken, and steps do not keep failing."""
+        return not self._is_closed and self._broken_by is None and self._engine.healthy
+
+    def submit(self, request: GenerationRequest, sink: Sink, timeline: StageTimeline | None = None) -> None:
+        """Hand in a request; returns at once.
+
+        Args:
+            request: with an id that no request in work has.
+            sink: called on the engine thread with this request's events of a step, in order. It must be quick and must
+                not raise; one that raises is never called again and its request is cancelled.
+            timeline: in its stage "queued"; see `Engine.add`.
+
+        Raises:
+            OverloadedError: the loop is closed.
+        """
+        with self._entrance:
+            if self._is_closed:
+                raise OverloadedError("The engine is closed.", "Ask a server that is running.")
+            self._inbox.put(partial(self._add, request, sink, timeline))
+
+    def cancel(self, request_id: str, choice: int | None = None) -> None:
+        """End a request, or one choice of it; returns at once. Nothing happens to one that has ended."""
+        with self._entrance:
+            if not self._is_closed:
+                self._inbox.put(partial(self._cancel, request_id, choice))
+
+    def stats(self) -> EngineStats:
+        """The numbers of this moment."""
+        return self._engine.stats()
+
+    def close(self) -> None:
+        """Fail what is in work, end the thread and free the executor; may be called twice."""
+        with self._entrance:
+            if not self._is_closed:
+                self._is_closed = True
+                self._inbox.put(self._leave)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # The engine thread ------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._has_left:
+            try:
+                self._take_messages()
+                if self._engine.has_work and self._broken_by is None and not self._has_left:
+                    self._tell(self._engine.step())
+            except Exception as error:
+                logger.exception("the engine broke")
+                self._break(error)
+        self._fail_everyone(OverloadedError("The engine was closed before the answer was complete."))
+        self._engine.close()
+
+    def _take_messages(self) -> None:
+        """Handle all messages that are there; sleep until there is one when there is no other work."""
+        if not self._engine.has_work or self._broken_by is not None:
+            self._inbox.get()()
+        while not self._has_left:
+            try:
+                message = self._inbox.get_nowait()
+            except Empty:
+                return
+            message()
+
+    def _leave(self) -> None:
+        self._has_left = True
+
+    def _add(self, request: GenerationRequest, sink: Sink, timeline: StageTimeline | None) -> None:
+        try:
+            if self._broken_by is not None:
+                raise self._broken_by
+            self._engine.add(request, timeline)
+        except VivaceError as error:
+            self._send(request.request_id, sink, [FailEvent(request.request_id, error)])
+        else:
+            self._sinks[request.request_id] = sink
+
+    def _cancel(self, request_id: str, choice: int | None) -> None:
+        self._tell(self._engine.cancel(request_id, choice))
+
+    def _tell(self, events: Sequence[EngineEvent]) -> None:
+        """Give each request its events, and forget those that have ended."""
+        by_request: dict[str, list[EngineEvent]] = {}
+        for event in events:
+            by_request.setdefault(event.request_id, []).append(event)
+        for request_id, mine in by_request.items():
+            sink = self._sinks.get(request_id)
+            if sink is None:
+                continue
+            if not self._send(request_id, sink, mine):
+                self._engine.cancel(request_id)
+            if not isinstance(mine[-1], TokenEvent) and not self._engine.is_live(request_id):
+                self._sinks.pop(request_id, None)
+
+    def _send(self, request_id: str, sink: Sink, events: Sequence[EngineEvent]) -> bool:
+        try:
+            sink(events)
+        except Exception:
+            logger.warning("the reader of request %s is gone", request_id, exc_info=True)
+            self._sinks.pop(request_id, None)
+            return False
+        return True
+
+    def _break(self, error: Exception) -> None:
+        """The engine's own state cannot be trusted any more: nothing is computed from here on."""
+        if self._broken_by is None:
+            self._broken_by = EngineError(f"The engine broke: {error!r}.", "Restart it, and report what happened.")
+        self._fail_everyone(self._broken_by)
+
+    def _fail_everyone(self, error: VivaceError) -> None:
+        sinks, self._sinks = self._sinks, {}
+        for request_id, sink in sinks.items():
+            self._send(request_id, sink, [FailEvent(request_id, error)])
