@@ -1,6 +1,8 @@
 """Rotary frequencies equal those of transformers, and have the properties their papers promise."""
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from vivace.numerics.rope import inverse_frequencies, rope_table
+from vivace.types.errors import ConfigError
 from vivace.types.model import RopeScaling, RopeSpec
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "rope.json").read_text())["cases"]
@@ -64,3 +67,27 @@ def test_the_table_holds_cosines_and_sines_times_the_attention_factor() -> None:
     assert cos.dtype == sin.dtype == np.float32
     np.testing.assert_allclose(cos**2 + sin**2, 2.25, rtol=1e-6)
     np.testing.assert_allclose(cos[0], 1.5)
+
+
+YARN = RopeScaling("yarn", 4.0, original_context_length=128)
+SOUND = RopeSpec(1e4, 16, interleaved=False, scaling=YARN)
+
+
+@pytest.mark.parametrize(
+    ("rope", "named"),
+    [
+        (replace(SOUND, base=1.0), "base is 1.0"),
+        (replace(SOUND, base=math.nan), "base is nan"),
+        (replace(SOUND, base=math.inf), "base is inf"),
+        (replace(SOUND, dim=15), "dim is 15"),
+        (replace(SOUND, frequency_factors=(1.0,) * 7 + (0.0,)), "factor is 0.0"),
+        (replace(SOUND, scaling=replace(YARN, factor=0.0)), "scaling factor is 0.0"),
+        (replace(SOUND, scaling=replace(YARN, original_context_length=0)), "context length is 0"),
+        (replace(SOUND, scaling=replace(YARN, kind="llama3", high_freq_factor=1.0)), "low_freq_factor is 1.0"),
+        (replace(SOUND, scaling=replace(YARN, beta_slow=0.0)), "beta_slow is 0.0"),
+    ],
+)
+def test_numbers_out_of_range_are_named(rope: RopeSpec, named: str) -> None:
+    inverse_frequencies(SOUND)
+    with pytest.raises(ConfigError, match=named):
+        inverse_frequencies(rope)

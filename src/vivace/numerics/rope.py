@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from vivace.types.errors import ConfigError
 from vivace.types.model import RopeScaling, RopeSpec
 
 Frequencies = NDArray[np.float64]
@@ -24,7 +25,11 @@ def inverse_frequencies(rope: RopeSpec) -> tuple[Frequencies, float]:
     Su et al. (2021), section 3.2.2: base^(-2i / dim). Linear: position interpolation (Chen et al., 2023). llama3: the
     rule published with Llama 3.1. yarn: YaRN (Peng et al., 2023), section 3.2 (NTK by parts) and 3.3 (attention
     factor).
+
+    Raises:
+        ConfigError: a number of the rope is out of its range.
     """
+    _check(rope)
     plain = rope.base ** (-np.arange(0, rope.dim, 2, dtype=np.float64) / rope.dim)
     factor = 1.0
     if rope.scaling is not None:
@@ -43,6 +48,21 @@ def rope_table(rope: RopeSpec, num_positions: int) -> tuple[NDArray[np.float32],
     frequencies, factor = inverse_frequencies(rope)
     angles = np.arange(num_positions, dtype=np.float64)[:, None] * frequencies
     return (np.cos(angles) * factor).astype(np.float32), (np.sin(angles) * factor).astype(np.float32)
+
+
+def _check(rope: RopeSpec) -> None:
+    rules = [("base", rope.base, rope.base > 1), ("dim", rope.dim, rope.dim > 0 and rope.dim % 2 == 0)]
+    if rope.frequency_factors is not None:
+        rules.append(("smallest frequency factor", min(rope.frequency_factors), min(rope.frequency_factors) > 0))
+    if rope.scaling is not None:
+        scaling, context = rope.scaling, rope.scaling.original_context_length
+        rules.append(("scaling factor", scaling.factor, scaling.factor > 0))
+        rules.append(("original context length", context, context > 0 or scaling.kind == "linear"))
+        rules.append(("low_freq_factor", scaling.low_freq_factor, scaling.low_freq_factor < scaling.high_freq_factor))
+        rules.append(("beta_slow", scaling.beta_slow, 0 < scaling.beta_slow <= scaling.beta_fast))
+    for name, value, holds in rules:
+        if not (holds and math.isfinite(value)):
+            raise ConfigError(f"The rotary embedding's {name} is {value}.", "Get the model file again; it is damaged.")
 
 
 def _scale_linear(plain: Frequencies, _rope: RopeSpec, scaling: RopeScaling) -> tuple[Frequencies, float]:

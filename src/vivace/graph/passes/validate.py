@@ -16,6 +16,7 @@ from vivace.graph.ops import (
 )
 from vivace.graph.passes.arena import selected_buffers
 from vivace.graph.weights import weight_shapes
+from vivace.numerics.rope import inverse_frequencies
 from vivace.types.errors import ConfigError
 
 
@@ -28,6 +29,8 @@ def validate(graph: Graph) -> None:
     """
     known_weights = weight_shapes(graph.spec)
     selected = selected_buffers(graph)
+    for rope in {op.rope for op in graph.ops if isinstance(op, Rope)}:
+        inverse_frequencies(rope)  # raises where a step would
     written: set[str] = set()
     for op in graph.ops:
         _check_buffers(op, graph, written)
