@@ -6,12 +6,10 @@ spells; after rendering, the string is cut at the control tokens that are still 
 
 Harmless messages are passed on untouched, so their rendering, and with it their ids, is the ordinary one. That alone
 could be tricked by a template that removes characters from a message (`replace('<image>', '')` makes a control token of
-`<|im_<image>end|>`). Therefore, as soon as a message holds a character that begins or ends any control token, a second
-rendering is made with a breaker after *every* beginning character, and before a message that could be the end of a
-control token whose beginning the template writes. In it no control token can come from a message. If both renderings
-have the same control tokens, the first one is sound; otherwise the second is used.
-
-(A template that writes a message between two halves of a control token, `<|{{ content }}|>`, is taken at its word.)
+`<|im_<image>end|>`) or writes brackets around it. Therefore, as soon as a message could be any part of a control token,
+a second rendering is made with a breaker after *every* character that begins a control token, and before a message that
+could go on with one. In it no control token can come from a message. If both renderings have the same control tokens,
+the first one is sound; otherwise the second is used.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,11 +35,18 @@ class ContentGuard:
         self._first = frozenset(text[0] for text in control_texts)
         self._last = frozenset(text[-1] for text in control_texts)
         self._longest = max(map(len, control_texts), default=0)
+        self._inner = "\0".join(text[1:-1] for text in control_texts)
 
     def is_suspicious(self, value: Any) -> bool:
-        """Whether any string in `value` holds a character that begins or ends a control token."""
-        edges = self._first | self._last
-        return any(not edges.isdisjoint(text) for text in strings_of(value))
+        """Whether any string in `value` could be part of a control token."""
+        return any(not self._first.isdisjoint(text) or self._may_go_on(text) for text in strings_of(value))
+
+    def _may_go_on(self, text: str) -> bool:
+        """Whether `text` could be the end, or the middle, of a control token that begins before it."""
+        if not self._last.isdisjoint(text):
+            return True
+        core = text.strip()
+        return 0 < len(core) < self._longest and core in self._inner
 
     def break_tokens(self, value: Any, breaker: str) -> Any:
         """`value` with a breaker inside every control token that one of its strings spells."""
@@ -59,8 +64,7 @@ class ContentGuard:
         table = {ord(character): character + breaker for character in self._first}
 
         def broken(text: str) -> str:
-            completes = not self._last.isdisjoint(text[: self._longest])
-            return (breaker if completes else "") + text.translate(table)
+            return (breaker if self._may_go_on(text) else "") + text.translate(table)
 
         return map_strings(value, broken)
 

@@ -107,13 +107,13 @@ def _stages(state: Any) -> Iterator[dict[str, Any]]:
 
 
 def _family(pipeline: Pipeline) -> str:
-    types = {stage.get("type") for stage in _stages(_state(pipeline.decoder))}
+    types = {str(stage["type"]) for stage in _stages(_state(pipeline.decoder)) if "type" in stage}
     if "ByteLevel" in types:
         return "byte level"
     if types & {"ByteFallback", "Metaspace"}:
         return "sentencepiece"
     raise UnsupportedModelError(
-        f"The model's tokenizer.json decodes by {', '.join(sorted(map(str, types))) or 'nothing'}.",
+        f"The model's tokenizer.json decodes by {', '.join(sorted(types)) or 'nothing'}.",
         "Use a model with a byte-level or SentencePiece-like tokenizer.",
     )
 

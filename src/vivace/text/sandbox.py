@@ -27,7 +27,7 @@ STEP_COST = 16  # units of the budget for one loop turn or call; one character o
 BASE_BUDGET = 8_000_000
 BUDGET_PER_INPUT_CHARACTER = 200
 _DEEPEST_VALUE = 100
-_LARGEST_POWER_BITS = 4096
+_LARGEST_NUMBER_BITS = 4096
 _LARGEST_INPUT = 1 << 30
 
 _FILTERS = """
@@ -132,6 +132,9 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
+    def wrap_str_format(self, value: Any) -> None:
+        """`str.format` is not offered: widths nested in its patterns cannot be bounded."""
+
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: D102
         owner = getattr(obj, "__self__", None)
         weight = self._run.call_weight if isinstance(obj, Macro | LoopContext) else STEP_COST
@@ -147,16 +150,14 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: D102
         if operator == "%" and isinstance(left, str):
             self._check_format(left, right)
-        if operator == "**":
-            bits = left.bit_length() * right if isinstance(left, int) and isinstance(right, int) else 0
-            if bits > _LARGEST_POWER_BITS:
-                raise SecurityError("a power in the template is too large")
+        if operator in ("*", "**") and isinstance(left, int) and isinstance(right, int):
+            bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
+            if bits > _LARGEST_NUMBER_BITS:
+                raise SecurityError("a number in the template is too large")
         if operator == "*":
             for sequence, times in ((left, right), (right, left)):
                 if isinstance(sequence, str | list | tuple) and isinstance(times, int):
                     self.charge(len(sequence) * max(times, 0))
-            if isinstance(left, int) and isinstance(right, int):
-                self.charge((left.bit_length() + right.bit_length()) // 8)
         result = super().call_binop(context, operator, left, right)
         if operator == "+" and isinstance(result, str | list | tuple):
             self.charge(len(result))
@@ -258,6 +259,7 @@ def measure(value: Any, limit: int) -> int:
     for _ in range(_DEEPEST_VALUE):
         below: list[Any] = []
         for item in level:
+            total += 2
             if isinstance(item, str):
                 total += len(item)
             elif isinstance(item, Mapping):
@@ -265,11 +267,10 @@ def measure(value: Any, limit: int) -> int:
             elif isinstance(item, list | tuple | set | frozenset):
                 below += item
             else:
-                total += item.bit_length() // 3 if isinstance(item, int) else STEP_COST
-            if total + len(below) > limit:
+                total += STEP_COST + (item.bit_length() // 3 if isinstance(item, int) else 0)
+            if total + STEP_COST * len(below) > limit:
                 raise SecurityError("the template ran for too long or wrote too much text")
         if not below:
-            return total + len(level)
-        total += 2 * len(below)
+            return total
         level = below
     raise SecurityError("a value in the template is nested too deeply")
