@@ -77,7 +77,7 @@ def family_of_architecture(name: str) -> Family:
         if name == row.architecture or name in row.aliases:
             return row
     raise UnsupportedModelError(
-        f"The model's architecture is {name[:60]!r}.", f"vivace runs {', '.join(FAMILIES)}; choose such a model."
+        f"The model's architecture is {name[:60]!a}.", f"vivace runs {', '.join(FAMILIES)}; choose such a model."
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.files.gguf_values import DAMAGED, Cursor, MetadataValue
+from vivace.files.gguf_values import DAMAGED, Cursor, MetadataValue, quoted
 from vivace.files.mapped_file import MappedFile
 from vivace.files.sniff import describe_content
 from vivace.numerics.formats import num_bytes
@@ -27,7 +27,7 @@ DEFAULT_ALIGNMENT = 32
 MAX_METADATA_KEYS = 1 << 14  # real files have dozens; the limit bounds memory on damaged ones
 MAX_TENSORS = 1 << 16
 MAX_DIMENSIONS = 4
-MAX_NAME_BYTES = 1 << 10
+MAX_NAME_BYTES = 1 << 8
 
 TENSOR_TYPES: dict[int, TensorFormat] = {
     0: TensorFormat.F32,
@@ -140,7 +140,7 @@ def _read_metadata(cursor: Cursor, count: int) -> dict[str, MetadataValue]:
     for _ in range(count):
         key = cursor.string("A metadata key", MAX_NAME_BYTES)
         if key in metadata:
-            raise ModelFileError(f"The metadata key {key!r} appears twice.", DAMAGED)
+            raise ModelFileError(f"The metadata key {quoted(key)} appears twice.", DAMAGED)
         metadata[key] = cursor.value(key)
     return metadata
 
@@ -159,14 +159,15 @@ def _read_directory(cursor: Cursor, count: int, alignment: int, size: int) -> di
     data_start = -(-cursor.position // alignment) * alignment
     tensors: dict[str, GgufTensor] = {}
     for name, shape, type_format, offset in entries:
+        what = f"The tensor {quoted(name)}"
         if name in tensors:
-            raise ModelFileError(f"The tensor {name!r} appears twice.", DAMAGED)
+            raise ModelFileError(f"{what} appears twice.", DAMAGED)
         length = num_bytes(type_format, shape)
         if offset % alignment:
-            raise ModelFileError(f"The tensor {name!r} starts at {offset}, not a multiple of {alignment}.", DAMAGED)
+            raise ModelFileError(f"{what} starts at {offset}, not a multiple of {alignment}.", DAMAGED)
         if data_start + offset + length > size:
             missing = data_start + offset + length - size
-            raise ModelFileError(f"The tensor {name!r} ends {missing} bytes past the end of the model file.", DAMAGED)
+            raise ModelFileError(f"{what} ends {missing} bytes past the end of the model file.", DAMAGED)
         tensors[name] = GgufTensor(name, shape, type_format, data_start + offset, length)
     _check_overlap(tensors)
     return tensors
@@ -174,18 +175,19 @@ def _read_directory(cursor: Cursor, count: int, alignment: int, size: int) -> di
 
 def _read_entry(cursor: Cursor) -> tuple[str, tuple[int, ...], TensorFormat, int]:
     name = cursor.string("A tensor name", MAX_NAME_BYTES)
-    num_dimensions = cursor.u32(name)
+    what = quoted(name)
+    num_dimensions = cursor.u32(what)
     if not 1 <= num_dimensions <= MAX_DIMENSIONS:
-        raise ModelFileError(f"The tensor {name!r} has {num_dimensions} dimensions.", DAMAGED)
-    shape = tuple(cursor.u64(name) for _ in range(num_dimensions))[::-1]  # GGUF lists the innermost dimension first
+        raise ModelFileError(f"The tensor {what} has {num_dimensions} dimensions.", DAMAGED)
+    shape = tuple(cursor.u64(what) for _ in range(num_dimensions))[::-1]  # GGUF lists the innermost dimension first
     if 0 in shape or math.prod(shape) >= 1 << 62:
-        raise ModelFileError(f"The tensor {name!r} has the impossible shape {shape}.", DAMAGED)
-    type_id = cursor.u32(name)
-    offset = cursor.u64(name)
+        raise ModelFileError(f"The tensor {what} has the impossible shape {shape}.", DAMAGED)
+    type_id = cursor.u32(what)
+    offset = cursor.u64(what)
     if type_id not in TENSOR_TYPES:
         type_name = _OTHER_TYPE_NAMES.get(type_id, f"number {type_id}")
         raise UnsupportedModelError(
-            f"The tensor {name!r} has type {type_name}.",
+            f"The tensor {what} has type {type_name}.",
             f"vivace reads {', '.join(row.value for row in TENSOR_TYPES.values())}; get the model in one of these.",
         )
     return name, shape, TENSOR_TYPES[type_id], offset
@@ -195,5 +197,5 @@ def _check_overlap(tensors: Mapping[str, GgufTensor]) -> None:
     last_end, last_name = 0, ""
     for tensor in sorted(tensors.values(), key=lambda entry: entry.offset):
         if tensor.offset < last_end:
-            raise ModelFileError(f"The tensors {last_name!r} and {tensor.name!r} overlap.", DAMAGED)
+            raise ModelFileError(f"The tensors {quoted(last_name)} and {quoted(tensor.name)} overlap.", DAMAGED)
         last_end, last_name = tensor.offset + tensor.num_bytes, tensor.name

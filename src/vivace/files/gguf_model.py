@@ -166,7 +166,7 @@ def _merged_directory(parts: Sequence[GgufFile]) -> dict[str, GgufTensor]:
     for part in parts:
         for name, tensor in part.tensors.items():
             if name in tensors:
-                raise ModelFileError(f"Two parts of the model have a tensor {name!r}.", "Get all parts again.")
+                raise ModelFileError(f"Two parts of the model have a tensor {name!a}.", "Get all parts again.")
             tensors[name] = tensor
     return tensors
 

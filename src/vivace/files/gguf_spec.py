@@ -158,7 +158,7 @@ def _read_scaling(metadata: GgufMetadata) -> RopeScaling | None:
         return RopeScaling("linear", factor)
     if kind != "yarn":
         raise UnsupportedModelError(
-            f"The model stretches its rotary embedding by {kind[:40]!r}.", "vivace knows linear, llama3 and yarn."
+            f"The model stretches its rotary embedding by {kind[:40]!a}.", "vivace knows linear, llama3 and yarn."
         )
     prefix = "{arch}.rope.scaling."
     return RopeScaling(

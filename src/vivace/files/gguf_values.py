@@ -17,6 +17,7 @@ from vivace.types.errors import ModelFileError
 DAMAGED = "The file is damaged or incomplete; get it again."
 
 MAX_STRING_BYTES = 1 << 20  # of a single value, such as a chat template; bounds memory on damaged files
+MAX_SHOWN = 80  # characters of a name in a message
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -73,6 +74,11 @@ class StringArray:
 MetadataValue = int | float | bool | str | StringArray | NDArray[np.generic]
 
 
+def quoted(name: str) -> str:
+    """A name from a file as it may stand in a message: in quotes, escaped, and not too long."""
+    return ascii(name if len(name) <= MAX_SHOWN else f"{name[:MAX_SHOWN]}...")
+
+
 class Cursor:
     """Reads forward through the header; `position` is the next unread byte."""
 
@@ -109,52 +115,55 @@ class Cursor:
 
     def value(self, key: str) -> MetadataValue:
         """One metadata value: a type number, then the value."""
-        type_id = self.u32(key)
+        return self._value(quoted(key))
+
+    def _value(self, what: str) -> MetadataValue:
+        type_id = self.u32(what)
         if type_id == STRING_TYPE:
-            return self.string(key)
+            return self.string(what)
         if type_id == ARRAY_TYPE:
-            return self._array(key)
-        dtype = _scalar_type(type_id, key)
-        item = np.frombuffer(self.data, dtype, 1, self.require(dtype.itemsize, key))[0].item()
+            return self._array(what)
+        dtype = _scalar_type(type_id, what)
+        item = np.frombuffer(self.data, dtype, 1, self.require(dtype.itemsize, what))[0].item()
         return bool(item) if type_id == BOOL_TYPE else item
 
-    def _array(self, key: str) -> MetadataValue:
-        type_id = self.u32(key)
-        count = self.u64(key)
+    def _array(self, what: str) -> MetadataValue:
+        type_id = self.u32(what)
+        count = self.u64(what)
         if type_id == ARRAY_TYPE:
             raise ModelFileError(
-                f"The metadata key {key!r} holds arrays within arrays.", "vivace reads flat arrays only."
+                f"The metadata key {what} holds arrays within arrays.", "vivace reads flat arrays only."
             )
         if type_id == STRING_TYPE:
-            return self._strings(count, key)
-        dtype = _scalar_type(type_id, key)
-        start = self.require(count * dtype.itemsize, key)
+            return self._strings(count, what)
+        dtype = _scalar_type(type_id, what)
+        start = self.require(count * dtype.itemsize, what)
         return np.frombuffer(self.data, dtype, count, start) if count else np.empty(0, dtype)
 
-    def _strings(self, count: int, key: str) -> StringArray:
+    def _strings(self, count: int, what: str) -> StringArray:
         data, size, position = self.data, self.size, self.position
         if count > (size - position) // 8:
-            raise ModelFileError(f"{key!r} claims {count} strings, more than the model file can hold.", DAMAGED)
+            raise ModelFileError(f"{what} claims {count} strings, more than the model file can hold.", DAMAGED)
         starts = np.empty(count, dtype=np.int64)
         ends = np.empty(count, dtype=np.int64)
         start_items, end_items = starts.data, ends.data
         unpack, last = _U64.unpack_from, size - 8
         for index in range(count):  # a vocabulary has hundreds of thousands: keep this loop bare
             if position > last:
-                raise ModelFileError(f"The model file ends inside {key!r}.", DAMAGED)
+                raise ModelFileError(f"The model file ends inside {what}.", DAMAGED)
             (length,) = unpack(data, position)
             position += 8
             start_items[index] = position
             position += length
             if position > size:
-                raise ModelFileError(f"A string of {key!r} is longer than the model file.", DAMAGED)
+                raise ModelFileError(f"A string of {what} is longer than the model file.", DAMAGED)
             end_items[index] = position
         self.position = position
         return StringArray(data, starts, ends)
 
 
-def _scalar_type(type_id: int, key: str) -> np.dtype[np.generic]:
+def _scalar_type(type_id: int, what: str) -> np.dtype[np.generic]:
     dtype = SCALAR_TYPES.get(type_id)
     if dtype is None:
-        raise ModelFileError(f"The metadata key {key!r} has unknown value type {type_id}.", DAMAGED)
+        raise ModelFileError(f"The metadata key {what} has unknown value type {type_id}.", DAMAGED)
     return dtype

@@ -42,7 +42,7 @@ def read_vocabulary(metadata: GgufMetadata, vocab_size: int) -> GgufVocabulary |
         return None
     if model not in KNOWN_MODELS:
         raise UnsupportedModelError(
-            f"The model's tokenizer is of kind {model[:40]!r}.", f"vivace knows {' and '.join(KNOWN_MODELS)}."
+            f"The model's tokenizer is of kind {model[:40]!a}.", f"vivace knows {' and '.join(KNOWN_MODELS)}."
         )
     tokens = metadata.strings("tokenizer.ggml.tokens")
     if not 1 <= len(tokens) <= vocab_size:

@@ -49,7 +49,7 @@ def _read_rope(config: JsonObject, settings: JsonObject, head_dim: int, default_
     kind = settings.text("rope_type", settings.text("type", "default"))
     if kind not in _SCALINGS:
         raise UnsupportedModelError(
-            f"{settings.source}: the kind of rotary scaling is {kind[:40]!r}.", f"vivace knows {', '.join(_SCALINGS)}."
+            f"{settings.source}: the kind of rotary scaling is {kind[:40]!a}.", f"vivace knows {', '.join(_SCALINGS)}."
         )
     return RopeSpec(
         base=settings.number("rope_theta", default_base),

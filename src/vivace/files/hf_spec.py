@@ -107,7 +107,7 @@ def _activation(text: JsonObject, family: Family) -> Activation:
         return family.activation
     if text.text(key) not in ACTIVATIONS:
         raise UnsupportedModelError(
-            f"{text.source}: the activation is {text.text(key)[:40]!r}.", f"vivace knows {', '.join(ACTIVATIONS)}."
+            f"{text.source}: the activation is {text.text(key)[:40]!a}.", f"vivace knows {', '.join(ACTIVATIONS)}."
         )
     return ACTIVATIONS[text.text(key)]
 

@@ -78,7 +78,7 @@ def refuse_unknown(architecture: str, names: Iterable[str]) -> None:
     """
     for name in names:
         raise UnsupportedModelError(
-            f"The model has a tensor {name[:200]!r} that the architecture {architecture} does not use.",
+            f"The model has a tensor {name[:80]!a} that the architecture {architecture} does not use.",
             "This variant of the architecture is not supported; choose another model.",
         )
 

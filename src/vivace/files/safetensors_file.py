@@ -100,15 +100,15 @@ def _read_header(path: Path, file: MappedFile) -> tuple[dict[str, _RawEntry], in
 def _checked(path: Path, name: str, raw: _RawEntry, data_start: int, size: int) -> SafetensorsEntry:
     if raw.dtype not in DTYPES:
         raise UnsupportedModelError(
-            f"The tensor {name[:200]!r} in {path} has type {raw.dtype[:40]}.",
+            f"The tensor {name[:200]!a} in {path} has type {raw.dtype[:40]}.",
             f"vivace reads {', '.join(DTYPES)} from safetensors; get the model in one of these.",
         )
     start, end = raw.data_offsets
     if min(raw.shape, default=1) < 1 or not 0 <= start <= end <= size - data_start:
-        raise ModelFileError(f"The tensor {name[:200]!r} does not lie inside {path}.", DAMAGED)
+        raise ModelFileError(f"The tensor {name[:200]!a} does not lie inside {path}.", DAMAGED)
     shape = tuple(raw.shape)
     if num_bytes(DTYPES[raw.dtype], shape) != end - start:
-        raise ModelFileError(f"The tensor {name[:200]!r} of shape {shape} in {path} has {end - start} bytes.", DAMAGED)
+        raise ModelFileError(f"The tensor {name[:200]!a} of shape {shape} in {path} has {end - start} bytes.", DAMAGED)
     return SafetensorsEntry(shape, DTYPES[raw.dtype], data_start + start, end - start)
 
 
@@ -116,5 +116,5 @@ def _check_overlap(path: Path, entries: Mapping[str, SafetensorsEntry]) -> None:
     last_end, last_name = 0, ""
     for name, entry in sorted(entries.items(), key=lambda item: item[1].offset):
         if entry.offset < last_end:
-            raise ModelFileError(f"The tensors {last_name[:200]!r} and {name[:200]!r} in {path} overlap.", DAMAGED)
+            raise ModelFileError(f"The tensors {last_name[:200]!a} and {name[:200]!a} in {path} overlap.", DAMAGED)
         last_end, last_name = entry.offset + entry.num_bytes, name

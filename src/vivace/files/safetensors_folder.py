@@ -49,7 +49,7 @@ class SafetensorsWeights:
         if name is None:
             refuse_unknown(spec.architecture, [stored_name])
         elif name in self._entries:
-            raise ModelFileError(f"The tensor {stored_name!r} is there twice.", "Get the model again.")
+            raise ModelFileError(f"The tensor {stored_name!a} is there twice.", "Get the model again.")
         else:
             self._entries[name] = (part, stored_name)
 
@@ -149,7 +149,7 @@ def _indexed_files(folder: Path) -> list[Path]:
     paths = []
     for name in names:
         if Path(name).name != name or name.startswith("."):
-            raise ModelFileError(f"{folder / INDEX} names the file {name[:200]!r}.", "Only plain names are followed.")
+            raise ModelFileError(f"{folder / INDEX} names the file {name[:200]!a}.", "Only plain names are followed.")
         if not (folder / name).exists():
             raise ModelFileError(f"{folder / name} is missing.", "The folder is incomplete; get it again.")
         paths.append(folder / name)
