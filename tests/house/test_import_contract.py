@@ -39,6 +39,7 @@ PLANTED = {
     "strangers on one floor": ("files/planted.py", "import vivace.text"),
     "strangers on floor six": ("sample/planted.py", "import vivace.execute"),
     "an import hidden in a function": ("graph/planted.py", "def late():\n    import vivace.server"),
+    "the core outside its executor": ("graph/planted.py", "from vivace import _native"),
     "torch in the engine": ("engine/planted.py", "import torch"),
     "torch hidden in a numpy executor": ("execute/planted.py", "def late():\n    import torch.nn"),
 }
