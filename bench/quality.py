@@ -20,7 +20,6 @@ from vivace.execute.score import Tokens, compare_executors, cut_windows, score_w
 from vivace.files.open import open_model
 from vivace.graph.build import build_graph
 from vivace.graph.graph import Graph
-from vivace.graph.passes import fuse_add_norm, fuse_linears
 from vivace.text.build import build_tokenizer
 from vivace.types.errors import ConfigError, VivaceError
 from vivace.types.step import BLOCK_SIZE, Executor
@@ -35,11 +34,10 @@ def make_reference(graph: Graph, weights: WeightSource, num_blocks: int, _num_th
 
 
 def make_native(graph: Graph, weights: WeightSource, num_blocks: int, num_threads: int) -> Executor:
-    """The C++ executor, over the fused list that it runs in earnest."""
+    """The C++ executor."""
     from vivace.execute.native import NativeExecutor
 
-    fused = fuse_add_norm(fuse_linears(graph))
-    return NativeExecutor(fused, weights, num_blocks=num_blocks, max_rows=512, num_threads=num_threads)
+    return NativeExecutor(graph, weights, num_blocks=num_blocks, num_threads=num_threads)
 
 
 EXECUTORS: dict[str, Callable[[Graph, WeightSource, int, int], Executor]] = {
