@@ -78,7 +78,12 @@ class ScriptedService:
         return self.encode("".join(f"<{message.role}>{message.content}" for message in messages) + "<assistant>")
 
     def admit(
-        self, prompt_ids: Sequence[int], parameters: Mapping[str, object], request_id: str | None = None
+        self,
+        prompt_ids: Sequence[int],
+        parameters: Mapping[str, object],
+        request_id: str | None = None,
+        *,
+        chat: bool = False,
     ) -> GenerationRequest:
         limits = RequestLimits(VOCAB_SIZE, self.context_length)
         return build_request(prompt_ids, parameters, limits, request_id or uuid.uuid4().hex)

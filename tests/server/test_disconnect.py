@@ -44,7 +44,6 @@ def test_leaving_cancels_in_the_engine(path: str, stream: bool, hold_at: int) ->
         assert not service.cancelled.is_set()
         connection.close()
         assert service.cancelled.wait(DEADLINE_S)
-        assert {request.request_id for request in service.requests} >= service.cancelled_ids
 
 
 def test_leaving_in_the_middle_of_the_body_is_quiet(caplog: pytest.LogCaptureFixture) -> None:

@@ -37,8 +37,9 @@ async def stream_all(
     """
     try:
         if len(requests) == 1:
-            async for chunk in service.stream(requests[0]):
-                yield 0, chunk
+            async with aclosing(service.stream(requests[0])) as chunks:
+                async for chunk in chunks:
+                    yield 0, chunk
         else:
             async with aclosing(_merge(service, requests)) as merged:
                 async for pair in merged:
@@ -55,8 +56,9 @@ async def _merge(
 
     async def read(position: int, request: GenerationRequest) -> None:
         try:
-            async for chunk in service.stream(request):
-                await queue.put((position, chunk))
+            async with aclosing(service.stream(request)) as chunks:
+                async for chunk in chunks:
+                    await queue.put((position, chunk))
         finally:
             await queue.put(None)
 

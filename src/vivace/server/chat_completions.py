@@ -67,7 +67,7 @@ def _admit(service: ModelService, wire: ChatCompletionRequest) -> GenerationRequ
     given["max_tokens"] = _max_tokens(wire)
     given["logprobs"] = _logprobs(wire)
     messages = chat_messages(wire.messages)
-    return service.admit(service.encode_chat(messages), given)
+    return service.admit(service.encode_chat(messages), given, chat=True)
 
 
 def _max_tokens(wire: ChatCompletionRequest) -> int | None:

@@ -1,0 +1,59 @@
+"""Options that say which model runs and how, shared by every command that runs one."""
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from vivace.types.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vivace.engine.service import ModelService
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        metavar="M",
+        help="a catalogue name ('vivace models list'), a .gguf file, a folder or a hub id (default: smollm2-135m)",
+    )
+    group.add_argument("--context", type=int, metavar="N", help="tokens of prompt and answer (default: the model's)")
+    group.add_argument("--threads", type=int, metavar="N", help="threads that compute (default: the machine's cores)")
+    group.add_argument("--isa", metavar="NAME", help="force an instruction set, as VIVACE_ISA does (scalar, avx2, ...)")
+
+
+def open_service(arguments: argparse.Namespace) -> "ModelService":
+    """The service that the options ask for; the model is downloaded first if it has to be.
+
+    Raises:
+        VivaceError: there is no such model, it cannot be loaded, or an option can never work.
+    """
+    check_model_options(arguments)
+    use_isa(arguments)
+    return build(arguments)
+
+
+def check_model_options(arguments: argparse.Namespace) -> None:
+    """Refuse numbers that can never work, in the words of the command line.
+
+    Raises:
+        ConfigError: a number below 1.
+    """
+    for name in ("context", "threads"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} is {value}.", "Give at least 1.")
+
+
+def use_isa(arguments: argparse.Namespace) -> None:
+    """Hand --isa to the native core, which reads VIVACE_ISA when it is first used."""
+    if arguments.isa is not None:
+        os.environ["VIVACE_ISA"] = arguments.isa
+
+
+def build(arguments: argparse.Namespace) -> "ModelService":
+    """Load the model; everything heavy is imported here and not before."""
+    from vivace.engine.build import EngineConfig, build_service
+
+    return build_service(arguments.model, EngineConfig(context_length=arguments.context, num_threads=arguments.threads))

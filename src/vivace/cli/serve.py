@@ -1,0 +1,64 @@
+"""`vivace serve`: the OpenAI-style API and the chat page."""
+
+import argparse
+import logging
+import sys
+
+from vivace.cli.model_options import add_model_options, open_service
+
+NAME = "serve"
+HELP = "serve the chat page and the OpenAI-style API"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    group = parser.add_argument_group("server")
+    group.add_argument("--host", default="127.0.0.1", help="where to listen (default: %(default)s, for this machine)")
+    group.add_argument("--port", type=int, default=8000, help="port, 0 takes a free one (default: %(default)s)")
+    group.add_argument("--api-key", metavar="KEY", help="ask API clients for this key")
+    group.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="let web pages of this origin use the API; may be given several times, * means any",
+    )
+    group.add_argument(
+        "--drain",
+        type=int,
+        default=10,
+        metavar="S",
+        help="seconds for answers at the end (default: %(default)s)",
+    )
+    group.add_argument("--access-log", action="store_true", help="write one line a request to standard error")
+    add_model_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal ends it.
+
+    Raises:
+        VivaceError: the port is taken, or the model cannot be loaded.
+    """
+    from vivace.server.config import ServerConfig
+    from vivace.server.run import serve
+
+    _log_to_stderr(arguments.access_log)
+    config = ServerConfig(
+        host=arguments.host,
+        port=arguments.port,
+        api_key=arguments.api_key,
+        cors_origins=tuple(arguments.cors_origin),
+        drain_s=arguments.drain,
+    )
+    serve(config, lambda: open_service(arguments), _announce)
+    return 0
+
+
+def _announce(url: str) -> None:
+    print(f"vivace: the chat page is at {url} (Ctrl-C stops the server)", flush=True)
+
+
+def _log_to_stderr(access_log: bool) -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="vivace: %(levelname)s: %(name)s: %(message)s")
+    logging.getLogger("vivace.access").setLevel(logging.INFO if access_log else logging.WARNING)
