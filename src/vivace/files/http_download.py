@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -12,7 +11,8 @@ from vivace.files.package_index import WheelLink
 from vivace.files.progress import DownloadProgress
 from vivace.types.errors import CatalogueError
 
-MAX_TRIES = 5
+MAX_FRUITLESS_TRIES = 4
+PAUSE_S = 0.5  # before the second try; doubled before each further one
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
@@ -25,13 +25,7 @@ def new_client() -> httpx.Client:
     return httpx.Client(follow_redirects=True, timeout=TIMEOUT, headers={"User-Agent": "vivace"})
 
 
-def download(
-    client: httpx.Client,
-    link: WheelLink,
-    target: Path,
-    progress: DownloadProgress,
-    wait: Callable[[float], object] = time.sleep,
-) -> None:
+def download(client: httpx.Client, link: WheelLink, target: Path, progress: DownloadProgress) -> None:
     """Download to `target`. Bytes that are already there are kept, and only the rest is asked for.
 
     Args:
@@ -39,36 +33,47 @@ def download(
         link: where from, and the hash to hold it against.
         target: the file; it may be there in part from an earlier try.
         progress: told how it goes.
-        wait: pauses between tries, in seconds.
 
     Raises:
         CatalogueError: the server refuses, breaks off too often, or sends other bytes than the hash promises.
         StorageError: the disk is full or cannot be written.
     """
-    resumed = target.exists() and target.stat().st_size > 0
-    for attempt in range(MAX_TRIES):
-        try:
-            _download_rest(client, link, target, progress)
-            break
-        except (httpx.TransportError, InterruptedDownloadError) as error:
-            if attempt == MAX_TRIES - 1:
-                raise CatalogueError(
-                    f"The download of {target.stem} broke off: {error}.",
-                    "Try again; it will go on where it stopped.",
-                ) from error
-            wait(0.5 * 2**attempt)
-        finally:
-            progress.finish()
+    resumed = _size(target) > 0
+    _download_persistently(client, link, target, progress)
     if link.sha256 is None or file_sha256(target) == link.sha256:
         return
     target.unlink()
     if resumed:  # what lay there from an earlier try may have been the fault
-        download(client, link, target, progress, wait)
+        download(client, link, target, progress)
         return
     raise CatalogueError(
         f"{link.url.rsplit('/', 1)[-1]} arrived damaged: its hash is not the one the index promises.",
         "Try again; if it stays so, the package index is at fault.",
     )
+
+
+def _download_persistently(client: httpx.Client, link: WheelLink, target: Path, progress: DownloadProgress) -> None:
+    """Go on after breaks, until `MAX_FRUITLESS_TRIES` in a row have brought nothing."""
+    fruitless = 0
+    while True:
+        before = _size(target)
+        try:
+            _download_rest(client, link, target, progress)
+            return
+        except (httpx.TransportError, InterruptedDownloadError) as error:
+            fruitless = fruitless + 1 if _size(target) <= before else 0
+            if fruitless == MAX_FRUITLESS_TRIES:
+                raise CatalogueError(
+                    f"The download of {target.stem} broke off: {error}.",
+                    "Try again; it will go on where it stopped.",
+                ) from error
+            time.sleep(PAUSE_S * 2**fruitless)
+        finally:
+            progress.finish()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def file_sha256(path: Path) -> str:
@@ -78,8 +83,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _download_rest(client: httpx.Client, link: WheelLink, target: Path, progress: DownloadProgress) -> None:
-    with storage_errors(target.parent):
-        done = target.stat().st_size if target.exists() else 0
+    done = _size(target)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={done}-"} if done else {})
     with client.stream("GET", link.url, headers=headers) as response:
         if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:

