@@ -171,8 +171,12 @@ void bind_program(nb::module_& module) {
             new (self) Builder{Program(isa, num_threads, max_rows, max_selected, arena_bytes, std::move(kv)), {}};
           },
           "isa"_a, "num_threads"_a, "max_rows"_a, "max_selected"_a, "arena_bytes"_a, "kv"_a)
-      .def("add_buffer", [](Builder& self, size_t offset, int width, int planes,
-                            bool selected) { return self.program.add_buffer(offset, width, planes, selected); })
+      .def("add_buffer",
+           [](Builder& self, size_t offset, int width, int bits, bool selected) {
+             if (bits != 32 && bits != 12 && bits != 8) throw std::invalid_argument("rows have 32, 12 or 8 bits");
+             const RowKind kind = bits == 32 ? RowKind::kFloat : bits == 12 ? RowKind::kFine : RowKind::kCoarse;
+             return self.program.add_buffer(offset, width, kind, selected);
+           })
       .def("add_vector",
            [](Builder& self, FloatVector values) { return self.program.add_vector(values.data(), values.shape(0)); })
       .def("set_output", [](Builder& self, int buffer) { self.program.set_output(buffer); })

@@ -22,9 +22,9 @@ Program::Program(const std::string& isa, int num_threads, int max_rows, int max_
       arena_(arena_bytes),
       pool_(num_threads) {}
 
-int Program::add_buffer(size_t offset, int width, int planes, bool selected) {
-  Buffer buffer{arena_.data() + offset, width, planes, selected};
-  const size_t row_bytes = planes ? quantized_row_bytes(width, planes) : buffer.stride() * sizeof(float);
+int Program::add_buffer(size_t offset, int width, RowKind kind, bool selected) {
+  Buffer buffer{arena_.data() + offset, width, kind, selected};
+  const size_t row_bytes = kind == RowKind::kFloat ? buffer.stride() * sizeof(float) : buffer.quantized().row_bytes;
   const size_t rows = selected ? max_selected_ : max_rows_;
   if (offset % 64 != 0 || offset + rows * row_bytes > arena_.size())
     throw std::invalid_argument("a buffer is misaligned or leaves the arena");

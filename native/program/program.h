@@ -26,7 +26,7 @@ class Program {
           std::shared_ptr<KvPool> kv);
 
   // Places a buffer at `offset` bytes and returns its number; throws std::invalid_argument when it leaves the arena.
-  int add_buffer(size_t offset, int width, int planes, bool selected);
+  int add_buffer(size_t offset, int width, RowKind kind, bool selected);
   // Keeps a padded copy and returns its number.
   int add_vector(const float* values, size_t count);
   const Buffer& buffer(int number) const;  // number -1: an absent buffer

@@ -30,16 +30,20 @@ struct Step {
   const int32_t* blocks_of(int sequence) const { return block_tables + static_cast<size_t>(sequence) * max_blocks; }
 };
 
-// A buffer of float rows, or of quantised rows when planes > 0, in the program's arena.
+enum class RowKind : int { kFloat, kCoarse, kFine };
+
+// A buffer of float rows, or of quantised rows, in the program's arena.
 struct Buffer {
   uint8_t* data = nullptr;
-  int width = 0;   // columns
-  int planes = 0;  // 0: float32
+  int width = 0;  // columns
+  RowKind kind = RowKind::kFloat;
   bool selected = false;
 
   size_t stride() const { return (static_cast<size_t>(width) + 15) / 16 * 16; }
   float* floats() const { return reinterpret_cast<float*>(data); }
-  QuantizedRows quantized() const { return {data, planes ? quantized_row_bytes(width, planes) : 0, width, planes}; }
+  QuantizedRows quantized() const {
+    return {data, quantized_row_bytes(width, kind == RowKind::kFine), width, kind == RowKind::kFine};
+  }
   int rows(const Step& step) const { return selected ? step.num_selected : step.num_rows; }
 };
 

@@ -41,7 +41,7 @@ struct Tiny {
     for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<float>(i);
     auto matrix = std::make_shared<PackedMatrix>("F32", reinterpret_cast<const uint8_t*>(table.data()),
                                                  table.size() * 4, 32, 16, 1);
-    out = program.add_buffer(0, 16, 0, false);
+    out = program.add_buffer(0, 16, RowKind::kFloat, false);
     auto embed = std::make_unique<EmbedRows>();
     embed->weight = matrix;
     embed->scale = 2.0f;
@@ -82,7 +82,7 @@ void test_buffers() {
   for (auto [offset, width] : {std::pair<size_t, int>{32, 16}, {1 << 16, 16}, {0, 1 << 14}}) {
     bool refused = false;
     try {
-      tiny.program.add_buffer(offset, width, 0, false);
+      tiny.program.add_buffer(offset, width, RowKind::kFloat, false);
     } catch (const std::invalid_argument&) {
       refused = true;
     }

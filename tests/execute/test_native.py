@@ -140,7 +140,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
     with pytest.raises(ConfigError, match="no kernel table named 'mmx'"):
         NativeExecutor(graph, weights, num_blocks=2, isa="mmx")
     with pytest.raises(ConfigError, match="activation_bits"):
-        NativeExecutor(graph, weights, num_blocks=2, activation_bits=12)
+        NativeExecutor(graph, weights, num_blocks=2, activation_bits=16)
     narrow = tiny_spec(head_dim=8)
     with pytest.raises(UnsupportedModelError, match="16 does not divide"):
         NativeExecutor(build_graph(narrow), random_weights(narrow), num_blocks=2)

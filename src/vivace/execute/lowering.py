@@ -41,16 +41,16 @@ class CoreOp:
 
 @dataclass(frozen=True, slots=True)
 class CoreBuffer:
-    """Rows of `width` columns: float32, or quantised in one or two planes of 8 bits."""
+    """Rows of `width` columns of 32 (float), 12 or 8 bits; quantised ones carry scales and sums beside their codes."""
 
     width: int
-    planes: int
+    bits: int
     selected: bool
 
     @property
     def row_bytes(self) -> int:
         """Bytes of a row, a multiple of 64 (native/kernels/calls.h has the layout of a quantised row)."""
-        used = 4 * self.width if self.planes == 0 else self.planes * self.width + self.width // 32 * 16
+        used = self.width * self.bits // 8 + (0 if self.bits == 32 else self.width // 32 * 16)
         return -(-used // 64) * 64
 
 
@@ -75,25 +75,25 @@ class CoreGraph:
         return {name: Lifetime(first[name], last[name]) for name in first}
 
 
-def lower(graph: Graph, is_quantized: Callable[[str], bool], planes: int) -> CoreGraph:
+def lower(graph: Graph, is_quantized: Callable[[str], bool], activation_bits: int) -> CoreGraph:
     """Lower a graph.
 
     Args:
         graph: fused or not.
         is_quantized: whether the weight of that name is stored quantised.
-        planes: 8-bit planes of quantised activations: 1 (8 bits) or 2 (16 bits).
+        activation_bits: 12 or 8: precision of quantised activations.
 
     Raises:
         UnsupportedModelError: a width that the kernels cannot take.
     """
-    return _Lowering(graph, is_quantized, planes).lower()
+    return _Lowering(graph, is_quantized, activation_bits).lower()
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, is_quantized: Callable[[str], bool], planes: int) -> None:
+    def __init__(self, graph: Graph, is_quantized: Callable[[str], bool], activation_bits: int) -> None:
         self._graph = graph
         self._is_quantized = is_quantized
-        self._planes = planes
+        self._activation_bits = activation_bits
         self._selected = selected_buffers(graph)
         self._producers: dict[str, Op] = {}
         self._ropes: dict[RopeSpec, str] = {}
@@ -141,7 +141,7 @@ class _Lowering:
 
     def float_buffer(self, name: str) -> str:
         """Declare the float buffer of a graph's buffer."""
-        self._buffers.setdefault(name, CoreBuffer(self._graph.widths[name], 0, name in self._selected))
+        self._buffers.setdefault(name, CoreBuffer(self._graph.widths[name], 32, name in self._selected))
         return name
 
     def outputs(self, name: str) -> tuple[str | None, str | None]:
@@ -151,7 +151,9 @@ class _Lowering:
 
     def _twin(self, name: str) -> str:
         twin = f"{name}:quantized"
-        self._buffers.setdefault(twin, CoreBuffer(self._graph.widths[name], self._planes, name in self._selected))
+        self._buffers.setdefault(
+            twin, CoreBuffer(self._graph.widths[name], self._activation_bits, name in self._selected)
+        )
         return twin
 
     def emit(
@@ -207,7 +209,7 @@ class _Lowering:
         q, q_norm, rope = self._head_source(op.q)
         k, k_norm, _ = self._head_source(op.k)
         table = self._ropes.setdefault(rope.rope, f"rope:{len(self._ropes)}")
-        self._buffers.setdefault(table, CoreBuffer(rope.rope.dim, 0, False))
+        self._buffers.setdefault(table, CoreBuffer(rope.rope.dim, 32, False))
         norm = q_norm or k_norm
         weights = (q_norm.weight if q_norm else None, k_norm.weight if k_norm else None)
         sizes = (op.num_heads, op.num_kv_heads, op.head_dim, op.layer)

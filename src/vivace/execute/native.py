@@ -36,7 +36,7 @@ class NativeExecutor:
         max_rows: most rows of one `forward`.
         num_threads: threads that share a step; None: one for each core this process may use.
         isa: kernel table to force ("avx512", "avx2", "neon", "scalar"); None: VIVACE_ISA, else the best one.
-        activation_bits: 16 or 8: precision that the inputs of quantised linears are rounded to.
+        activation_bits: 12 or 8: precision that the inputs of quantised linears are rounded to, in groups of 32.
 
     Raises:
         ConfigError: a setting is out of range, or the machine has no such kernel table.
@@ -53,17 +53,17 @@ class NativeExecutor:
         max_rows: int = 512,
         num_threads: int | None = None,
         isa: str | None = None,
-        activation_bits: int = 16,
+        activation_bits: int = 12,
     ) -> None:
-        if activation_bits not in (8, 16):
-            raise ConfigError(f"activation_bits must be 8 or 16, not {activation_bits}.")
+        if activation_bits not in (8, 12):
+            raise ConfigError(f"activation_bits must be 8 or 12, not {activation_bits}.")
         validate(graph)
         check_weights(graph, weights)
         graph = fuse_add_norm(fuse_linears(graph))
         spec = graph.spec
         attention = spec.attention
         threads = num_threads or len(os.sched_getaffinity(0))
-        core = lower(graph, lambda name: weights.info(name).format not in _FLOAT_FORMATS, activation_bits // 8)
+        core = lower(graph, lambda name: weights.info(name).format not in _FLOAT_FORMATS, activation_bits)
         rows = dict.fromkeys(core.buffers, max_rows)
         sizes = {name: buffer.row_bytes * rows[name] for name, buffer in core.buffers.items()}
         offsets, arena_bytes = place_buffers(core.lifetimes(), sizes)
@@ -187,7 +187,7 @@ class _Emitter:
         self._vectors: dict[str, int] = {}
         self._ropes: dict[str, int] = {}
         self._buffers = {
-            name: program.add_buffer(offsets[name], buffer.width, buffer.planes, buffer.selected)
+            name: program.add_buffer(offsets[name], buffer.width, buffer.bits, buffer.selected)
             for name, buffer in core.buffers.items()
         }
 
