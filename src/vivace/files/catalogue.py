@@ -137,7 +137,7 @@ def resolve(name: str) -> Path:
     """
     if name not in ROWS:
         path = Path(name).expanduser()
-        if path.exists():
+        if name and path.exists():  # "" would mean the current folder
             return path
         if looks_like_path(name):
             raise CatalogueError(f"{name} does not exist.", "Check the path, or see `vivace models list` for names.")

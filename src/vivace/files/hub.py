@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
@@ -90,17 +91,29 @@ def _online_files(hub: ModuleType, repository: str, endpoint: str | None) -> lis
 
 
 def _cached_files(hub: ModuleType, repository: str) -> list[str]:
-    folder = Path(hub.snapshot_download(repository, local_files_only=True))
-    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    """Names of the files that the hub's cache has of a repository.
+
+    Raises:
+        CatalogueError: it has none.
+    """
+    with suppress(hub.errors.CacheNotFound):
+        for cached in hub.scan_cache_dir().repos:
+            revision = cached.refs.get("main")
+            if cached.repo_id == repository and cached.repo_type == "model" and revision is not None:
+                files = [Path(file.file_path) for file in revision.files]
+                return [file.relative_to(revision.snapshot_path).as_posix() for file in files]
+    raise _unreachable(repository)
+
+
+def _unreachable(name: str) -> CatalogueError:
+    return CatalogueError(
+        f"The hub cannot be reached, and {name} is not in its cache.",
+        "Check the network, or give the path of a model file you have.",
+    )
 
 
 def _explained(hub: ModuleType, name: str, error: Exception) -> CatalogueError:
     kinds = (
-        (
-            hub.errors.LocalEntryNotFoundError,
-            f"The hub cannot be reached, and {name} is not in its cache.",
-            "Check the network, or give the path of a model file you have.",
-        ),
         (hub.errors.GatedRepoError, f"{name} needs its terms to be accepted.", "Accept them there, then set HF_TOKEN."),
         (
             hub.errors.RepositoryNotFoundError,
@@ -110,6 +123,8 @@ def _explained(hub: ModuleType, name: str, error: Exception) -> CatalogueError:
         (hub.errors.EntryNotFoundError, f"{name}: no such file in the repository.", "Check its spelling."),
         (hub.errors.HFValidationError, f"{name} is no valid hub id.", "Write owner/name or owner/name:file.gguf."),
     )
+    if isinstance(error, hub.errors.LocalEntryNotFoundError):
+        return _unreachable(name)
     for kind, what, mend in kinds:
         if isinstance(error, kind):
             return CatalogueError(what, mend)
