@@ -42,6 +42,7 @@ class ScriptedService:
         script: what each choice says, a piece a token.
         fail_at: raise `failure` instead of piece number `fail_at`.
         hold_at: wait before piece number `hold_at` until `release()`, a cancel or `close()`.
+        warm_up_passes: `complete` (which the server's warm-up calls) neither fails nor waits.
     """
 
     name = "scripted"
@@ -57,6 +58,7 @@ class ScriptedService:
         failure: BaseException | None = None,
         hold_at: int | None = None,
         has_template: bool = True,
+        warm_up_passes: bool = False,
     ) -> None:
         self.script = tuple(script)
         self.context_length = context_length
@@ -67,6 +69,7 @@ class ScriptedService:
         self.closed = threading.Event()
         self._fail_at, self._failure, self._hold_at = fail_at, failure, hold_at
         self._has_template = has_template
+        self._warm_up_passes = warm_up_passes
         self._released = threading.Event()
 
     def encode(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
@@ -111,7 +114,8 @@ class ScriptedService:
             self.cancel(request.request_id)
 
     def complete(self, request: GenerationRequest) -> Answer:
-        return _join(request, list(self.iterate(request)))
+        chunks = self._chunks(request) if self._warm_up_passes else self.iterate(request)
+        return _join(request, list(chunks))
 
     async def acomplete(self, request: GenerationRequest) -> Answer:
         return _join(request, [chunk async for chunk in self.stream(request)])

@@ -1,7 +1,6 @@
 """POST /v1/chat/completions over a real socket."""
 
 import json
-from typing import Any
 
 import httpx
 import pytest
@@ -132,7 +131,10 @@ def test_parameters_reach_the_engine() -> None:
 
 def test_a_failure_before_the_first_piece_is_a_plain_error_response() -> None:
     failure = OverloadedError("Too many requests wait.", "Try later.", retry_after_s=7)
-    with live_server(lambda: _failing_after_warm_up(0, failure)) as server, server.client() as client:
+    with (
+        live_server(lambda: ScriptedService(fail_at=0, failure=failure, warm_up_passes=True)) as server,
+        server.client() as client,
+    ):
         response = client.post(PATH, json={"messages": HELLO, "stream": True})
     assert response.status_code == 503
     assert response.headers["retry-after"] == "7"
@@ -141,7 +143,10 @@ def test_a_failure_before_the_first_piece_is_a_plain_error_response() -> None:
 
 @pytest.mark.parametrize("failure", [EngineError("It broke."), ZeroDivisionError("oops")])
 def test_a_failure_in_the_middle_of_a_stream_is_told_in_band(failure: BaseException) -> None:
-    with live_server(lambda: _failing_after_warm_up(3, failure)) as server, server.client() as client:
+    with (
+        live_server(lambda: ScriptedService(fail_at=3, failure=failure, warm_up_passes=True)) as server,
+        server.client() as client,
+    ):
         response = client.post(PATH, json={"messages": HELLO, "stream": True})
     *chunks, error, done = read_events(response)
     assert response.status_code == 200
@@ -152,19 +157,9 @@ def test_a_failure_in_the_middle_of_a_stream_is_told_in_band(failure: BaseExcept
 
 
 def test_an_internal_mistake_is_an_error_object_without_a_traceback() -> None:
-    failing = _failing_after_warm_up(0, ZeroDivisionError("oops"))
+    failing = ScriptedService(fail_at=0, failure=ZeroDivisionError("oops"), warm_up_passes=True)
     with live_server(lambda: failing) as server, server.client() as client:
         response = client.post(PATH, json={"messages": HELLO})
     assert response.status_code == 500
     assert response.json()["error"]["code"] == "engine_error"
     assert "oops" not in response.text
-
-
-def _failing_after_warm_up(piece: int, failure: BaseException) -> ScriptedService:
-    """A service whose warm-up (one token: two chunks) passes and whose answers fail."""
-
-    class Failing(ScriptedService):
-        def complete(self, request: Any) -> Any:
-            return ScriptedService().complete(request)
-
-    return Failing(fail_at=piece, failure=failure)

@@ -9,13 +9,6 @@ from factories.live_server import DEADLINE_S, LiveServer, live_server
 from factories.scripted_service import ScriptedService
 
 
-class HoldsAnswers(ScriptedService):
-    """Holds every answer but the warm-up."""
-
-    def complete(self, request: object) -> object:  # type: ignore[override]
-        return ScriptedService().complete(request)  # type: ignore[arg-type]
-
-
 def open_request(server: LiveServer, path: str, fields: dict[str, object]) -> socket.socket:
     """Send a request and leave the connection open."""
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S)
@@ -37,7 +30,7 @@ REQUESTS = {
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("hold_at", [0, 3])
 def test_leaving_cancels_in_the_engine(path: str, stream: bool, hold_at: int) -> None:
-    service = HoldsAnswers(hold_at=hold_at)
+    service = ScriptedService(hold_at=hold_at, warm_up_passes=True)
     with live_server(lambda: service) as server:
         connection = open_request(server, path, {**REQUESTS[path], "stream": stream})
         assert service.held.wait(DEADLINE_S)
@@ -57,7 +50,7 @@ def test_leaving_in_the_middle_of_the_body_is_quiet(caplog: pytest.LogCaptureFix
 
 
 def test_a_stream_that_shutdown_cuts_says_so_in_band() -> None:
-    service = HoldsAnswers(hold_at=3)
+    service = ScriptedService(hold_at=3, warm_up_passes=True)
     with live_server(lambda: service) as server:
         connection = open_request(server, "/v1/chat/completions", {**REQUESTS["/v1/chat/completions"], "stream": True})
         assert service.held.wait(DEADLINE_S)

@@ -30,6 +30,8 @@ def serve(config: ServerConfig, load: Callable[[], ModelService], announce: Call
         ConfigError: the address cannot be bound.
         VivaceError: what `load` raised.
     """
+    if config.drain_s < 0:
+        raise ConfigError(f"--drain is {config.drain_s}.", "Give 0 or more seconds.")
     listener = bind(config.host, config.port)
     url = page_url(listener)
 

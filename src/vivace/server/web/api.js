@@ -41,11 +41,25 @@ export async function* parseEvents(stream) {
   }
 }
 
+/** How many tokens of answer still fit into the model's context after a conversation; at least 1. */
+async function roomAfter(messages, settings, signal) {
+  const response = await fetch("/tokenize", {
+    method: "POST",
+    headers: headers(settings),
+    signal,
+    body: JSON.stringify({ messages }),
+  });
+  if (!response.ok) throw new ServerError(await errorMessage(response));
+  const { count, max_model_len: contextLength } = await response.json();
+  return Math.max(1, contextLength - count);
+}
+
 /**
  * Ask for the next turn. Yields {text}, {finish} and {usage} objects as they come and returns whether the stream was
  * complete. Aborting `signal` stops the answer on the server too.
  */
 export async function* streamAnswer(messages, settings, signal) {
+  const room = await roomAfter(messages, settings, signal);
   const response = await fetch("/v1/chat/completions", {
     method: "POST",
     headers: headers(settings),
@@ -53,7 +67,7 @@ export async function* streamAnswer(messages, settings, signal) {
     body: JSON.stringify({
       messages,
       temperature: settings.temperature,
-      max_tokens: settings.maxTokens,
+      max_tokens: Math.min(settings.maxTokens, room),
       stream: true,
       stream_options: { include_usage: true },
     }),
