@@ -93,6 +93,17 @@ def test_what_we_write_is_read_by_the_gguf_package(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if path.name != "file.gguf"]
 
 
+@pytest.mark.parametrize("count", [0, 1, 3, 8191, 8192, 8193, 20_000])
+def test_string_arrays_of_any_length_and_content_are_read(tmp_path: Path, count: int) -> None:
+    words = ["", "a", "Ġthe", "你好", "👩‍👩‍👧", "x" * 300, "\n"]
+    strings = [words[index % 7] + str(index % 11) * (index % 3) for index in range(count)]
+    write_gguf_file(tmp_path / "file.gguf", {"plain": strings, "with nul": [*strings, "a\0b", "\0"]}, [])
+    file = GgufFile(tmp_path / "file.gguf")
+    plain, with_nul = file.metadata["plain"], file.metadata["with nul"]
+    assert isinstance(plain, StringArray) and plain.decode() == strings
+    assert isinstance(with_nul, StringArray) and with_nul.decode() == [*strings, "a\0b", "\0"]
+
+
 def test_version_2_is_read_alike(tmp_path: Path) -> None:
     write_gguf_file(tmp_path / "file.gguf", {"a": 1}, [_tensor()])
     data = bytearray((tmp_path / "file.gguf").read_bytes())
@@ -210,6 +221,7 @@ def test_an_invalid_vocabulary_is_named_when_it_is_asked_for(tmp_path: Path) -> 
         ({"tokenizer.ggml.tokens": np.ones(3, np.int32)}, "is not an array of strings"),
         ({"tokenizer.ggml.tokens": ["a"] * 321}, "has 321 tokens, but the embedding has 320 rows"),
         ({"tokenizer.ggml.tokens": []}, "has 0 tokens"),
+        ({"tokenizer.ggml.token_type": np.ones(320, np.float32)}, "does not hold whole numbers"),
         ({"tokenizer.ggml.scores": "high"}, "is not an array of numbers"),
         ({"tokenizer.ggml.bos_token_id": "first"}, "is not one whole number"),
     ],

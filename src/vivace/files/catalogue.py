@@ -1,6 +1,5 @@
 """Models by name: what there is, where it lies, and how to get it or be rid of it."""
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,6 +150,8 @@ def looks_like_path(name: str) -> bool:
 
 def unknown_model(name: str) -> CatalogueError:
     """The error for a name nobody knows, with the nearest one that is known."""
+    import difflib  # only for errors
+
     near = difflib.get_close_matches(name, ROWS, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}? " if near else ""
     return CatalogueError(

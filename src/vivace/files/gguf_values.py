@@ -17,6 +17,7 @@ from vivace.types.errors import ModelFileError
 DAMAGED = "The file is damaged or incomplete; get it again."
 
 MAX_STRING_BYTES = 1 << 20  # of a single value, such as a chat template; bounds memory on damaged files
+CHUNK_STRINGS = 8192  # decoded at once; bounds the memory for it
 MAX_SHOWN = 80  # characters of a name in a message
 
 _U32 = struct.Struct("<I")
@@ -57,15 +58,29 @@ class StringArray:
         Raises:
             ModelFileError: one of them is not UTF-8.
         """
-        if not len(self.starts):
-            return []
-        first = int(self.starts[0])
-        blob = self.data[first : int(self.ends[-1])]
-        spans = zip((self.starts - first).tolist(), (self.ends - first).tolist(), strict=True)
+        strings: list[str] = []
         try:
-            return [str(blob[start:end], "utf-8") for start, end in spans]
+            for first in range(0, len(self.starts), CHUNK_STRINGS):
+                strings += self._decode_chunk(first, min(first + CHUNK_STRINGS, len(self.starts)))
         except UnicodeDecodeError:
             raise ModelFileError("A string in the model file's metadata is not valid UTF-8.", DAMAGED) from None
+        return strings
+
+    def _decode_chunk(self, first: int, last: int) -> list[str]:
+        """Strings `first` to `last`: their lengths are cut out of the bytes between them, all are decoded at once."""
+        starts, ends = self.starts[first:last], self.ends[first:last]
+        begin = int(starts[0]) - _U64.size
+        blob = np.frombuffer(self.data, np.uint8, int(ends[-1]) - begin, begin).copy()
+        lengths = starts - _U64.size - begin
+        kept = np.ones(len(blob), dtype=np.bool_)
+        for place in range(1, _U64.size):
+            kept[lengths + place] = False
+        blob[lengths] = 0  # what is left of a length is the separator
+        joined = blob[kept].tobytes()
+        if joined.count(b"\0") == last - first:
+            return joined.decode("utf-8").split("\0")[1:]
+        spans = zip(starts.tolist(), ends.tolist(), strict=True)  # a string holds the separator: one by one
+        return [str(self.data[start:end], "utf-8") for start, end in spans]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.decode())

@@ -1,8 +1,12 @@
 """The `tokenizer.ggml.*` keys of a GGUF file as a `GgufVocabulary`."""
 
+from typing import TypeVar
+
 from vivace.files.gguf_metadata import GgufMetadata
 from vivace.types.errors import ModelFileError, UnsupportedModelError
 from vivace.types.vocabulary import GgufVocabulary
+
+Number = TypeVar("Number", int, float)
 
 KNOWN_MODELS = ("gpt2", "llama")
 NO_TOKENIZER = ("none", "no_vocab")
@@ -55,7 +59,7 @@ def read_vocabulary(metadata: GgufMetadata, vocab_size: int) -> GgufVocabulary |
         model=model,
         pre=pre,
         tokens=tokens,
-        token_types=[int(kind) for kind in _per_token(metadata, "token_type", len(tokens), NORMAL_TOKEN)],
+        token_types=_per_token(metadata, "token_type", len(tokens), NORMAL_TOKEN),
         scores=_per_token(metadata, "scores", len(tokens), 0.0),
         merges=metadata.strings("tokenizer.ggml.merges"),
         special_ids=_special_ids(metadata, len(tokens)),
@@ -66,14 +70,18 @@ def read_vocabulary(metadata: GgufMetadata, vocab_size: int) -> GgufVocabulary |
     )
 
 
-def _per_token(metadata: GgufMetadata, name: str, count: int, default: float) -> list[float]:
+def _per_token(metadata: GgufMetadata, name: str, count: int, default: Number) -> list[Number]:
+    """One number a token, of the type of `default`."""
     key = f"tokenizer.ggml.{name}"
     if not metadata.has(key):
         return [default] * count
-    values: list[float] = metadata.numbers(key).tolist()
+    values = metadata.numbers(key)
     if len(values) != count:
         raise ModelFileError(f"{key} has {len(values)} entries for {count} tokens.", "Get the file again.")
-    return values
+    if isinstance(default, int) and values.dtype.kind not in "iu":
+        raise ModelFileError(f"{key} does not hold whole numbers.", "Get the file again.")
+    converted: list[Number] = values.astype(type(default)).tolist()
+    return converted
 
 
 def _special_ids(metadata: GgufMetadata, count: int) -> dict[str, int]:
