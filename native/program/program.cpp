@@ -48,7 +48,7 @@ const float* Program::vector(int number) const { return number < 0 ? nullptr : v
 
 void Program::add_op(std::unique_ptr<Op> op) {
   ops_.push_back(std::move(op));
-  next_task_ = std::make_unique<std::atomic<int>[]>(ops_.size());
+  progress_ = std::make_unique<Progress[]>(ops_.size());
 }
 
 void Program::set_output(int buffer) {
@@ -111,13 +111,14 @@ void Program::run_ops(int thread) {
   float* scratch = reinterpret_cast<float*>(scratch_.data()) + thread * scratch_floats(head_dim_);
   for (size_t i = 0; i < ops_.size(); ++i) {
     const int tasks = ops_[i]->num_tasks(step_);
-    if (tasks == 1) {  // no point in a race for one task: thread 0 has just left the barrier as well
-      if (thread == 0) ops_[i]->run(step_, 0, scratch);
-    } else {
-      int task;
-      while ((task = next_task_[i].fetch_add(1, std::memory_order_relaxed)) < tasks) ops_[i]->run(step_, task, scratch);
+    Progress& progress = progress_[i];
+    while (progress.claimed.load(std::memory_order_relaxed) < tasks) {
+      const int task = progress.claimed.fetch_add(1, std::memory_order_relaxed);
+      if (task >= tasks) break;
+      ops_[i]->run(step_, task, scratch);
+      progress.done.fetch_add(1, std::memory_order_acq_rel);
     }
-    pool_.barrier().wait();
+    for (Waiter waiter; progress.done.load(std::memory_order_acquire) < tasks;) waiter.pause();
   }
 }
 
@@ -136,7 +137,10 @@ void Program::forward(const BatchView& batch) {
   step_.kernels = kernels_;
   step_.num_threads = pool_.num_threads();
   plan_tiles(batch);
-  for (size_t i = 0; i < ops_.size(); ++i) next_task_[i].store(0, std::memory_order_relaxed);
+  for (size_t i = 0; i < ops_.size(); ++i) {
+    progress_[i].claimed.store(0, std::memory_order_relaxed);
+    progress_[i].done.store(0, std::memory_order_relaxed);
+  }
   pool_.run([this](int thread) { run_ops(thread); });
 }
 

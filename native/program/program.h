@@ -61,7 +61,12 @@ class Program {
   std::vector<std::unique_ptr<std::vector<float>>> vectors_;
   std::vector<std::unique_ptr<Op>> ops_;
   std::vector<AttentionTile> tiles_;
-  std::unique_ptr<std::atomic<int>[]> next_task_;
+  // How far the threads are with one op: tasks handed out, and tasks done.
+  struct alignas(64) Progress {
+    std::atomic<int> claimed{0};
+    std::atomic<int> done{0};
+  };
+  std::unique_ptr<Progress[]> progress_;
   int output_ = 0;
   Step step_{};
   ThreadPool pool_;

@@ -9,8 +9,8 @@ namespace vivace {
 
 namespace {
 
-constexpr int kSpinsBeforeYield = 2000;   // about 20 microseconds
-constexpr int kSpinsBeforeSleep = 20000;  // about 200 microseconds between two steps
+constexpr int kSpinsBeforeYield = 1000;   // about 15 microseconds
+constexpr int kSpinsBeforeSleep = 10000;  // about 150 microseconds between two steps
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -22,24 +22,15 @@ inline void relax() {
 
 }  // namespace
 
-void Barrier::wait() {
-  if (num_threads_ == 1) return;
-  const uint32_t generation = generation_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == num_threads_ - 1) {
-    arrived_.store(0, std::memory_order_relaxed);
-    generation_.store(generation + 1, std::memory_order_release);
-    return;
-  }
-  for (int spins = 0; generation_.load(std::memory_order_acquire) == generation; ++spins) {
-    if (spins < kSpinsBeforeYield) {
-      relax();
-    } else {
-      sched_yield();
-    }
+void Waiter::pause() {
+  if (++spins_ < kSpinsBeforeYield) {
+    relax();
+  } else {
+    sched_yield();
   }
 }
 
-ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads), barrier_(num_threads) {
+ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads) {
   for (int thread = 1; thread < num_threads; ++thread) threads_.emplace_back([this, thread] { work(thread); });
 }
 
@@ -51,35 +42,44 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::run(const std::function<void(int)>& job) {
+  if (threads_.empty()) {
+    job(0);
+    return;
+  }
   job_ = &job;
-  running_.store(num_threads_ - 1, std::memory_order_relaxed);
+  gate_.store(kOpen, std::memory_order_release);
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
   job(0);
-  for (int spins = 0; running_.load(std::memory_order_acquire) != 0; ++spins) {
-    if (spins < kSpinsBeforeYield) {
-      relax();
-    } else {
-      sched_yield();
-    }
+  gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
+  for (Waiter waiter; gate_.load(std::memory_order_acquire) != 0;) waiter.pause();
+}
+
+bool ThreadPool::join() {
+  uint32_t gate = gate_.load(std::memory_order_acquire);
+  while (gate & kOpen) {
+    if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) return true;
   }
+  return false;
 }
 
 void ThreadPool::work(int thread) {
   uint32_t seen = 0;
   while (true) {
     int spins = 0;
-    while (epoch_.load(std::memory_order_acquire) == seen) {
+    uint32_t epoch;
+    while ((epoch = epoch_.load(std::memory_order_acquire)) == seen) {
       if (++spins < kSpinsBeforeSleep) {
         relax();
       } else {
         epoch_.wait(seen, std::memory_order_acquire);
       }
     }
-    ++seen;
+    seen = epoch;
     if (stopping_.load()) return;
+    if (!join()) continue;
     (*job_)(thread);
-    running_.fetch_sub(1, std::memory_order_release);
+    gate_.fetch_sub(1, std::memory_order_release);
   }
 }
 

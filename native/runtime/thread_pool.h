@@ -1,5 +1,5 @@
-// A few threads that run one job together and meet at barriers inside it. Waiting spins for some microseconds, since
-// the next op is usually that near, then gives the core away: a thread must not burn what its partner needs to arrive.
+// Threads that help one caller with a job when they can. Nobody waits for a thread that has not started: the operating
+// system may have given its core to somebody else, and the job is written so that those who came can finish it.
 #pragma once
 
 #include <atomic>
@@ -10,16 +10,13 @@
 
 namespace vivace {
 
-// Sense-reversing barrier for a fixed number of threads.
-class Barrier {
+// Spins for some microseconds, since what one waits for is usually that near, then gives the core away at every turn.
+class Waiter {
  public:
-  explicit Barrier(int num_threads) : num_threads_(num_threads) {}
-  void wait();
+  void pause();
 
  private:
-  const int num_threads_;
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<uint32_t> generation_{0};
+  int spins_ = 0;
 };
 
 class ThreadPool {
@@ -30,18 +27,20 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int num_threads() const { return num_threads_; }
-  Barrier& barrier() { return barrier_; }
-  // Runs job(thread) on every thread, the caller being thread 0, and returns when all are done.
+  // Runs job(0) on the caller and job(thread) on each helper that wakes before job(0) returns; returns when all that
+  // started are done.
   void run(const std::function<void(int)>& job);
 
  private:
   void work(int thread);
+  bool join();
+
+  static constexpr uint32_t kOpen = 1u << 31;
 
   const int num_threads_;
-  Barrier barrier_;
   const std::function<void(int)>* job_ = nullptr;
   alignas(64) std::atomic<uint32_t> epoch_{0};
-  alignas(64) std::atomic<int> running_{0};
+  alignas(64) std::atomic<uint32_t> gate_{0};  // kOpen while helpers may join, plus how many are inside
   std::atomic<bool> stopping_{false};
   std::vector<std::thread> threads_;
 };
