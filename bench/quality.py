@@ -66,16 +66,18 @@ def make_executor(kind: str, options: argparse.Namespace) -> Executor:
 def measure(options: argparse.Namespace) -> dict[str, object]:
     """Run what was asked for and return its figures."""
     windows = read_windows(options)
+    if options.against is not None:
+        per_window = options.size - options.size // 2
+        windows = windows[: -(-options.positions // per_window)]
     executor = make_executor(options.executor, options)
     started = time.perf_counter()
     if options.against is None:
         score = score_windows(executor, windows)
         figures = {"perplexity": score.perplexity, "perplexity_error": score.perplexity_error, **asdict(score)}
     else:
-        per_window = options.size - options.size // 2
-        used = windows[: -(-options.positions // per_window)]
-        agreement = compare_executors(make_executor(options.against, options), executor, used)
-        figures = {"against": options.against, **asdict(agreement)}
+        other = make_executor(options.against, options)
+        figures = {"against": options.against, **asdict(compare_executors(other, executor, windows))}
+        other.close()
     executor.close()
     settings = {"model": options.model.name, "text": options.text.name, "executor": options.executor}
     return {**settings, "windows": len(windows), **figures, "seconds": time.perf_counter() - started}
