@@ -68,7 +68,7 @@ class LLM:
             RequestError: an unknown keyword or a value out of range.
             ContextLengthError: prompt and answer do not fit into the context.
         """
-        if isinstance(prompt, str):
+        if isinstance(prompt, str) or not isinstance(prompt, Sequence):
             return self.service.complete(self._raw_request(prompt, sampling))
         return self.service.complete_all([self._raw_request(text, sampling) for text in prompt])
 
@@ -130,6 +130,8 @@ def as_messages(conversation: Conversation) -> list[ChatMessage]:
     """
     if isinstance(conversation, str):
         return [ChatMessage("user", conversation)]
+    if not isinstance(conversation, Sequence):
+        raise _malformed(conversation)
     return [_as_message(message) for message in conversation]
 
 
@@ -140,8 +142,9 @@ def _as_message(message: object) -> ChatMessage:
         role, content = message["role"], message["content"]
         if isinstance(role, str) and isinstance(content, str):
             return ChatMessage(role, content)
-    raise RequestError(
-        f"A message is {str(message)[:60]!r}.",
-        'Give {"role": "user", "content": "..."} or a ChatMessage.',
-        param="messages",
-    )
+    raise _malformed(message)
+
+
+def _malformed(message: object) -> RequestError:
+    mend = 'Give {"role": "user", "content": "..."} or a ChatMessage.'
+    return RequestError(f"A message is {str(message)[:60]!r}.", mend, param="messages")

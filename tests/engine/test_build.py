@@ -1,0 +1,119 @@
+"""From a name to a service: sizes follow model and machine, and what can never work is said at once."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from factories.gguf_files import small_spec, write_gguf
+from vivace.engine.build import EngineConfig, build_service
+from vivace.engine.kv_memory import available_memory_bytes, bytes_per_block, choose_num_blocks
+from vivace.types.errors import CatalogueError, ConfigError, TokenizerError
+
+SPEC = small_spec()
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny.gguf"
+    write_gguf(path, SPEC)
+    return path
+
+
+def test_bytes_of_a_block_count_keys_and_values_of_every_layer() -> None:
+    assert bytes_per_block(SPEC) == 3 * 2 * 16 * 16 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    ("kv_bytes", "available", "expected"),
+    [
+        (None, 1 << 40, 4 * 16),
+        (None, 4 * 10 * bytes_per_block(SPEC), 10),
+        (7 * bytes_per_block(SPEC) + 1, 0, 7),
+    ],
+)
+def test_blocks_follow_context_and_memory(kv_bytes: int | None, available: int, expected: int) -> None:
+    assert choose_num_blocks(SPEC, 256, kv_bytes, available) == expected
+
+
+def test_memory_for_no_block_is_refused() -> None:
+    with pytest.raises(ConfigError, match="hold no KV block"):
+        choose_num_blocks(SPEC, 256, 10, 1 << 40)
+
+
+def mounted(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="ascii")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 4 << 30),
+        ({"proc/meminfo": "MemTotal: 9 kB\nMemAvailable:   5 kB\n"}, 5 * 1024),
+        ({"proc/meminfo": "MemAvailable: 5 kB\n", "sys/fs/cgroup/memory.max": "max\n"}, 5 * 1024),
+        (
+            {
+                "proc/meminfo": "MemAvailable: 5 kB\n",
+                "sys/fs/cgroup/memory.max": "4000\n",
+                "sys/fs/cgroup/memory.current": "3000\n",
+                "sys/fs/cgroup/memory.stat": "anon 7\ninactive_file 500\n",
+            },
+            1500,
+        ),
+    ],
+)
+def test_available_memory_is_the_least_of_system_and_control_group(
+    files: dict[str, str], expected: int, tmp_path: Path
+) -> None:
+    assert available_memory_bytes(mounted(tmp_path, files)) == expected
+
+
+def test_available_memory_of_this_machine_is_known() -> None:
+    assert available_memory_bytes() > 1 << 20
+
+
+@pytest.mark.parametrize("executor", ["native", "reference"])
+def test_a_service_answers_with_either_executor(executor: str, model_path: Path) -> None:
+    service = build_service(str(model_path), EngineConfig(executor=executor, num_blocks=32, num_threads=1))
+    answer = service.complete(service.admit(service.encode("a"), {"temperature": 0, "max_tokens": 5}))
+    assert len(answer.choices[0].token_ids) == 5
+    assert (service.name, service.context_length) == ("tiny", 256)
+    service.close()
+
+
+def test_the_context_shrinks_to_the_memory_unless_it_was_asked_for(model_path: Path) -> None:
+    service = build_service(str(model_path), EngineConfig(num_blocks=4))
+    assert service.context_length == 64
+    service.close()
+    with pytest.raises(ConfigError, match=r"holds 64 tokens.*context of 100"):
+        build_service(str(model_path), EngineConfig(num_blocks=4, context_length=100))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"context_length": 257}, "trained for 256"),
+        ({"context_length": 0}, "context_length is 0"),
+        ({"num_threads": True}, "num_threads is True"),
+        ({"executor": "abacus"}, "Known are: native, reference"),
+        ({"max_batch_tokens": 8, "max_sequences": 8}, "max_batch_tokens larger"),
+        ({"kv_memory_bytes": 5}, "no KV block"),
+    ],
+)
+def test_settings_that_can_never_work_are_refused(settings: dict[str, object], message: str, model_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_service(str(model_path), EngineConfig(**settings))  # type: ignore[arg-type]
+
+
+def test_a_model_without_tokenizer_is_refused(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "mute.gguf", replace(SPEC, num_layers=3), vocabulary=None)
+    with pytest.raises(TokenizerError, match="has no tokenizer"):
+        build_service(str(tmp_path / "mute.gguf"))
+
+
+def test_a_model_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError):
+        build_service(str(tmp_path / "none.gguf"))

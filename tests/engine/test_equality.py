@@ -1,0 +1,151 @@
+"""The same text, always, on real executors: alone = in a batch of 8 = in chunks of any size = forked = pre-empted."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.harness import run_to_end, tokens_of
+from factories.tiny_models import ARCHITECTURES, random_weights, tiny_spec
+from vivace.engine.build import EngineConfig, build_service
+from vivace.engine.core import Engine
+from vivace.execute.native import NativeExecutor
+from vivace.execute.reference import ReferenceExecutor
+from vivace.graph.build import build_graph
+from vivace.schedule.config import SchedulerConfig
+from vivace.types.request import GenerationRequest, SamplingParams, StopParams
+from vivace.types.step import Executor
+
+KINDS = (
+    SamplingParams(temperature=0),
+    SamplingParams(seed=3, temperature=0.8),
+    SamplingParams(seed=4, top_k=20, top_p=0.9, repetition_penalty=1.1),
+)
+Tokens = dict[int, list[int]]
+
+
+def native(architecture: str) -> Executor:
+    spec = tiny_spec(architecture)
+    return NativeExecutor(build_graph(spec), random_weights(spec), num_blocks=120, max_rows=520, num_threads=2)
+
+
+def reference(architecture: str) -> Executor:
+    spec = tiny_spec(architecture)
+    return ReferenceExecutor(build_graph(spec), random_weights(spec), num_blocks=120, max_rows=520)
+
+
+MAKERS: dict[str, Callable[[str], Executor]] = {"native": native, "reference": reference}
+
+
+@lru_cache
+def executor_of(kind: str, architecture: str) -> Executor:
+    """One for all tests: stale pages of earlier tests must not matter."""
+    return MAKERS[kind](architecture)
+
+
+def requests_of(vocab_size: int, max_tokens: int = 12) -> list[GenerationRequest]:
+    generator = np.random.default_rng(0)
+    lengths = (1, 3, 17, 64, 65, 100, 130, 31)
+    prompts = [tuple(generator.integers(0, vocab_size, length).tolist()) for length in lengths]
+    return [
+        GenerationRequest(f"r{index}", prompt, KINDS[index % 3], StopParams(max_tokens), n=1 + (index == 5))
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+def answers(executor: Executor, requests: list[GenerationRequest], config: SchedulerConfig) -> list[Tokens]:
+    engine = Engine(executor, config)
+    for request in requests:
+        engine.add(request)
+    events = run_to_end(engine)
+    return [
+        {choice: tokens_of(events, request.request_id, choice) for choice in range(request.n)} for request in requests
+    ]
+
+
+@lru_cache
+def alone(kind: str, architecture: str) -> list[Tokens]:
+    executor = executor_of(kind, architecture)
+    config = SchedulerConfig(prefix_cache=False)
+    return [answers(executor, [request], config)[0] for request in requests_of(executor.vocab_size)]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("chunk", [1, 7, 64, 512])
+def test_alone_equals_batched_equals_chunked(kind: str, architecture: str, chunk: int) -> None:
+    executor = executor_of(kind, architecture)
+    config = SchedulerConfig(max_chunk_tokens=chunk, max_prompt_tokens_beside_streams=chunk)
+    assert answers(executor, requests_of(executor.vocab_size), config) == alone(kind, architecture)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_what_comes_from_the_prefix_cache_changes_nothing(kind: str) -> None:
+    executor = executor_of(kind, "gemma3")
+    requests = requests_of(executor.vocab_size)
+    engine = Engine(executor, SchedulerConfig())
+    for round_number in range(2):
+        for request, expected in zip(requests, alone(kind, "gemma3"), strict=True):
+            engine.add(request)
+            events = run_to_end(engine)
+            assert tokens_of(events, request.request_id) == expected[0]
+        assert (engine.stats().num_cached_tokens > 0) == (round_number == 1)
+
+
+configs = st.builds(
+    SchedulerConfig,
+    max_batch_tokens=st.just(128),
+    max_sequences=st.integers(1, 8),
+    max_chunk_tokens=st.sampled_from((1, 5, 16, 64)),
+    prefix_cache=st.booleans(),
+)
+
+
+@given(configs, st.integers(0, 80), st.permutations(range(8)), st.lists(st.integers(0, 6), min_size=8, max_size=8))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+def test_random_schedules_on_the_native_executor(
+    config: SchedulerConfig, num_taken: int, order: list[int], gaps: list[int]
+) -> None:
+    """Arrivals in any order and at any time, scarce blocks, forks and pre-emption."""
+    executor = executor_of("native", "llama")
+    requests = requests_of(executor.vocab_size)
+    engine = Engine(ScarceExecutor(executor, executor.num_blocks - 30 - num_taken), config)
+    events = []
+    for index, gap in zip(order, gaps, strict=True):
+        engine.add(requests[index])
+        for _ in range(gap):
+            events += engine.step()
+            engine.scheduler.check()
+    events += run_to_end(engine)
+    for request, expected in zip(requests, alone("native", "llama"), strict=True):
+        for choice in range(request.n):
+            assert tokens_of(events, request.request_id, choice) == expected[choice]
+
+
+class ScarceExecutor:
+    """An executor that owns to fewer blocks than it has."""
+
+    def __init__(self, executor: Executor, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self.vocab_size, self.max_rows = executor.vocab_size, executor.max_rows
+        self.forward, self.copy_blocks, self.close = executor.forward, executor.copy_blocks, executor.close
+
+
+def test_the_default_model_says_the_same_alone_and_in_company(smollm2_path: Path) -> None:
+    prompts = ["The capital of France is", "Once upon a time", "2 + 2 =", "A recipe for bread:", "你好", "def f(x):"]
+    config = EngineConfig(context_length=256, num_blocks=100, prefix_cache=False)
+    service = build_service(str(smollm2_path), config)
+
+    def ask(index: int) -> GenerationRequest:
+        kind = {"temperature": 0} if index % 2 else {"seed": 5, "temperature": 0.7}
+        return service.admit(service.encode(prompts[index]), kind | {"max_tokens": 16})
+
+    together = [answer.text for answer in service.complete_all([ask(index) for index in range(len(prompts))])]
+    apart = [service.complete(ask(index)).text for index in range(len(prompts))]
+    service.close()
+    assert together == apart
+    assert len(set(together)) == len(prompts)
