@@ -3,12 +3,16 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from vivace.files.open import open_model
 from vivace.text.build import build_template, build_tokenizer
 from vivace.text.template import ChatTemplate
 from vivace.text.tokenizer import Tokenizer
 from vivace.types.vocabulary import GgufVocabulary
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 
 
 def _vocabulary(path: Path) -> GgufVocabulary:

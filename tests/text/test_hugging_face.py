@@ -75,7 +75,7 @@ def test_tokenizer_config_overrules_the_post_processor(flag: bool, prefix: list[
 
 
 def test_ends_of_config_json_end_an_answer_and_are_control_tokens() -> None:
-    tokenizer = build_tokenizer(make.hugging_face(BYTE_LEVEL, eos_ids=(3, 2), bos_id=1))
+    tokenizer = build_tokenizer(make.hugging_face(BYTE_LEVEL, eos_ids=(3, 2, -1, 1 << 40), bos_id=1))
     assert tokenizer.eos_ids == {0, 2, 3}
     assert tokenizer.eos_id == 3
     assert tokenizer.bos_id == 1

@@ -226,3 +226,12 @@ def test_templates_come_from_either_place_of_a_hugging_face_folder() -> None:
         ({}, "User: hi\nAssistant:"),
     ):
         assert build_template(make.hugging_face(document, **changes), TOKENIZER).render(HI).endswith(expected)
+
+
+def test_tools_nested_beyond_reason_are_the_callers_fault() -> None:
+    tools: Any = []
+    for _ in range(100_000):
+        tools = [tools]
+    for call in (template("x").render, template("x").encode_chat):
+        with pytest.raises(RequestError, match="nested too deeply"):
+            call(HI, tools=tools)

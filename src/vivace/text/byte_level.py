@@ -7,6 +7,7 @@ from tokenizers import Tokenizer as Pipeline
 from tokenizers.models import BPE
 
 from vivace.text.byte_alphabet import spell
+from vivace.text.library import library_errors
 from vivace.text.literals import LiteralMatcher
 from vivace.text.pretokenizers import find_pre_tokenizer, normalizer_pipeline, pre_tokenizer_pipeline
 from vivace.types.errors import TokenizerError
@@ -32,13 +33,9 @@ class ByteLevelEncoder:
     def __init__(self, tokens: Sequence[str], merges: Sequence[str], pre: str, user_defined: dict[str, int]) -> None:
         row = find_pre_tokenizer(pre)
         vocabulary = dict(zip(tokens, range(len(tokens)), strict=True))
-        try:
-            model = BPE(vocabulary, _pairs(merges), ignore_merges=row.ignore_merges)
-        except Exception as error:  # the library raises bare exceptions
-            raise TokenizerError(
-                f"The merges of the model's vocabulary do not fit its tokens: {error}.",
-                "Get the model file again, or use another one.",
-            ) from None
+        pairs = _pairs(merges)
+        with library_errors("The merges of the model's vocabulary do not fit its tokens"):
+            model = BPE(vocabulary, pairs, ignore_merges=row.ignore_merges)
         pipeline = Pipeline(model)
         pipeline.pre_tokenizer = pre_tokenizer_pipeline(row)
         normalizer = normalizer_pipeline(row)

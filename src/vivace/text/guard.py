@@ -13,6 +13,7 @@ the first one is sound; otherwise the second is used.
 """
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from vivace.text.literals import LiteralMatcher
@@ -52,10 +53,8 @@ class ContentGuard:
         """`value` with a breaker inside every control token that one of its strings spells."""
 
         def broken(text: str) -> str:
-            starts = list(self._matcher.starts(text))
-            for start in reversed(starts):
-                text = text[: start + 1] + breaker + text[start + 1 :]
-            return text
+            cuts = [start + 1 for start in self._matcher.starts(text)]
+            return breaker.join(text[begin:end] for begin, end in pairwise([0, *cuts, len(text)]))
 
         return map_strings(value, broken)
 

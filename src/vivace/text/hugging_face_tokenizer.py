@@ -8,11 +8,13 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import msgspec
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Pipeline
 
 from vivace.text.byte_alphabet import spell
 from vivace.text.control import END_OF_TURN, looks_like_control
+from vivace.text.library import library_errors
 from vivace.text.sentencepiece import piece_spelling
 from vivace.text.tokenizer import ControlToken, Tokenizer, TokenTable
 from vivace.types.errors import TokenizerError, UnsupportedModelError
@@ -20,6 +22,7 @@ from vivace.types.vocabulary import HuggingFaceVocabulary
 
 _MEND = "Get the model folder again, or use another model."
 _PROBE = "a"
+_MODELS = ("BPE", "Unigram", None)
 _NAMED = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 
 
@@ -36,8 +39,7 @@ class HuggingFaceEncoder:
     def encode(self, text: str, *, at_start: bool) -> list[int]:
         """Ids of plain text. A pipeline that puts a blank before the first word only does so when `at_start`."""
         pipeline = self._pipeline if at_start else self._after_control()
-        ids: list[int] = pipeline.encode(text, add_special_tokens=False).ids
-        return ids
+        return _encode(pipeline, text)
 
     def _after_control(self) -> Pipeline:
         if self._needs_inner:
@@ -58,36 +60,69 @@ def build_hugging_face_tokenizer(vocabulary: HuggingFaceVocabulary) -> Tokenizer
         TokenizerError: tokenizer.json is broken, or names a token it does not have.
         UnsupportedModelError: its decoder is neither byte-level nor SentencePiece-like.
     """
-    try:
-        pipeline = Pipeline.from_str(vocabulary.tokenizer_json)
-    except Exception as error:  # the library raises bare exceptions
-        raise TokenizerError(f"The model's tokenizer.json cannot be read: {error}.", _MEND) from None
-    pipeline.no_truncation()
-    pipeline.no_padding()
+    pipeline = _read(vocabulary.tokenizer_json)
     added: dict[int, AddedToken] = pipeline.get_added_tokens_decoder()
+    size = max([pipeline.get_vocab_size(with_added_tokens=True), *(token_id + 1 for token_id in added)])
     family = _family(pipeline)
     prefix, suffix = _surroundings(pipeline)
     named = {name: text for name in _NAMED if (text := _token_text(vocabulary.config.get(name))) is not None}
-    bos = vocabulary.bos_id if vocabulary.bos_id is not None else _named_id(pipeline, named, "bos_token")
+    ends = [token_id for token_id in vocabulary.eos_ids if 0 <= token_id < size]
+    bos = vocabulary.bos_id if vocabulary.bos_id in range(size) else _named_id(pipeline, named, "bos_token")
     eos = _named_id(pipeline, named, "eos_token")
-    if eos is None and vocabulary.eos_ids:
-        eos = vocabulary.eos_ids[0]
-    control = _control_tokens(pipeline, added, {bos, eos, *vocabulary.eos_ids} - {None})
-    ends = {token.token_id for text, token in control.items() if text in END_OF_TURN}
+    if eos is None and ends:
+        eos = ends[0]
+    control = _control_tokens(pipeline, added, {token_id for token_id in (bos, eos, *ends) if token_id is not None})
+    ends += [token.token_id for text, token in control.items() if text in END_OF_TURN]
     table = TokenTable(
-        size=max([pipeline.get_vocab_size(with_added_tokens=True), *(i + 1 for i in added)]),
+        size=size,
         text=pipeline.id_to_token,
         spelling=_spelling(pipeline, added, byte_level=family == "byte level"),
         control=control,
         bos_id=bos,
         eos_id=eos,
-        eos_ids=frozenset({*ends, *vocabulary.eos_ids, *([] if eos is None else [eos])}),
+        eos_ids=frozenset(ends if eos is None else [*ends, eos]),
         prefix_ids=_wanted(prefix, bos, vocabulary.config.get("add_bos_token")),
         suffix_ids=_wanted(suffix, eos, vocabulary.config.get("add_eos_token")),
         strip_space=family != "byte level" and _strips_space(pipeline),
         named=named,
     )
     return Tokenizer(HuggingFaceEncoder(_without_control(pipeline, control)), table)
+
+
+class _Model(msgspec.Struct):
+    type: str | None = None
+    continuing_subword_prefix: str | None = None
+
+
+class _File(msgspec.Struct):
+    """The parts of a tokenizer.json that are looked at before the library reads it."""
+
+    model: _Model
+
+
+def _read(tokenizer_json: str) -> Pipeline:
+    try:
+        model = msgspec.json.decode(tokenizer_json, type=_File).model
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as error:
+        raise TokenizerError(f"The model's tokenizer.json cannot be read: {error}.", _MEND) from None
+    # The library ends the whole process on some files with such a prefix; no model that vivace runs has one.
+    if model.type not in _MODELS or model.continuing_subword_prefix:
+        raise UnsupportedModelError(
+            f"The model's tokenizer.json is of the kind {model.type!r}"
+            f" with subword prefix {model.continuing_subword_prefix or ''!r}.",
+            "Use a model with a byte-level or SentencePiece-like tokenizer.",
+        )
+    with library_errors("The model's tokenizer.json cannot be read"):
+        pipeline = Pipeline.from_str(tokenizer_json)
+        pipeline.no_truncation()
+        pipeline.no_padding()
+    return pipeline
+
+
+def _encode(pipeline: Pipeline, text: str, *, add_special_tokens: bool = False) -> list[int]:
+    with library_errors("The model's tokenizer.json cannot encode a text"):
+        ids: list[int] = pipeline.encode(text, add_special_tokens=add_special_tokens).ids
+    return ids
 
 
 def _state(component: Any) -> Any:
@@ -129,8 +164,8 @@ def _strips_space(pipeline: Pipeline) -> bool:
 
 def _surroundings(pipeline: Pipeline) -> tuple[list[int], list[int]]:
     """Ids that the post-processor puts before and after a text, found with a probe."""
-    bare: list[int] = pipeline.encode(_PROBE, add_special_tokens=False).ids
-    full: list[int] = pipeline.encode(_PROBE, add_special_tokens=True).ids
+    bare = _encode(pipeline, _PROBE)
+    full = _encode(pipeline, _PROBE, add_special_tokens=True)
     for start in range(len(full) - len(bare) + 1):
         if full[start : start + len(bare)] == bare:
             return full[:start], full[start + len(bare) :]
@@ -163,7 +198,7 @@ def _named_id(pipeline: Pipeline, named: Mapping[str, str], name: str) -> int | 
     return token_id
 
 
-def _control_tokens(pipeline: Pipeline, added: Mapping[int, AddedToken], ends: set[Any]) -> dict[str, ControlToken]:
+def _control_tokens(pipeline: Pipeline, added: Mapping[int, AddedToken], ends: set[int]) -> dict[str, ControlToken]:
     control = {
         token.content: ControlToken(token_id, lstrip=token.lstrip, rstrip=token.rstrip)
         for token_id, token in added.items()

@@ -28,7 +28,7 @@ BASE_BUDGET = 8_000_000
 BUDGET_PER_INPUT_CHARACTER = 200
 _DEEPEST_VALUE = 100
 _LARGEST_NUMBER_BITS = 4096
-_LARGEST_INPUT = 1 << 30
+LARGEST_INPUT = 1 << 30
 
 _FILTERS = """
     abs capitalize count d default dictsort e escape first float format groupby indent int items join last
@@ -110,7 +110,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
             RequestError: the template called `raise_exception`.
             Exception: anything else that goes wrong inside a template, jinja2's errors first.
         """
-        self._run.left = BASE_BUDGET + BUDGET_PER_INPUT_CHARACTER * measure(variables, _LARGEST_INPUT)
+        self._run.left = BASE_BUDGET + BUDGET_PER_INPUT_CHARACTER * measure(variables, LARGEST_INPUT)
         self._run.call_weight = compiled.call_weight
         return compiled.template.render(variables)
 

@@ -7,14 +7,15 @@ control token (`guard.py`).
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from jinja2 import TemplateError, TemplateSyntaxError
 from jinja2.exceptions import SecurityError
 
 from vivace.text.guard import ContentGuard, choose_breaker
-from vivace.text.sandbox import TemplateEnvironment
+from vivace.text.sandbox import LARGEST_INPUT, TemplateEnvironment, measure
 from vivace.text.tokenizer import Tokenizer, refuse_surrogates
 from vivace.types.errors import RequestError, TokenizerError
 from vivace.types.request import ChatMessage
@@ -87,8 +88,7 @@ class ChatTemplate:
             RequestError: no messages, a malformed role, a lone surrogate, or the template refuses the conversation.
             TokenizerError: the template fails, or runs for too long.
         """
-        check_messages(messages)
-        return self._render(messages, add_generation_prompt, _untrusted(messages, tools, extra))
+        return self._render(_Conversation.checked(messages, tools, extra, add_generation_prompt))
 
     def encode_chat(
         self,
@@ -112,14 +112,12 @@ class ChatTemplate:
             RequestError: no messages, a malformed role, a lone surrogate, or the template refuses the conversation.
             TokenizerError: the template fails, or runs for too long.
         """
-        check_messages(messages)
-        given = _untrusted(messages, tools, extra)
+        asked = _Conversation.checked(messages, tools, extra, add_generation_prompt)
+        given = asked.untrusted()
         breaker = choose_breaker(given, self.source)
-        guarded = self._guard.break_tokens(given, breaker)
-        fragments = self._fragments(messages, add_generation_prompt, guarded)
+        fragments = self._fragments(asked.with_untrusted(self._guard.break_tokens(given, breaker)))
         if self._guard.is_suspicious(given):
-            guarded = self._guard.break_everything(given, breaker)
-            sound = self._fragments(messages, add_generation_prompt, guarded)
+            sound = self._fragments(asked.with_untrusted(self._guard.break_everything(given, breaker)))
             if _control_ids(sound) != _control_ids(fragments):
                 fragments = sound
         ids = self._tokenizer.encode_fragments(
@@ -130,24 +128,18 @@ class ChatTemplate:
             ids.insert(0, bos)
         return ids
 
-    def _fragments(
-        self, messages: Sequence[ChatMessage], add_generation_prompt: bool, given: dict[str, Any]
-    ) -> list[str | int]:
-        return self._tokenizer.split_control(self._render(messages, add_generation_prompt, given))
+    def _fragments(self, conversation: "_Conversation") -> list[str | int]:
+        return self._tokenizer.split_control(self._render(conversation))
 
-    def _render(self, messages: Sequence[ChatMessage], add_generation_prompt: bool, given: dict[str, Any]) -> str:
-        """Render with the untrusted values as `given`, in the shape of `_untrusted`."""
-        turns = [
-            {"role": message.role, "content": content}
-            for message, content in zip(messages, given["contents"], strict=True)
-        ]
-        named = {"bos_token": "", "eos_token": "", **self._tokenizer.named_tokens}
+    def _render(self, conversation: "_Conversation") -> str:
         variables = {
-            **named,
-            **given["extra"],
-            "messages": turns,
-            "tools": given["tools"],
-            "add_generation_prompt": add_generation_prompt,
+            **conversation.extra,
+            "bos_token": "",
+            "eos_token": "",
+            **self._tokenizer.named_tokens,
+            "messages": conversation.turns(),
+            "tools": conversation.tools,
+            "add_generation_prompt": conversation.add_generation_prompt,
         }
         try:
             return self._environment.run(self._compiled, variables)
@@ -162,6 +154,51 @@ class ChatTemplate:
         return TokenizerError(
             f"The model's chat template is broken: {why[:500]}.", "Use another model, or send a raw prompt."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversation:
+    """What a template is given for one request."""
+
+    roles: tuple[str, ...]
+    contents: list[str]
+    tools: Any
+    extra: dict[str, Any]
+    add_generation_prompt: bool
+
+    @classmethod
+    def checked(
+        cls,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[Mapping[str, Any]] | None,
+        extra: dict[str, Any],
+        add_generation_prompt: bool,
+    ) -> Self:
+        """Check what came with a request; raises RequestError."""
+        check_messages(messages)
+        try:
+            measure((tools, extra), LARGEST_INPUT)
+        except SecurityError:
+            raise RequestError(
+                "The tools, or the variables of the chat template, are nested too deeply.",
+                "Send simpler ones.",
+                param="tools",
+            ) from None
+        roles = tuple(message.role for message in messages)
+        return cls(roles, [message.content for message in messages], tools, extra, add_generation_prompt)
+
+    def turns(self) -> list[dict[str, str]]:
+        """The messages as templates read them."""
+        return [{"role": role, "content": content} for role, content in zip(self.roles, self.contents, strict=True)]
+
+    def untrusted(self) -> list[Any]:
+        """Every value whose text is not ours."""
+        return [self.contents, self.tools, list(self.extra.values())]
+
+    def with_untrusted(self, values: list[Any]) -> Self:
+        """The same with other values in place of `untrusted`."""
+        contents, tools, extra = values
+        return replace(self, contents=contents, tools=tools, extra=dict(zip(self.extra, extra, strict=True)))
 
 
 def check_messages(messages: Sequence[ChatMessage]) -> None:
@@ -183,12 +220,6 @@ def check_messages(messages: Sequence[ChatMessage]) -> None:
             refuse_surrogates(message.content)
         except TokenizerError as error:
             raise RequestError(f"Message {number}: {error.what}", error.mend, param="messages") from None
-
-
-def _untrusted(
-    messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]] | None, extra: dict[str, Any]
-) -> dict[str, Any]:
-    return {"contents": [message.content for message in messages], "tools": tools, "extra": extra}
 
 
 def _control_ids(fragments: list[str | int]) -> list[int]:

@@ -148,7 +148,8 @@ class Tokenizer:
             fragments.append(token_id)
             position = max(end, position)
             if control.rstrip:
-                position = len(text) - len(text[position:].lstrip())
+                while text[position : position + 1].isspace():
+                    position += 1
         if position < len(text):
             fragments.append(text[position:])
         return fragments
