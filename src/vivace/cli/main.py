@@ -57,12 +57,12 @@ class ShowVersion(argparse.Action):
         parser.exit()
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The parser of some commands; modules of the others are not imported."""
     parser = OneLineParser(prog="vivace", description="Chat with a language model that runs on this machine.")
     parser.add_argument("--version", action=ShowVersion, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    for name in names:
         command = cast(Command, importlib.import_module(f"vivace.cli.{name}"))
         description = f"{command.HELP[0].upper()}{command.HELP[1:]}."
         subparser = commands.add_parser(command.NAME, help=command.HELP, description=description)
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an answer in Chinese must not fail on a narrow terminal
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = _parse(sys.argv[1:] if argv is None else argv)
         status: int = arguments.run(arguments)
         sys.stdout.flush()
         return status
@@ -98,6 +98,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         summary = f"internal error: {type(error).__name__}: {error}"
         return _complain(VivaceError(summary, "Run with VIVACE_DEBUG=1 for the traceback."), 1)
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse with the asked command alone where it is plain which one it is."""
+    names = argv[:1] if argv and argv[0] in COMMANDS else COMMANDS
+    return build_parser(names).parse_args(argv)
 
 
 def _complain(error: VivaceError, status: int) -> int:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -105,7 +105,7 @@ class _Reply:
             choices=[
                 ChatChoice(
                     index=index,
-                    message=AssistantMessage(choice.text),
+                    message=AssistantMessage(content=choice.text),
                     finish_reason=wire_finish(choice.finish_reason),
                     logprobs=self._logprobs(choice.logprobs),
                 )
@@ -128,7 +128,7 @@ class _Reply:
                 for choice in self._pieces(chunk):
                     yield self._event(choice)
         if self.include_usage and usage is not None:
-            yield self._usage_event(wire_usage(usage))
+            yield self._chunk([], wire_usage(usage))
 
     def _pieces(self, chunk: AnswerChunk) -> Iterator[ChatChunkChoice]:
         logprobs = self._logprobs(chunk.logprobs) if chunk.logprobs else None
@@ -141,8 +141,7 @@ class _Reply:
         return None if self.request.logprobs is None else chat_logprobs(tokens)
 
     def _event(self, choice: ChatChunkChoice) -> bytes:
-        usage = None if self.include_usage else UNSET
-        return event(ChatChunk(self.reply_id, self.created, self.model, [choice], usage=usage))
+        return self._chunk([choice], None if self.include_usage else UNSET)
 
-    def _usage_event(self, usage: WireUsage) -> bytes:
-        return event(ChatChunk(self.reply_id, self.created, self.model, [], usage=usage))
+    def _chunk(self, choices: list[ChatChunkChoice], usage: WireUsage | UnsetType | None) -> bytes:
+        return event(ChatChunk(id=self.reply_id, created=self.created, model=self.model, choices=choices, usage=usage))

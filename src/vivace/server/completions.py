@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,7 +22,7 @@ from vivace.server.loading import LoadingModel
 from vivace.server.logprobs import completion_logprobs
 from vivace.server.outcome import wire_finish, wire_usage
 from vivace.server.requests import CompletionRequest
-from vivace.server.responses import Completion, CompletionChoice, CompletionLogprobs
+from vivace.server.responses import Completion, CompletionChoice, CompletionLogprobs, WireUsage
 from vivace.types.answer import Answer, AnswerChunk, TextLogprob, Usage
 from vivace.types.errors import RequestError
 from vivace.types.request import GenerationRequest
@@ -121,8 +121,7 @@ class _Reply:
             for prompt, answer in enumerate(answers)
             for index, choice in enumerate(answer.choices)
         ]
-        usage = wire_usage(total_usage([answer.usage for answer in answers]))
-        return Completion(self.reply_id, self.created, self.model, choices, usage=usage)
+        return self._body(choices, wire_usage(total_usage([answer.usage for answer in answers])))
 
     async def events(self, service: ModelService) -> AsyncGenerator[bytes, None]:
         """The events of a streamed reply: the echoes, what is added to each choice, how it ended, the usage."""
@@ -142,8 +141,7 @@ class _Reply:
                     yield self._event(choice)
                 offsets[index] += sum(len(token.text) for token in chunk.logprobs)
         if self.include_usage:
-            usage = wire_usage(total_usage(usages))
-            yield event(Completion(self.reply_id, self.created, self.model, [], usage=usage))
+            yield event(self._body([], wire_usage(total_usage(usages))))
 
     @property
     def _n(self) -> int:
@@ -166,5 +164,7 @@ class _Reply:
         return None if count is None else completion_logprobs(tokens, offset=offset, with_top=count > 0)
 
     def _event(self, choice: CompletionChoice) -> bytes:
-        usage = None if self.include_usage else UNSET
-        return event(Completion(self.reply_id, self.created, self.model, [choice], usage=usage))
+        return event(self._body([choice], None if self.include_usage else UNSET))
+
+    def _body(self, choices: list[CompletionChoice], usage: WireUsage | UnsetType | None) -> Completion:
+        return Completion(id=self.reply_id, created=self.created, model=self.model, choices=choices, usage=usage)

@@ -56,11 +56,11 @@ class CompletionLogprobs(msgspec.Struct):
     text_offset: list[int]
 
 
-class AssistantMessage(msgspec.Struct):
+class AssistantMessage(msgspec.Struct, kw_only=True):
     """A whole answer."""
 
-    content: str
     role: Literal["assistant"] = "assistant"
+    content: str
     refusal: None = None
 
 
@@ -73,15 +73,15 @@ class ChatChoice(msgspec.Struct):
     logprobs: ChatLogprobs | None = None
 
 
-class ChatCompletion(msgspec.Struct):
+class ChatCompletion(msgspec.Struct, kw_only=True):
     """The body of a chat answer that is not streamed."""
 
     id: str
+    object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
     choices: list[ChatChoice]
     usage: WireUsage
-    object: Literal["chat.completion"] = "chat.completion"
 
 
 class Delta(msgspec.Struct):
@@ -100,14 +100,14 @@ class ChatChunkChoice(msgspec.Struct):
     finish_reason: WireFinish | None = None
 
 
-class ChatChunk(msgspec.Struct):
+class ChatChunk(msgspec.Struct, kw_only=True):
     """One event of a streamed chat answer. `usage` is null on every chunk but the last, when it was asked for."""
 
     id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
     choices: list[ChatChunkChoice]
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     usage: WireUsage | UnsetType | None = UNSET
 
 
@@ -120,32 +120,32 @@ class CompletionChoice(msgspec.Struct):
     finish_reason: WireFinish | None = None
 
 
-class Completion(msgspec.Struct):
+class Completion(msgspec.Struct, kw_only=True):
     """The body of a completion, and of each event of a streamed one."""
 
     id: str
+    object: Literal["text_completion"] = "text_completion"
     created: int
     model: str
     choices: list[CompletionChoice]
-    object: Literal["text_completion"] = "text_completion"
     usage: WireUsage | UnsetType | None = UNSET
 
 
-class ModelObject(msgspec.Struct):
+class ModelObject(msgspec.Struct, kw_only=True):
     """A model that this server serves. `context_length` is an extension."""
 
     id: str
-    created: int
-    context_length: int
     object: Literal["model"] = "model"
+    created: int
     owned_by: Literal["vivace"] = "vivace"
+    context_length: int
 
 
-class ModelList(msgspec.Struct):
+class ModelList(msgspec.Struct, kw_only=True):
     """The body of GET /v1/models."""
 
-    data: list[ModelObject]
     object: Literal["list"] = "list"
+    data: list[ModelObject]
 
 
 class Tokens(msgspec.Struct):

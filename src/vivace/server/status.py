@@ -42,7 +42,7 @@ class StatusEndpoints:
 
     async def models(self, request: Request) -> Response:
         """The one model that is served, as a list."""
-        return json_response(ModelList([self._model_object()]))
+        return json_response(ModelList(data=[self._model_object()]))
 
     async def model(self, request: Request) -> Response:
         """One model by name."""
@@ -64,4 +64,4 @@ class StatusEndpoints:
 
     def _model_object(self) -> ModelObject:
         service = self._model.service()
-        return ModelObject(service.name, self._created, service.context_length)
+        return ModelObject(id=service.name, created=self._created, context_length=service.context_length)
