@@ -1,0 +1,64 @@
+// Speed of the linear kernels of every table, one thread, by the thread's own processor time:
+//   bench_linear [outputs inputs]
+// Prints billions of useful multiply-adds a second, and bytes of weights a second where one row streams them.
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <vector>
+
+#include "kernels/table.h"
+#include "tests/check.h"
+#include "weights/packed.h"
+
+using namespace vivace;
+
+namespace {
+
+double thread_seconds() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return now.tv_sec + 1e-9 * now.tv_nsec;
+}
+
+struct Case {
+  PackedMatrix matrix;
+  std::vector<uint8_t> rows;
+  std::vector<float> out;
+  LinearCall call;
+};
+
+void measure(const KernelTable& table, const char* format, int outputs, int inputs, int rows, bool fine) {
+  test::Random random(1);
+  std::vector<uint8_t> raw(source_row_bytes(source_format(format), inputs) * outputs);
+  for (uint8_t& byte : raw) byte = random.byte() & 0x3f;  // keeps float16 scales finite
+  const PackedMatrix matrix(format, raw.data(), raw.size(), outputs, inputs, 1);
+  const auto x = random.normals(static_cast<size_t>(rows) * inputs);
+  std::vector<uint8_t> bytes(quantized_row_bytes(inputs, fine) * rows);
+  const QuantizedRows quantized{bytes.data(), quantized_row_bytes(inputs, fine), inputs, fine};
+  table.quantize({x.data(), static_cast<size_t>(inputs), quantized}, 0, rows);
+  const size_t stride = static_cast<size_t>(matrix.num_panels()) * kLanes;
+  std::vector<float> out(stride * rows);
+  const LinearCall call{matrix.view(), nullptr, x.data(), static_cast<size_t>(inputs), quantized, out.data(), stride};
+  double best = 1e9;
+  for (int repeat = 0; repeat < 7; ++repeat) {
+    const int loops = std::max(1, static_cast<int>(2e8 / (static_cast<double>(outputs) * inputs * rows)));
+    const double start = thread_seconds();
+    for (int i = 0; i < loops; ++i) table.linear(call, 0, matrix.num_panels(), 0, rows);
+    best = std::min(best, (thread_seconds() - start) / loops);
+  }
+  const double products = static_cast<double>(outputs) * inputs * rows;
+  std::printf("%-7s %-5s %-6s rows %-4d %7.1f G multiply-adds/s  %6.1f GB/s of weights\n", table.name, format,
+              fine ? "12 bit" : "8 bit", rows, products / best / 1e9, matrix.bytes() / best / 1e9);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int outputs = argc > 2 ? std::atoi(argv[1]) : 3072, inputs = argc > 2 ? std::atoi(argv[2]) : 576;
+  for (const KernelTable* table : available_tables()) {
+    if (std::string(table->name) == "scalar") continue;
+    for (const char* format : {"Q4_1", "Q4_0", "Q8_0"})
+      for (bool fine : {true, false})
+        for (int rows : {1, 2, 4, 8, 16, 64}) measure(*table, format, outputs, inputs, rows, fine);
+  }
+}
