@@ -1,6 +1,7 @@
 """An executor that says a given answer, one token after the other, whatever was asked; and a service around it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ def make_service(
     ids = [*tokenizer.encode(answer, add_special=False), 2] if isinstance(answer, str) else answer
     executor = SpeakingExecutor(ids, tokenizer.vocab_size, before_forward)
     config = SchedulerConfig(context_length=context_length, eos_ids=tokenizer.eos_ids)
-    spec = tiny_spec()
+    spec = replace(tiny_spec(), vocab_size=tokenizer.vocab_size)
     template = build_template(vocabulary, tokenizer)
     loop = EngineLoop(Engine(executor, config))
     return ModelService("speaker", spec, tokenizer, template, loop, context_length=context_length), executor

@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 from vivace.engine.core import Engine
 from vivace.engine.stats import EngineStats
@@ -99,12 +99,8 @@ class EngineLoop:
         """Handle all messages that are there; sleep until there is one when there is no other work."""
         if not self._engine.has_work or self._broken_by is not None:
             self._inbox.get()()
-        while not self._has_left:
-            try:
-                message = self._inbox.get_nowait()
-            except Empty:
-                return
-            message()
+        while not self._inbox.empty() and not self._has_left:
+            self._inbox.get()()
 
     def _leave(self) -> None:
         self._has_left = True

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from vivace.cache.block_table import BlockTable
 from vivace.sample.sampler import DrawRow, Sampler
 from vivace.schedule.sequence import Sequence
 from vivace.types.step import Executor, ForwardBatch, StepPlan, StepResult
@@ -43,33 +44,38 @@ class StepRunner:
 
 
 def build_batch(plan: StepPlan, sequences: Mapping[int, Sequence]) -> ForwardBatch:
-    """The arrays an executor reads for a plan."""
-    shares = plan.shares
-    owners = [sequences[share.sequence_id] for share in shares]
-    starts = np.zeros(len(shares) + 1, dtype=np.int32)
-    np.cumsum([share.count for share in shares], out=starts[1:])
-    if int(starts[-1]) == len(shares):
-        positions = np.array([share.start for share in shares], dtype=np.int32)
-        token_ids = np.array(
-            [owner.tokens[share.start] for owner, share in zip(owners, shares, strict=True)], dtype=np.int32
-        )
-    else:
-        positions = np.concatenate([np.arange(share.start, share.start + share.count) for share in shares])
-        token_ids = np.concatenate(
-            [owner.tokens[share.start : share.start + share.count] for owner, share in zip(owners, shares, strict=True)]
-        )
-    wanted = np.array([share.wants_logits for share in shares], dtype=bool)
+    """The arrays an executor reads for a plan.
+
+    Gathered in lists and turned into arrays once: most steps have few rows, and a numpy call costs more than a row.
+    """
+    token_ids: list[int] = []
+    positions: list[int] = []
+    starts = [0]
+    logit_rows: list[int] = []
+    tables: list[BlockTable] = []
+    for share in plan.shares:
+        owner = sequences[share.sequence_id]
+        end = share.start + share.count
+        token_ids += owner.tokens[share.start : end].tolist()
+        positions += range(share.start, end)
+        starts.append(len(positions))
+        if share.wants_logits:
+            logit_rows.append(len(positions) - 1)
+        tables.append(owner.table)
     return ForwardBatch(
-        token_ids=token_ids,
-        positions=positions.astype(np.int32, copy=False),
-        sequence_starts=starts,
-        block_tables=_block_tables(owners),
-        logit_rows=starts[1:][wanted] - 1,
+        token_ids=np.array(token_ids, dtype=np.int32),
+        positions=np.array(positions, dtype=np.int32),
+        sequence_starts=np.array(starts, dtype=np.int32),
+        block_tables=_stacked(tables),
+        logit_rows=np.array(logit_rows, dtype=np.int32),
     )
 
 
-def _block_tables(owners: list[Sequence]) -> NDArray[np.int32]:
-    tables = np.zeros((len(owners), max(owner.table.num_blocks for owner in owners)), dtype=np.int32)
-    for row, owner in zip(tables, owners, strict=True):
-        row[: owner.table.num_blocks] = owner.table.entries
-    return tables
+def _stacked(tables: list[BlockTable]) -> NDArray[np.int32]:
+    """Tables as rows, padded with 0."""
+    if len(tables) == 1:
+        return tables[0].entries[None]
+    stacked = np.zeros((len(tables), max(table.num_blocks for table in tables)), dtype=np.int32)
+    for row, table in zip(stacked, tables, strict=True):
+        row[: table.num_blocks] = table.entries
+    return stacked

@@ -38,8 +38,7 @@ class Sampler:
             L draws. A row whose logits hold NaN or +inf, or nothing above -inf, gets an error in place of a token; the
             others are not touched by it. An entry of -inf is a token that cannot be drawn.
         """
-        with np.errstate(over="ignore"):  # a huge logit over a small temperature is an honest 0 or 1
-            return tuple(self._sample_row(logits[index], row) for index, row in enumerate(rows))
+        return tuple(self._sample_row(logits[index], row) for index, row in enumerate(rows))
 
     def _sample_row(self, raw: NDArray[np.float32], row: DrawRow) -> Draw:
         settings = row.settings
@@ -52,7 +51,8 @@ class Sampler:
             token_id = int(logits.argmax())
         if not settings.is_greedy:
             number = uniform(settings.seed, settings.choice, len(row.tokens))
-            token_id = draw(logits, settings.params, number)
+            with np.errstate(over="ignore"):  # a huge logit over a small temperature is an honest 0 or 1
+                token_id = draw(logits, settings.params, number)
         if settings.num_logprobs is None:
             return Draw(token_id)
         return Draw(token_id, token_logprob(raw, token_id, settings.num_logprobs))
