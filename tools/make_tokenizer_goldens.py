@@ -6,7 +6,7 @@
 
 Reference of SmolLM2 is Hugging Face transformers, of Gemma 3 SentencePiece; llama.cpp is asked as well, and where it
 differs the first cases are printed. FOLDER holds the GGUF files of the catalogue. Needs transformers, sentencepiece and
-xllamacpp (none of which the tests need); run it with `src` and `tests` on PYTHONPATH.
+xllamacpp (none of which the tests need) beside what vivace needs; run it with `src` and `tests` on PYTHONPATH.
 """
 
 import argparse

@@ -5,7 +5,7 @@ long as their join is a piece, the best score first, the leftmost among equals. 
 beforehand and never join. Characters that are no piece fall back to their UTF-8 bytes.
 
 Why this is not the `tokenizers` library: that one wants the joins as a list of merges. For Gemma 3 these are 513,511,
-which take 1.0 s to derive and 0.8 s to load, at every start (bench/tokenizers_speed.py); this encoder is ready in 0.1 s,
+which take 1.0 s to derive and 0.8 s to load at every start (bench/tokenizers_speed.py). This encoder is ready in 0.1 s,
 is as fast on texts (words repeat, and results are kept by word), and exact where merges are not: equal scores, runs of
 more than 31 blanks. `tests/text/test_goldens.py` holds it to SentencePiece itself.
 """
