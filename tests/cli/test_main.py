@@ -1,6 +1,7 @@
 """What the command says when something goes wrong, and how it ends."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,6 +93,16 @@ def test_a_closed_pipe_ends_quietly() -> None:
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_ctrl_c_ends_generate_after_the_line() -> None:
+    command = [sys.executable, str(SCRIPTED), '{"hold_at": 2}', "generate", "hello"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.read(7) == b"Hello, "
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == (b"\n", b"")
+    assert process.returncode == 130
 
 
 def test_a_narrow_output_encoding_is_no_error() -> None:

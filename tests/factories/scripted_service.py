@@ -46,7 +46,6 @@ class ScriptedService:
     """
 
     name = "scripted"
-    ready = True
     tokenizer = ByteTokenizer()
 
     def __init__(
@@ -61,6 +60,7 @@ class ScriptedService:
         warm_up_passes: bool = False,
     ) -> None:
         self.script = tuple(script)
+        self.ready = True
         self.context_length = context_length
         self.requests: list[GenerationRequest] = []
         self.cancelled_ids: set[str] = set()

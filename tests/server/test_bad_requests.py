@@ -82,6 +82,7 @@ def test_a_body_that_is_no_json_object_is_refused(client: httpx.Client, path: st
         ({"messages": HELLO, "max_tokens": 0}, "max_tokens", "at least 1"),
         ({"messages": HELLO, "max_tokens": 1.5}, "max_tokens", "Expected int"),
         ({"messages": HELLO, "max_tokens": 3, "max_completion_tokens": 4}, "max_completion_tokens", "only one"),
+        ({"messages": HELLO, "max_completion_tokens": 0}, "max_completion_tokens", "at least 1"),
         ({"messages": HELLO, "n": 0}, "n", "at least 1"),
         ({"messages": HELLO, "n": 1000}, "n", "at most 16"),
         ({"messages": HELLO, "stream": "yes"}, "stream", "Expected bool"),
@@ -92,7 +93,7 @@ def test_a_body_that_is_no_json_object_is_refused(client: httpx.Client, path: st
         ({"messages": HELLO, "logit_bias": {"1": 101}}, "logit_bias", "at most 100"),
         ({"messages": HELLO, "logit_bias": [1]}, "logit_bias", "Expected object"),
         ({"messages": HELLO, "logprobs": 3}, "logprobs", "Expected bool"),
-        ({"messages": HELLO, "logprobs": True, "top_logprobs": 21}, "logprobs", "at most 20"),
+        ({"messages": HELLO, "logprobs": True, "top_logprobs": 21}, "top_logprobs", "at most 20"),
         ({"messages": HELLO, "top_logprobs": 2}, "top_logprobs", "logprobs"),
         ({"messages": HELLO, "seed": 2**70}, "seed", ""),
         ({"messages": HELLO, "tools": [{"type": "function"}]}, "tools", "not supported"),
@@ -116,11 +117,14 @@ def test_a_wrong_field_is_named_with_its_remedy(
 
 
 def test_a_prompt_longer_than_the_context_has_its_own_code(client: httpx.Client) -> None:
-    long = [{"role": "user", "content": "x" * 600}]
-    response = client.post(CHAT, json={"messages": long})
-    error = error_of(response)
-    assert (response.status_code, error["code"]) == (400, "context_length_exceeded")
-    assert "512" in error["message"]
+    for path, field, value in (
+        (CHAT, "messages", [{"role": "user", "content": "x" * 600}]),
+        ("/v1/completions", "prompt", "x" * 600),
+    ):
+        response = client.post(path, json={field: value})
+        error = error_of(response)
+        assert (response.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", field)
+        assert "512" in error["message"]
 
 
 def test_another_model_is_not_found(client: httpx.Client) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from factories.live_server import LiveServer, live_server
 from factories.scripted_service import SCRIPT, ScriptedService
+from vivace.server.config import ServerConfig
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is a development dependency")
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -202,6 +203,19 @@ def test_an_error_is_told_and_the_next_question_works(browser: Any) -> None:
         page = Page(browser, server.url)
         page.ask("x" * 600)
         page.wait(lambda: any("512" in text for text in page.texts(".turn.assistant .problem")))
+        page.ask("hello")
+        page.wait_for_answer()
+        assert page.texts(".turn.assistant .bubble")[-1] == TEXT
+
+
+def test_a_key_can_be_given_when_the_server_asks_for_one(browser: Any) -> None:
+    with live_server(ScriptedService, ServerConfig(port=0, drain_s=1, api_key="sesam")) as server:
+        page = Page(browser, server.url)
+        page.ask("hello")
+        page.wait(lambda: any("API key" in text for text in page.texts(".turn.assistant .problem")))
+        page.find("#open-settings").click()
+        page.find("#api-key").send_keys("sesam")
+        page.find("#settings button[type=submit]").click()
         page.ask("hello")
         page.wait_for_answer()
         assert page.texts(".turn.assistant .bubble")[-1] == TEXT

@@ -54,6 +54,15 @@ def test_a_model_that_fails_its_warm_up_is_not_ready_and_is_freed() -> None:
     assert service.closed.is_set()
 
 
+def test_an_engine_that_broke_is_not_ready() -> None:
+    service = ScriptedService()
+    with live_server(lambda: service) as server, server.client() as client:
+        assert client.get("/ready").status_code == 200
+        service.ready = False
+        ready = client.get("/ready")
+    assert (ready.status_code, ready.json()["status"]) == (503, "failed")
+
+
 def test_a_model_that_arrives_after_the_server_stopped_is_freed() -> None:
     may_finish, service = threading.Event(), ScriptedService()
 

@@ -9,6 +9,7 @@ import json
 import random
 import resource
 import statistics
+import sys
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -124,7 +125,7 @@ def _measure(arguments: argparse.Namespace) -> RawFigures:
         prompt_runs=prompt_runs,
         decode_runs=decode_runs,
         load_s=load_s,
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_memory_bytes=_peak_memory_bytes(),
     )
 
 
@@ -186,6 +187,12 @@ def _run_once(subject: _Subject, number: int, num_prompt: int, num_decode: int) 
     if first_s is None:
         raise EngineError("The engine ended a run without a token.")
     return RawRun(first_s - started_s, ended_s - first_s)
+
+
+def _peak_memory_bytes() -> int:
+    """Most memory this process ever held; macOS counts it in bytes, others in KiB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _table(figures: RawFigures) -> str:

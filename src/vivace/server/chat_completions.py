@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
+from vivace.engine.admission import REQUEST_RULES, STOP_RULES
 from vivace.engine.service import ModelService
 from vivace.server.answering import complete_all, stream_all
 from vivace.server.convert import chat_messages, check_model, parameters, wants_usage
@@ -67,18 +68,29 @@ def _admit(service: ModelService, wire: ChatCompletionRequest) -> GenerationRequ
     given["max_tokens"] = _max_tokens(wire)
     given["logprobs"] = _logprobs(wire)
     messages = chat_messages(wire.messages)
-    return service.admit(service.encode_chat(messages), given, chat=True)
+    try:
+        return service.admit(service.encode_chat(messages), given, chat=True)
+    except RequestError as error:
+        if error.param == "prompt":
+            error.param = "messages"  # the field of this API that the prompt was made from
+        raise
 
 
 def _max_tokens(wire: ChatCompletionRequest) -> int | None:
-    if None not in (wire.max_tokens, wire.max_completion_tokens) and wire.max_tokens != wire.max_completion_tokens:
+    newer, older = wire.max_completion_tokens, wire.max_tokens
+    if newer is None:
+        return older
+    if older not in (None, newer):
         raise RequestError(
             "max_tokens and max_completion_tokens differ.", "Send only one of them.", param="max_completion_tokens"
         )
-    return wire.max_tokens if wire.max_completion_tokens is None else wire.max_completion_tokens
+    STOP_RULES["max_tokens"]("max_completion_tokens", newer)
+    return newer
 
 
 def _logprobs(wire: ChatCompletionRequest) -> int | None:
+    if wire.top_logprobs is not None:
+        REQUEST_RULES["logprobs"]("top_logprobs", wire.top_logprobs)
     if wire.logprobs:
         return wire.top_logprobs or 0
     if wire.top_logprobs:

@@ -35,10 +35,13 @@ class StatusEndpoints:
     async def ready(self, request: Request) -> Response:
         """200 once the model answers; 503 while it loads, after it failed and while the server stops."""
         state = self._model.state
-        if state is ModelState.READY:
-            return json_response(Health(state.value, model=self._model.service().name))
-        message = None if self._model.failure is None else str(self._model.failure)
-        return json_response(Health(state.value, message=message), 503, {"retry-after": "1"})
+        if state is not ModelState.READY:
+            failure = self._model.failure
+            return _not_ready(state, None if failure is None else str(failure))
+        service = self._model.service()
+        if not service.ready:
+            return _not_ready(ModelState.FAILED, "The engine broke; restart the server.")
+        return json_response(Health(state.value, model=service.name))
 
     async def models(self, request: Request) -> Response:
         """The one model that is served, as a list."""
@@ -65,3 +68,7 @@ class StatusEndpoints:
     def _model_object(self) -> ModelObject:
         service = self._model.service()
         return ModelObject(id=service.name, created=self._created, context_length=service.context_length)
+
+
+def _not_ready(state: ModelState, message: str | None) -> Response:
+    return json_response(Health(state.value, message=message), 503, {"retry-after": "1"})
