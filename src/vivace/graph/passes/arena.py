@@ -57,7 +57,9 @@ def plan_arena(graph: Graph) -> ArenaPlan:
     """Place every buffer of the graph; buffers that are alive together never overlap."""
     lifetimes = buffer_lifetimes(graph)
     selected = selected_buffers(graph)
-    offsets, size = place_buffers({name: life for name, life in lifetimes.items() if name not in selected}, graph.widths)
+    offsets, size = place_buffers(
+        {name: life for name, life in lifetimes.items() if name not in selected}, graph.widths
+    )
     selected_offsets, selected_size = place_buffers({name: lifetimes[name] for name in selected}, graph.widths)
     return ArenaPlan(offsets, size, selected_offsets, selected_size)
 
