@@ -3,7 +3,6 @@
 Owns tokenizer, chat template and engine loop, and closes them. Every method may be called from any thread.
 """
 
-import asyncio
 import weakref
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -120,6 +119,8 @@ class ModelService:
         Raises:
             VivaceError: the request failed.
         """
+        import asyncio  # a command that never awaits need not pay for it
+
         event_loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Sequence[EngineEvent]] = asyncio.Queue()
 
