@@ -5,7 +5,7 @@ function an op kind, in the table at the end. Unlike the native executor it is n
 product of the BLAS may round a row differently in a larger batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,8 +86,7 @@ class ReferenceExecutor:
         if len(batch.token_ids) > self._max_rows:
             raise EngineError(f"A step of {len(batch.token_ids)} rows is over the executor's {self._max_rows}.")
         step = Step(batch, self._pages, self.weight)
-        for op in self._graph.ops:
-            _RUN[type(op)](op, step)
+        run_ops(self._graph.ops, step)
         return step.buffers[self._graph.output]
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
@@ -172,6 +171,20 @@ def gelu_tanh(x: Rows) -> Rows:
 
 
 _ACTIVATIONS: dict[Activation, Callable[[Rows], Rows]] = {"silu": silu, "gelu_tanh": gelu_tanh}
+
+
+def run_ops(ops: Iterable[Op], step: Step, observe: Callable[[Op, Step], None] | None = None) -> None:
+    """Run ops in order, leaving what they write in `step.buffers`.
+
+    Args:
+        ops: part of an op list; what it reads is in the step's buffers, or written by an earlier op of the part.
+        step: the batch, the pool, the weights and the buffers.
+        observe: sees each op just before it runs, with the buffers that it reads.
+    """
+    for op in ops:
+        if observe is not None:
+            observe(op, step)
+        _RUN[type(op)](op, step)
 
 
 def _run_embed(op: Embed, step: Step) -> None:

@@ -51,6 +51,16 @@ def vivace_name(gguf_name: str) -> str | None:
     return f"layers.{layer}.{_LAYER_NAMES[middle]}.{kind}" if middle in _LAYER_NAMES else None
 
 
+def gguf_name(name: str) -> str:
+    """The GGUF name of one of our tensors: the inverse of `vivace_name`."""
+    stem, kind = name.rsplit(".", 1)
+    if not stem.startswith("layers."):
+        return next(theirs for theirs, ours in _GLOBAL_NAMES.items() if ours == name)
+    _, layer, middle = stem.split(".", 2)
+    theirs = next(theirs for theirs, ours in _LAYER_NAMES.items() if ours == middle)
+    return f"blk.{layer}.{theirs}.{kind}"
+
+
 class GgufWeights:
     """`WeightSource` over open GGUF files, which it owns.
 

@@ -1,0 +1,146 @@
+"""Which stored formats compression writes, a row each: the grid of the format, how codes become bytes, who runs them.
+
+Every row names the kernel that computes with it here (native/kernels/linear.inc), so that nothing is written which no
+kernel runs. Codes of fewer bits than the format has may be stored in it; the file is then no smaller, and
+`stored_bits` says so.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vivace.compress.schemes import Floats, GridKind, QuantizedMatrix, QuantScheme
+from vivace.numerics.formats import FORMATS
+from vivace.types.errors import ConfigError
+from vivace.types.weights import TensorFormat
+
+BLOCK = 32  # weights that share a scale in every format below
+Bytes = NDArray[np.uint8]
+Codes = NDArray[np.int16]
+Pack = Callable[[Codes, Bytes, Bytes], Bytes]
+"""(codes (n, 32), scales as bytes (n, 2), offsets as bytes (n, 2)) -> blocks (n, block_bytes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A stored format.
+
+    Attributes:
+        format: as the file names it.
+        bits: widest code it holds.
+        kinds: kinds of grid it holds, the one that uses it best first.
+        kernel: the instance of the native linear kernel that reads it.
+        pack: codes and halves to bytes.
+    """
+
+    format: TensorFormat
+    bits: int
+    kinds: tuple[GridKind, ...]
+    kernel: str
+    pack: Pack
+
+    def scheme(self, bits: int | None = None, group_size: int | None = None) -> QuantScheme:
+        """The grid that the container stores, at `bits` (its own when None) in groups of `group_size` (32 when None).
+
+        Raises:
+            ConfigError: more bits than the container has, or groups that are no multiple of its blocks.
+        """
+        bits, group_size = bits or self.bits, group_size or BLOCK
+        if bits > self.bits:
+            raise ConfigError(f"{self.format} holds {self.bits} bits, not {bits}.", "Choose a wider format.")
+        if group_size % BLOCK:
+            raise ConfigError(
+                f"{self.format} stores a scale for {BLOCK} weights; groups of {group_size} cut its blocks.",
+                f"Choose a multiple of {BLOCK}.",
+            )
+        return QuantScheme(bits, self.kinds[0], "group", group_size, "F16")
+
+
+def pack_matrix(matrix: QuantizedMatrix, format: TensorFormat) -> Bytes:
+    """The stored bytes of a quantised matrix, 1-D; reading them gives `matrix.dequantize()` bit for bit.
+
+    Raises:
+        ConfigError: the format does not hold this grid, or rows are no whole number of blocks.
+    """
+    container, scheme = container_of(format), matrix.scheme
+    rows, columns = matrix.codes.shape
+    if columns % BLOCK:
+        raise ConfigError(f"Rows of {columns} weights are no whole number of {format} blocks.", "Store them as F16.")
+    if scheme.kind not in container.kinds or scheme.bits > container.bits or scheme.scale_type != "F16":
+        raise ConfigError(f"{format} does not hold {scheme.bits}-bit codes of kind {scheme.kind!r}.")
+    scheme.grouped(matrix.codes)  # refuses groups that do not divide the row
+    repeats = columns // BLOCK // matrix.affine.scales.shape[1] if scheme.granularity != "tensor" else columns // BLOCK
+    if scheme.granularity == "group" and scheme.group_size is not None and scheme.group_size % BLOCK:
+        raise ConfigError(f"Groups of {scheme.group_size} cut the blocks of {format}.", f"Use multiples of {BLOCK}.")
+    scales, offsets = (_halves(v, rows, repeats) for v in (matrix.affine.scales, matrix.affine.offsets))
+    return container.pack(matrix.codes.reshape(-1, BLOCK), scales, offsets).reshape(-1)
+
+
+def container_of(format: TensorFormat) -> Container:
+    """The row of a format.
+
+    Raises:
+        ConfigError: compression does not write the format.
+    """
+    if format not in CONTAINERS:
+        raise ConfigError(f"Compression does not write {format}.", f"Choose one of {', '.join(CONTAINERS)}.")
+    return CONTAINERS[format]
+
+
+def stored_bits(format: TensorFormat) -> float:
+    """Bits that the file spends on one weight, scales included."""
+    return FORMATS[format].bits_per_weight
+
+
+def _halves(values: Floats, rows: int, repeats: int) -> Bytes:
+    """Scales or offsets as the bytes of float16, one for each block of the matrix in row order."""
+    spread = np.repeat(np.broadcast_to(values, (rows, values.shape[1])), repeats, axis=1)
+    return spread.astype("<f2").reshape(-1, 1).view(np.uint8)
+
+
+def _nibbles(codes: Codes) -> Bytes:
+    """Codes 0 .. 15 in pairs: code i in the low half of byte i, code i + 16 in the high half."""
+    low, high = codes[:, : BLOCK // 2], codes[:, BLOCK // 2 :]
+    return ((low & 15) | ((high & 15) << 4)).astype(np.uint8)
+
+
+def _fifth_bits(codes: Codes) -> Bytes:
+    """Bit 4 of the 32 codes of a block as four bytes, code 0 in the lowest bit."""
+    return np.packbits(((codes >> 4) & 1).astype(np.uint8), axis=1, bitorder="little")
+
+
+def _pack_q4_0(codes: Codes, scales: Bytes, _offsets: Bytes) -> Bytes:
+    return np.concatenate([scales, _nibbles(codes + 8)], axis=1)
+
+
+def _pack_q4_1(codes: Codes, scales: Bytes, offsets: Bytes) -> Bytes:
+    return np.concatenate([scales, offsets, _nibbles(codes)], axis=1)
+
+
+def _pack_q5_0(codes: Codes, scales: Bytes, _offsets: Bytes) -> Bytes:
+    return np.concatenate([scales, _fifth_bits(codes + 16), _nibbles(codes + 16)], axis=1)
+
+
+def _pack_q5_1(codes: Codes, scales: Bytes, offsets: Bytes) -> Bytes:
+    return np.concatenate([scales, offsets, _fifth_bits(codes), _nibbles(codes)], axis=1)
+
+
+def _pack_q8_0(codes: Codes, scales: Bytes, _offsets: Bytes) -> Bytes:
+    return np.concatenate([scales, codes.astype(np.int8).view(np.uint8)], axis=1)
+
+
+CONTAINERS: dict[TensorFormat, Container] = {
+    row.format: row
+    for row in (
+        Container(TensorFormat.Q8_0, 8, ("symmetric", "full_symmetric"), "Q8Sym", _pack_q8_0),
+        Container(TensorFormat.Q5_0, 5, ("full_symmetric", "symmetric"), "Q8Sym", _pack_q5_0),
+        Container(TensorFormat.Q5_1, 5, ("minimum",), "Q8Min", _pack_q5_1),
+        Container(TensorFormat.Q4_0, 4, ("full_symmetric", "symmetric"), "Q4Sym", _pack_q4_0),
+        Container(TensorFormat.Q4_1, 4, ("minimum",), "Q4Min", _pack_q4_1),
+    )
+}
+FLOAT_KERNELS: dict[TensorFormat, str] = dict.fromkeys(
+    (TensorFormat.F32, TensorFormat.F16, TensorFormat.BF16), "float_panel"
+)
