@@ -1,10 +1,13 @@
-"""The `tokenizer.ggml.*` keys of a GGUF file as a `GgufVocabulary`."""
+"""The vocabulary of a GGUF file: its `tokenizer.ggml.*` keys, or the Hugging Face files that vivace put into it."""
 
+import json
 from typing import TypeVar
+
+import numpy as np
 
 from vivace.files.gguf_metadata import GgufMetadata
 from vivace.types.errors import ModelFileError, UnsupportedModelError
-from vivace.types.vocabulary import GgufVocabulary
+from vivace.types.vocabulary import GgufVocabulary, HuggingFaceVocabulary, Vocabulary
 
 Number = TypeVar("Number", int, float)
 
@@ -12,6 +15,8 @@ KNOWN_MODELS = ("gpt2", "llama")
 NO_TOKENIZER = ("none", "no_vocab")
 PRE_TOKENIZERS_WITH_BOS = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral", "tekken"})
 NORMAL_TOKEN = 1
+TOKENIZER_JSON = "vivace.tokenizer.json"  # UTF-8 as an array of bytes: strings in GGUF headers are kept short
+TOKENIZER_CONFIG = "vivace.tokenizer.config"
 SPECIAL_NAMES = {
     "bos": "bos",
     "eos": "eos",
@@ -25,7 +30,7 @@ SPECIAL_NAMES = {
 }
 
 
-def read_vocabulary(metadata: GgufMetadata, vocab_size: int) -> GgufVocabulary | None:
+def read_vocabulary(metadata: GgufMetadata, vocab_size: int) -> Vocabulary | None:
     """Read the vocabulary.
 
     Args:
@@ -39,6 +44,8 @@ def read_vocabulary(metadata: GgufMetadata, vocab_size: int) -> GgufVocabulary |
         ModelFileError: keys are missing or contradict each other.
         UnsupportedModelError: the tokenizer is of a kind vivace does not know.
     """
+    if metadata.has(TOKENIZER_JSON):
+        return _embedded_vocabulary(metadata)
     if not metadata.has("tokenizer.ggml.model"):
         return None
     model = metadata.text("tokenizer.ggml.model")
@@ -68,6 +75,24 @@ def read_vocabulary(metadata: GgufMetadata, vocab_size: int) -> GgufVocabulary |
         add_space_prefix=metadata.flag("tokenizer.ggml.add_space_prefix", model == "llama"),
         chat_template=metadata.text("tokenizer.chat_template") if metadata.has("tokenizer.chat_template") else None,
     )
+
+
+def _embedded_vocabulary(metadata: GgufMetadata) -> HuggingFaceVocabulary:
+    """What `gguf_model_writer.py` stored of a Hugging Face folder."""
+    try:
+        texts = [
+            metadata.numbers(key).astype(np.uint8).tobytes().decode() for key in (TOKENIZER_JSON, TOKENIZER_CONFIG)
+        ]
+        side = json.loads(texts[1])
+        return HuggingFaceVocabulary(
+            tokenizer_json=texts[0],
+            config=dict(side["config"]),
+            eos_ids=tuple(int(token) for token in side["eos_ids"]),
+            bos_id=None if side["bos_id"] is None else int(side["bos_id"]),
+            chat_template=None if side["chat_template"] is None else str(side["chat_template"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        raise ModelFileError("The tokenizer inside the model file is damaged.", "Get the file again.") from None
 
 
 def _per_token(metadata: GgufMetadata, name: str, count: int, default: Number) -> list[Number]:
