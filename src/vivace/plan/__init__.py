@@ -1,0 +1,1 @@
+"""Calculators: what a choice costs and brings, before any model is loaded."""

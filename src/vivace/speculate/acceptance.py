@@ -1,0 +1,112 @@
+"""How likely a draft stands, by what speaks for it and by its position: learned per request, and per kind of text.
+
+A guess is watched against the tokens that really come, whether it was verified or not. So acceptance stays known while
+drafts are switched off, and switching them on again costs no trial.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from vivace.speculate.proposal import EVIDENCE_FROM, Proposal
+from vivace.speculate.text_kind import KINDS, TextKind
+
+NUM_POSITIONS = 4  # positions 0, 1, 2 and all later ones have figures of their own
+PRIOR_BY_EVIDENCE = (0.35, 0.5, 0.65, 0.8)  # before anything was seen; the kind of text scales it
+LATER_POSITIONS = 0.1  # a draft after one that stood stands the more likely
+REQUEST_MEMORY = 0.85  # what an old observation counts after a new one: about the last 7 decide
+SERVER_MEMORY = 0.998
+REQUEST_PRIOR_WEIGHT = 2.0  # observations that the prior is worth
+SERVER_PRIOR_WEIGHT = 6.0
+MIN_PROBABILITY, MAX_PROBABILITY = 0.01, 0.99
+
+Cell = tuple[str, int, int]  # proposer, evidence, position
+
+
+@dataclass(slots=True)
+class _Count:
+    stood: float = 0.0
+    tried: float = 0.0
+
+    def note(self, stands: bool, memory: float) -> None:
+        self.stood = self.stood * memory + stands
+        self.tried = self.tried * memory + 1
+
+    def estimate(self, prior: float, weight: float) -> float:
+        return (self.stood + weight * prior) / (self.tried + weight)
+
+
+class KindPriors:
+    """What this server has seen, by kind of text: the prior of a request that has shown nothing yet."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[TextKind, Cell], _Count] = {}
+        mean = sum(row.acceptance for row in KINDS) / len(KINDS)
+        self._scales = {row.kind: row.acceptance / mean for row in KINDS}
+
+    def note(self, kind: TextKind, cell: Cell, stands: bool) -> None:
+        """One draft was seen to stand or fall."""
+        self._counts.setdefault((kind, cell), _Count()).note(stands, SERVER_MEMORY)
+
+    def estimate(self, kind: TextKind, cell: Cell) -> float:
+        """Probability that a draft stands once all before it stand."""
+        _, evidence, position = cell
+        prior = PRIOR_BY_EVIDENCE[min(evidence, len(EVIDENCE_FROM) - 1)] * self._scales[kind]
+        prior = min(MAX_PROBABILITY, prior + LATER_POSITIONS * (position > 0))
+        count = self._counts.get((kind, cell))
+        return prior if count is None else count.estimate(prior, SERVER_PRIOR_WEIGHT)
+
+
+class Acceptance:
+    """The figures of one request.
+
+    Args:
+        priors: of the server; told of everything that is seen here.
+    """
+
+    def __init__(self, priors: KindPriors) -> None:
+        self._priors = priors
+        self._counts: dict[Cell, _Count] = {}
+
+    def note(self, kind: TextKind, cell: Cell, stands: bool) -> None:
+        """One draft was seen to stand or fall."""
+        self._counts.setdefault(cell, _Count()).note(stands, REQUEST_MEMORY)
+        self._priors.note(kind, cell, stands)
+
+    def cumulative(self, kind: TextKind, proposer: str, proposal: Proposal) -> tuple[float, ...]:
+        """Probability that the drafts up to each position all stand."""
+        probabilities = []
+        product = 1.0
+        for index in range(len(proposal.tokens)):
+            cell = (proposer, proposal.evidence, min(index, NUM_POSITIONS - 1))
+            prior = self._priors.estimate(kind, cell)
+            count = self._counts.get(cell)
+            estimate = prior if count is None else count.estimate(prior, REQUEST_PRIOR_WEIGHT)
+            product *= min(MAX_PROBABILITY, max(MIN_PROBABILITY, estimate))
+            probabilities.append(product)
+        return tuple(probabilities)
+
+
+@dataclass(slots=True)
+class Watch:
+    """A guess of one proposer that is compared with what comes; one at a time."""
+
+    proposer: str
+    proposal: Proposal | None = None
+    index: int = field(default=0)
+
+    def begin(self, proposal: Proposal | None) -> None:
+        """Watch this guess unless another is still being watched."""
+        if self.proposal is None:
+            self.proposal, self.index = proposal, 0
+
+    def see(self, tokens: Sequence[int], kind: TextKind, acceptance: Acceptance) -> None:
+        """The sequence went on with these tokens."""
+        for token in tokens:
+            proposal = self.proposal
+            if proposal is None:
+                return
+            stands = proposal.tokens[self.index] == token
+            acceptance.note(kind, (self.proposer, proposal.evidence, min(self.index, NUM_POSITIONS - 1)), stands)
+            self.index += 1
+            if not stands or self.index == len(proposal.tokens):
+                self.proposal = None

@@ -1,0 +1,80 @@
+"""What a step costs by its number of rows, as measured while serving: the shape of the curve, not its height.
+
+Load, clock and context length move all steps together, so each duration is read against the steps just before it: one
+figure follows the height quickly, the ratios between row counts are learned slowly. Only ratios decide about drafts.
+"""
+
+import bisect
+import statistics
+from collections import deque
+
+HEIGHT_RATE = 0.25
+NUM_KEPT = 9  # ratios kept for each row count; their median counts
+OUTLIER = 3.0  # a step so many times off says nothing about its rows
+PRIOR_SLOPE = 0.25  # what a row more is taken to cost before it was measured, in plain steps
+
+
+class StepCosts:
+    """Relative durations; `of` may be compared with one another and mean nothing else."""
+
+    def __init__(self) -> None:
+        self._height_ms = 0.0
+        self._ratios: dict[int, deque[float]] = {}
+        self._median: dict[int, float] = {}
+        self._rows: list[int] = []
+        self._noted_at: dict[int, int] = {}
+        self.num_steps = 0
+
+    def note(self, num_rows: int, elapsed_ms: float) -> None:
+        """A step of so many rows took so long."""
+        self.num_steps += 1
+        expected = self.of(num_rows)
+        if self._height_ms == 0:
+            self._height_ms = elapsed_ms / expected
+        ratio = elapsed_ms / self._height_ms
+        self._noted_at[num_rows] = self.num_steps
+        if 1 / OUTLIER < ratio / expected < OUTLIER:
+            self._learn(num_rows, ratio, expected)
+        bounded = min(max(elapsed_ms / expected, self._height_ms / OUTLIER), self._height_ms * OUTLIER)
+        self._height_ms += HEIGHT_RATE * (bounded - self._height_ms)
+
+    def of(self, num_rows: int) -> float:
+        """Relative cost of a step; between measured row counts a straight line, beyond them the prior slope."""
+        known = self._median.get(num_rows)
+        if known is not None:
+            return known
+        place = bisect.bisect_left(self._rows, num_rows)
+        if place == 0:
+            if not self._rows:
+                return 1 + PRIOR_SLOPE * (num_rows - 1)
+            first = self._rows[0]
+            return self._median[first] * (1 + PRIOR_SLOPE * (num_rows - 1)) / (1 + PRIOR_SLOPE * (first - 1))
+        low = self._rows[place - 1]
+        if place == len(self._rows):
+            return self._median[low] + self._slope() * (num_rows - low)
+        high = self._rows[place]
+        share = (num_rows - low) / (high - low)
+        return self._median[low] * (1 - share) + self._median[high] * share
+
+    def milliseconds(self, num_rows: int) -> float:
+        """What a step of so many rows takes at the height of now."""
+        return self.of(num_rows) * self._height_ms
+
+    def age(self, num_rows: int) -> int:
+        """Steps since one of so many rows was measured; since the first step if none was."""
+        return self.num_steps - self._noted_at.get(num_rows, 0)
+
+    def _learn(self, num_rows: int, ratio: float, expected: float) -> None:
+        if num_rows not in self._ratios:
+            bisect.insort(self._rows, num_rows)
+            self._ratios[num_rows] = deque((expected,), maxlen=NUM_KEPT)  # the first sight of a count counts half
+        self._ratios[num_rows].append(ratio)
+        self._median[num_rows] = statistics.median(self._ratios[num_rows])
+
+    def _slope(self) -> float:
+        """Cost of a row beyond the most that was measured: as between the ends of what was measured."""
+        if len(self._rows) == 1:
+            first = self._rows[0]
+            return self._median[first] * PRIOR_SLOPE / (1 + PRIOR_SLOPE * (first - 1))
+        first, last = self._rows[0], self._rows[-1]
+        return max(0.0, (self._median[last] - self._median[first]) / (last - first))

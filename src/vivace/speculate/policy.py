@@ -1,0 +1,138 @@
+"""How many drafts each stream gets in a step: `fixed`, `window` (the chapter's rule) or `measured`."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from vivace.speculate.costs import StepCosts
+
+WINDOW_TOKENS = 20
+WINDOW_HIGH, WINDOW_LOW = 0.8, 0.5
+WINDOW_MOST, WINDOW_LEAST = 8, 2
+MARGIN = 1.03  # drafts must promise so much more than none: estimates err
+PLAIN_EVERY, DRAFTED_EVERY = 128, 256  # steps after which the other choice's cost is measured again
+
+
+@dataclass(slots=True)
+class WindowLength:
+    """Draft length by the chapter's rule (18.1.4): of the last 20 verified drafts, the share that stood moves it."""
+
+    length: int = 4
+    _recent: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW_TOKENS))
+
+    def note(self, num_drafts: int, num_accepted: int) -> None:
+        """Of so many verified drafts the first so many stood."""
+        self._recent.extend(index < num_accepted for index in range(num_drafts))
+        share = sum(self._recent) / len(self._recent) if self._recent else (WINDOW_HIGH + WINDOW_LOW) / 2
+        if share > WINDOW_HIGH:
+            self.length = min(self.length + 1, WINDOW_MOST)
+        elif share < WINDOW_LOW:
+            self.length = max(self.length - 1, WINDOW_LEAST)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What one stream could verify.
+
+    Args:
+        cumulative: probability that the drafts up to each position all stand; falls, one entry a draft that fits.
+        window_length: what the chapter's rule says for this stream.
+    """
+
+    cumulative: tuple[float, ...]
+    window_length: int
+
+
+class Policy(Protocol):
+    """Chooses draft lengths for all streams of a step together, as they share its cost."""
+
+    def choose(self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts) -> list[int]:
+        """Drafts for each candidate.
+
+        Args:
+            candidates: one a stream.
+            num_rows: rows of the step without drafts.
+            budget: most drafts in all.
+            costs: of steps by rows.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPolicy:
+    """The same number of drafts always, where so many are guessed."""
+
+    num_drafts: int
+
+    def choose(self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts) -> list[int]:
+        """See Policy."""
+        return _within(budget, [min(self.num_drafts, len(one.cumulative)) for one in candidates])
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPolicy:
+    """The chapter's rule; it never goes below 2 drafts and does not know what a step costs."""
+
+    def choose(self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts) -> list[int]:
+        """See Policy."""
+        return _within(budget, [min(one.window_length, len(one.cumulative)) for one in candidates])
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredPolicy:
+    """Most expected tokens per millisecond, drafts of all streams weighed against one another.
+
+    Drafts are ranked by the probability that they bring a token, and that number of them is taken at which expected
+    tokens over the cost of a step of so many rows is largest; none, unless that beats plain decoding by MARGIN.
+    Once in PLAIN_EVERY steps a plain one is measured, and once in DRAFTED_EVERY one with a single draft: of the time,
+    that costs at most 1/128 and 1/256 of what the worse choice loses.
+    """
+
+    def choose(self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts) -> list[int]:
+        """See Policy."""
+        chosen = [0] * len(candidates)
+        ranked = sorted(
+            (-probability, position, stream)
+            for stream, candidate in enumerate(candidates)
+            for position, probability in enumerate(candidate.cumulative)
+        )[:budget]
+        if not ranked:
+            return chosen
+        for _, _, stream in ranked[: self._best_count(ranked, len(candidates), num_rows, costs)]:
+            chosen[stream] += 1
+        return chosen
+
+    def _best_count(
+        self, ranked: Sequence[tuple[float, int, int]], num_streams: int, num_rows: int, costs: StepCosts
+    ) -> int:
+        plain_rate = num_streams / costs.of(num_rows)
+        best_count, best_rate = 0, plain_rate * MARGIN
+        expected = float(num_streams)
+        for count, (negative_probability, _, _) in enumerate(ranked, 1):
+            expected -= negative_probability
+            rate = expected / costs.of(num_rows + count)
+            if rate > best_rate:
+                best_count, best_rate = count, rate
+        if best_count and costs.age(num_rows) >= PLAIN_EVERY:
+            return 0
+        if not best_count and costs.age(num_rows + 1) >= DRAFTED_EVERY:
+            return 1
+        return best_count
+
+
+POLICIES: dict[str, Callable[[int], Policy]] = {
+    "fixed": FixedPolicy,
+    "window": lambda _: WindowPolicy(),
+    "measured": lambda _: MeasuredPolicy(),
+}
+"""Policies by name; each is made with the configured number of drafts."""
+
+
+def _within(budget: int, wanted: Sequence[int]) -> list[int]:
+    """Wanted lengths cut, stream by stream, to the budget."""
+    chosen = []
+    for length in wanted:
+        chosen.append(min(length, budget))
+        budget -= chosen[-1]
+    return chosen

@@ -1,0 +1,48 @@
+"""Drafts: tokens that are guessed before the model says them, so that one step can confirm several."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class DraftPlace:
+    """A stream that gets its next token in the step being planned, and may be given drafts beside it.
+
+    Args:
+        sequence_id: unique in the engine's life.
+        tokens: all known tokens, int32 (n,); a view, right only during the call it is handed to.
+        num_prompt: how many of them are the prompt.
+        max_drafts: most drafts that fit: context, length of the answer and KV memory are counted in; may be 0.
+    """
+
+    sequence_id: int
+    tokens: NDArray[np.int32]
+    num_prompt: int
+    max_drafts: int
+
+
+class Speculator(Protocol):
+    """Guesses for the scheduler. What it returns changes the speed of an engine and never its text."""
+
+    @property
+    def max_drafts(self) -> int:
+        """Most drafts of one sequence in one step."""
+        ...
+
+    def propose(self, places: Sequence[DraftPlace], num_rows: int, budget: int) -> Sequence[tuple[int, ...]]:
+        """Drafts for each place, in order.
+
+        Args:
+            places: every stream of the step, those without room for drafts too.
+            num_rows: rows that the step has without drafts.
+            budget: most drafts over all places.
+        """
+        ...
+
+    def note_step(self, num_rows: int, elapsed_ms: float) -> None:
+        """A step of streams and drafts alone, without any prompt, had so many rows and took so long."""
+        ...

@@ -1,0 +1,204 @@
+"""Costs, acceptance and the choice of draft lengths."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vivace.speculate.acceptance import Acceptance, KindPriors, Watch
+from vivace.speculate.config import SpeculationConfig
+from vivace.speculate.costs import StepCosts
+from vivace.speculate.policy import (
+    DRAFTED_EVERY,
+    PLAIN_EVERY,
+    POLICIES,
+    Candidate,
+    FixedPolicy,
+    MeasuredPolicy,
+    WindowLength,
+)
+from vivace.speculate.proposal import Proposal
+from vivace.types.errors import ConfigError
+
+
+def costs_of(slope: float, num_rows: int = 20, noise: float = 0.0) -> StepCosts:
+    """Costs that were measured on steps of 1 + slope x (rows - 1) in random order, while the machine drifts."""
+    generator = np.random.default_rng(0)
+    costs = StepCosts()
+    for step in range(40 * num_rows):
+        rows = int(generator.integers(1, num_rows + 1))
+        drift = 1 + step / 200
+        costs.note(rows, 8 * drift * (1 + slope * (rows - 1)) * float(np.exp(noise * generator.normal())))
+    return costs
+
+
+def falling(acceptance: float, length: int = 8) -> Candidate:
+    return Candidate(tuple(acceptance ** (index + 1) for index in range(length)), 4)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_ratios_of_costs_are_learned_while_the_height_drifts(slope: float, noise: float) -> None:
+    costs = costs_of(slope, noise=noise)
+    for rows in (2, 5, 9, 20):
+        assert costs.of(rows) / costs.of(1) == pytest.approx(1 + slope * (rows - 1), rel=0.12 if noise else 0.06)
+
+
+def test_one_hiccup_teaches_nothing() -> None:
+    costs = costs_of(0.1)
+    before = costs.of(2) / costs.of(1)
+    costs.note(2, 10_000.0)
+    assert costs.of(2) / costs.of(1) == pytest.approx(before, rel=0.05)
+
+
+def test_costs_between_measured_rows_lie_on_a_line_and_beyond_them_rise() -> None:
+    costs = StepCosts()
+    assert costs.of(3) > costs.of(2) > costs.of(1) == 1
+    for _ in range(30):
+        costs.note(1, 10)
+        costs.note(5, 14)
+    assert costs.of(1) < costs.of(3) < costs.of(5) < costs.of(9)
+    assert costs.of(3) * 2 == pytest.approx(costs.of(1) + costs.of(5))
+
+
+def test_drafts_are_taken_while_they_bring_more_than_they_cost() -> None:
+    for slope, acceptance, wanted in ((0.05, 0.9, 8), (0.1, 0.02, 0), (0.9, 0.6, 0)):
+        costs = costs_of(slope)
+        (chosen,) = MeasuredPolicy().choose([falling(acceptance)], 1, 100, costs)
+        assert chosen == wanted, (slope, acceptance)
+
+
+@given(
+    st.floats(0, 1),
+    st.lists(st.tuples(st.floats(0.01, 0.99), st.integers(0, 8)), min_size=1, max_size=6),
+    st.integers(0, 60),
+)
+def test_no_other_choice_expects_more_tokens_a_millisecond(
+    slope: float, streams: list[tuple[float, int]], budget: int
+) -> None:
+    costs = StepCosts()
+    for _ in range(3):
+        for rows in (1, len(streams), len(streams) + 1, 60):
+            costs.note(rows, 1 + slope * (rows - 1))
+    candidates = [falling(acceptance, length) for acceptance, length in streams]
+    chosen = MeasuredPolicy().choose(candidates, len(streams), budget, costs)
+    assert sum(chosen) <= budget
+    assert all(count <= len(one.cumulative) for count, one in zip(chosen, candidates, strict=True))
+
+    def rate(counts: list[int]) -> float:
+        tokens = sum(1 + sum(one.cumulative[:count]) for count, one in zip(counts, candidates, strict=True))
+        return tokens / costs.of(len(streams) + sum(counts))
+
+    for index in range(len(streams)):
+        for change in (-1, 1):
+            other = chosen.copy()
+            other[index] += change
+            is_allowed = 0 <= other[index] <= len(candidates[index].cumulative) and sum(other) <= budget
+            if is_allowed and any(other) and any(chosen):
+                assert rate(other) <= rate(chosen) * (1 + 1e-9)
+    assert rate(chosen) >= rate([0] * len(streams)) * (1 - 1e-9)
+
+
+def test_the_other_choice_is_measured_again_now_and_then_and_not_more() -> None:
+    costs = costs_of(0.05, num_rows=12)
+    policy = MeasuredPolicy()
+    chosen = []
+    for _ in range(4 * PLAIN_EVERY):
+        (count,) = policy.choose([falling(0.9)], 1, 100, costs)
+        chosen.append(count)
+        costs.note(1 + count, 8 * (1 + 0.05 * count))
+    assert 3 <= chosen.count(0) <= 4
+    costs = costs_of(1.0, num_rows=12)
+    chosen = []
+    for _ in range(4 * DRAFTED_EVERY):
+        (count,) = policy.choose([falling(0.5)], 1, 100, costs)
+        chosen.append(count)
+        costs.note(1 + count, 8 * (1 + 1.0 * count))
+    assert 3 <= len(chosen) - chosen.count(0) <= 4
+
+
+def test_without_guesses_nothing_is_chosen() -> None:
+    for make in POLICIES.values():
+        assert make(4).choose([Candidate((), 4), Candidate((), 4)], 2, 50, StepCosts()) == [0, 0]
+
+
+def test_fixed_lengths_keep_to_guesses_and_budget() -> None:
+    candidates = [falling(0.5, 8), falling(0.5, 2), falling(0.5, 8)]
+    assert FixedPolicy(4).choose(candidates, 3, 100, StepCosts()) == [4, 2, 4]
+    assert FixedPolicy(4).choose(candidates, 3, 7, StepCosts()) == [4, 2, 1]
+
+
+def test_the_chapters_window_moves_by_one_between_two_and_eight() -> None:
+    window = WindowLength()
+    lengths = []
+    for _ in range(8):
+        window.note(4, 4)
+        lengths.append(window.length)
+    assert lengths == [5, 6, 7, 8, 8, 8, 8, 8]
+    for _ in range(20):
+        window.note(window.length, 0)
+    assert window.length == 2
+    assert POLICIES["window"](8).choose([Candidate((0.9,) * 8, window.length)], 1, 50, StepCosts()) == [2]
+
+
+def test_a_window_between_its_bounds_stays() -> None:
+    window = WindowLength()
+    for _ in range(10):
+        window.note(3, 2)
+    assert window.length == 4
+    window.note(0, 0)
+    assert window.length == 4
+
+
+def test_acceptance_follows_a_text_that_turns_within_twenty_tokens() -> None:
+    acceptance = Acceptance(KindPriors())
+    proposal = Proposal((1, 2, 3, 4), 2)
+    watch = Watch("ngram")
+    for _ in range(30):
+        watch.begin(proposal)
+        watch.see((1, 2, 3, 4), "code", acceptance)
+    assert acceptance.cumulative("code", "ngram", proposal)[0] > 0.9
+    for _ in range(20):
+        watch.begin(proposal)
+        watch.see((9,), "code", acceptance)
+    assert acceptance.cumulative("code", "ngram", proposal)[0] < 0.2
+
+
+def test_a_guess_is_watched_whether_or_not_it_was_verified() -> None:
+    acceptance, priors = Acceptance(KindPriors()), KindPriors()
+    watch = Watch("ngram")
+    watch.begin(Proposal((1, 2, 3), 0))
+    watch.begin(Proposal((7, 7, 7), 0))
+    watch.see((1,), "factual", acceptance)
+    watch.see((2, 5, 5), "factual", acceptance)
+    assert watch.proposal is None
+    fresh = Acceptance(priors).cumulative("factual", "ngram", Proposal((1, 2, 3), 0))
+    learned = acceptance.cumulative("factual", "ngram", Proposal((1, 2, 3), 0))
+    assert learned[0] > fresh[0] and learned[2] / learned[1] < fresh[2] / fresh[1]
+
+
+def test_a_new_request_begins_with_what_the_server_learned_of_its_kind() -> None:
+    priors = KindPriors()
+    teacher = Acceptance(priors)
+    for _ in range(100):
+        teacher.note("code", ("ngram", 1, 0), False)
+    proposal = Proposal((1,), 1)
+    pupil = Acceptance(priors)
+    assert pupil.cumulative("code", "ngram", proposal)[0] < 0.1 < pupil.cumulative("greeting", "ngram", proposal)[0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"proposers": ()},
+        {"proposers": ("oracle",)},
+        {"policy": "hope"},
+        {"max_drafts": 0},
+        {"max_drafts": 17},
+        {"max_drafts": True},
+        {"max_drafts": 2.5},
+    ],
+)
+def test_settings_that_can_never_work_are_refused(fields: dict) -> None:
+    with pytest.raises(ConfigError):
+        SpeculationConfig(**fields)
