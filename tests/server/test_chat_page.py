@@ -1,87 +1,29 @@
 """The chat page in a real browser (Debian's chromium and chromium-driver), against a scripted model."""
 
-import shutil
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from factories.chat_page import BROWSER, CONTROL, DEADLINE_S, DRIVER, ENTER, ESCAPE, SHIFT, Page, open_browser
 from factories.live_server import LiveServer, live_server
 from factories.scripted_service import SCRIPT, ScriptedService
 from vivace.server.config import ServerConfig
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is a development dependency")
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytest.importorskip("selenium", reason="selenium is a development dependency")
 pytestmark = pytest.mark.skipif(
     not (BROWSER and DRIVER),
     reason="chromium and chromedriver are not installed (apt install chromium chromium-driver)",
 )
 
 TEXT = "".join(SCRIPT)
-DEADLINE_S = 30
-SHIFT, CONTROL, ENTER, ESCAPE = "\ue008", "\ue009", "\ue007", "\ue00c"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with open_browser() as driver:
         yield driver
-
-
-@contextmanager
-def open_browser(language: str = "en-GB") -> Iterator[Any]:
-    """A headless Chromium that reports what its console says."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1100,800"):
-        options.add_argument(argument)
-    options.add_argument(f"--accept-lang={language}")
-    options.add_experimental_option("prefs", {"intl.accept_languages": language})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    try:
-        yield driver
-    finally:
-        driver.quit()
-
-
-class Page:
-    """The chat page as its user sees it."""
-
-    def __init__(self, driver: Any, url: str) -> None:
-        self.driver = driver
-        driver.get_log("browser")  # what earlier pages said
-        driver.get(url)
-        driver.execute_script("localStorage.clear()")
-        driver.refresh()
-        self.wait(lambda: self.script("return document.documentElement.dataset.ready") == "true")
-
-    def wait(self, condition: Callable[[], object]) -> None:
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        WebDriverWait(self.driver, DEADLINE_S, poll_frequency=0.02).until(lambda _: condition())
-
-    def script(self, code: str) -> Any:
-        return self.driver.execute_script(code)
-
-    def find(self, selector: str) -> Any:
-        return self.driver.find_element("css selector", selector)
-
-    def texts(self, selector: str) -> list[str]:
-        """Texts of all elements that match, read in one go: the page may redraw them at any time."""
-        code = "return [...document.querySelectorAll(arguments[0])].map((element) => element.innerText.trim())"
-        return list(self.driver.execute_script(code, selector))
-
-    def ask(self, text: str) -> None:
-        self.find("#message").send_keys(text + ENTER)
-
-    def wait_for_answer(self, number: int = 1) -> None:
-        self.wait(lambda: len(self.texts(".turn.assistant .figures")) >= number)
-
-    def console_errors(self) -> list[str]:
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
 @pytest.fixture
