@@ -1,19 +1,22 @@
-"""`vivace bench`: measure on this machine, in this process."""
+"""`vivace bench`: measure on this machine. Each kind is a module with HELP, DESCRIPTION, `add_arguments` and `run`."""
 
 import argparse
 
-from vivace.cli import bench_raw
+from vivace.cli import bench_compare, bench_raw
 
 NAME = "bench"
 HELP = "measure speed on this machine"
+
+_KINDS = {"raw": bench_raw, "compare": bench_compare}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the kinds of measurement."""
     kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
-    raw = kinds.add_parser("raw", help=bench_raw.HELP, description=bench_raw.DESCRIPTION)
-    bench_raw.add_arguments(raw)
-    raw.set_defaults(measure=bench_raw.run)
+    for name, kind in _KINDS.items():
+        subparser = kinds.add_parser(name, help=kind.HELP, description=kind.DESCRIPTION)
+        kind.add_arguments(subparser)
+        subparser.set_defaults(measure=kind.run)
 
 
 def run(arguments: argparse.Namespace) -> int:

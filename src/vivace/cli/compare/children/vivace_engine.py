@@ -1,0 +1,73 @@
+"""vivace as a peer of itself: the engine step by step, as `vivace bench raw` drives it, for any number of streams."""
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vivace.engine.core import Engine
+from vivace.execute.native import NativeExecutor
+from vivace.files.open import open_model
+from vivace.graph.build import build_graph
+from vivace.schedule.config import SchedulerConfig
+from vivace.types.events import FailEvent, TokenEvent
+from vivace.types.request import GenerationRequest, SamplingParams, StopParams
+from vivace.types.step import BLOCK_SIZE
+
+from .protocol import Streams, serve
+
+MAX_BATCH_TOKENS = 512  # EngineConfig's default
+
+
+class VivaceEngine:
+    """The engine as the front ends use it, without thread and text.
+
+    Options: model (path), threads, shapes ([streams, tokens of each]), activation_bits.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        loaded = open_model(Path(options["model"]))
+        self._executor = NativeExecutor(
+            build_graph(loaded.spec),
+            loaded.weights,
+            num_blocks=max(streams * (length // BLOCK_SIZE + 2) for streams, length in options["shapes"]),
+            max_rows=MAX_BATCH_TOKENS,
+            num_threads=options["threads"],
+            activation_bits=options["activation_bits"],
+        )
+        config = SchedulerConfig(max_batch_tokens=MAX_BATCH_TOKENS, max_sequences=64, prefix_cache=False)
+        self._engine = Engine(self._executor, config)
+        self._number = itertools.count()
+
+    def describe(self) -> dict[str, Any]:
+        """The kernel table in use."""
+        return {"isa": self._executor.isa, "threads": self._executor.num_threads}
+
+    def generate(self, prompts: Sequence[Sequence[int]], num_tokens: int) -> Streams:
+        """See ChildEngine."""
+        requests = [
+            GenerationRequest(
+                request_id=f"{next(self._number)}-{os.getpid()}",
+                prompt_ids=tuple(prompt),
+                sampling=SamplingParams(temperature=0.0),
+                stopping=StopParams(max_tokens=num_tokens, ignore_eos=True),
+            )
+            for prompt in prompts
+        ]
+        streams = Streams.start(len(prompts))
+        index = {request.request_id: i for i, request in enumerate(requests)}
+        for request in requests:
+            self._engine.add(request)
+        while self._engine.has_work:
+            for event in self._engine.step():
+                if isinstance(event, FailEvent):
+                    raise event.error
+                if isinstance(event, TokenEvent):
+                    streams.note(index[event.request_id], event.token_id)
+        return streams
+
+
+def main() -> None:
+    """Serve."""
+    serve(VivaceEngine)
