@@ -19,8 +19,8 @@ void set_scale(Group* out, float scale, float minimum) {
   out->minimum = minimum;
 }
 
-// Nibble i of 16 bytes is column i (low) and column i + 16 (high).
-void read_nibbles(const uint8_t* p, uint8_t* codes) {
+// 16 bytes whose low nibbles are columns 0 to 15 and whose high ones are columns 16 to 31, to a byte a column.
+void spread_nibbles(const uint8_t* p, uint8_t* codes) {
   for (int i = 0; i < 16; ++i) {
     codes[i] = p[i] & 15;
     codes[i + 16] = p[i] >> 4;
@@ -30,13 +30,13 @@ void read_nibbles(const uint8_t* p, uint8_t* codes) {
 void read_q4_0(const uint8_t* row, int group, Group* out) {
   const uint8_t* block = row + group * 18;
   set_scale(out, read_half(block), 0.0f);
-  read_nibbles(block + 2, out->codes);
+  std::memcpy(out->codes, block + 2, 16);
 }
 
 void read_q4_1(const uint8_t* row, int group, Group* out) {
   const uint8_t* block = row + group * 20;
   set_scale(out, read_half(block), read_half(block + 2));
-  read_nibbles(block + 4, out->codes);
+  std::memcpy(out->codes, block + 4, 16);
 }
 
 void add_fifth_bits(const uint8_t* p, uint8_t* codes) {
@@ -52,7 +52,7 @@ void offset_codes(Group* out, int offset) {
 void read_q5_0(const uint8_t* row, int group, Group* out) {
   const uint8_t* block = row + group * 22;
   set_scale(out, read_half(block), 0.0f);
-  read_nibbles(block + 6, out->codes);
+  spread_nibbles(block + 6, out->codes);
   add_fifth_bits(block + 2, out->codes);
   offset_codes(out, 128 - 16);
 }
@@ -60,7 +60,7 @@ void read_q5_0(const uint8_t* row, int group, Group* out) {
 void read_q5_1(const uint8_t* row, int group, Group* out) {
   const uint8_t* block = row + group * 24;
   set_scale(out, read_half(block), read_half(block + 2));
-  read_nibbles(block + 8, out->codes);
+  spread_nibbles(block + 8, out->codes);
   add_fifth_bits(block + 4, out->codes);
   offset_codes(out, 128);
 }
@@ -90,24 +90,27 @@ void set_k_scale(const uint8_t* block, int group, Group* out) {
 }
 
 // 256 columns: groups 2i and 2i + 1 are the low and high nibbles of 32 bytes.
-void read_k_nibbles(const uint8_t* nibbles, int group, uint8_t* codes) {
-  const uint8_t* p = nibbles + (group / 2) * 32;
-  for (int i = 0; i < 32; ++i) codes[i] = group % 2 ? p[i] >> 4 : p[i] & 15;
+int k_nibble(const uint8_t* nibbles, int group, int column) {
+  const uint8_t byte = nibbles[group / 2 * 32 + column];
+  return group % 2 ? byte >> 4 : byte & 15;
 }
 
 void read_q4_k(const uint8_t* row, int group, Group* out) {
   const uint8_t* block = row + group / 8 * 144;
-  set_k_scale(block, group % 8, out);
-  read_k_nibbles(block + 16, group % 8, out->codes);
+  group %= 8;
+  set_k_scale(block, group, out);
+  for (int i = 0; i < 16; ++i)
+    out->codes[i] = static_cast<uint8_t>(k_nibble(block + 16, group, i) | k_nibble(block + 16, group, i + 16) << 4);
 }
 
 void read_q5_k(const uint8_t* row, int group, Group* out) {
   const uint8_t* block = row + group / 8 * 176;
   group %= 8;
   set_k_scale(block, group, out);
-  read_k_nibbles(block + 48, group, out->codes);
-  for (int i = 0; i < 32; ++i) out->codes[i] |= static_cast<uint8_t>(((block[16 + i] >> group) & 1) << 4);
-  offset_codes(out, 128);
+  for (int i = 0; i < 32; ++i) {
+    const int fifth = (block[16 + i] >> group) & 1;
+    out->codes[i] = static_cast<uint8_t>((k_nibble(block + 48, group, i) | fifth << 4) + 128);
+  }
 }
 
 // 256 columns in two halves of 128: low nibbles of 64 bytes, two high bits of 32 bytes, a signed scale for 16 columns.

@@ -78,15 +78,9 @@ struct Packer {
     if (row.has_min)
       reinterpret_cast<uint16_t*>(panel + view.mins_offset)[number * kLanes + lane] =
           float_to_half(group.minimum * normalizer);
+    // Quads of the panel are 64 bytes apart; this row's four bytes of each lie at its lane.
     uint8_t* codes = panel + static_cast<size_t>(number) * kGroup * kLanes * row.code_bits / 8 + 4 * lane;
-    for (int column = 0; column < kGroup; ++column) {
-      const int quad = column / 4;
-      if (row.code_bits == 8) {
-        codes[64 * quad + column % 4] = group.codes[column];
-      } else {
-        codes[64 * (quad % 4) + column % 4] |= static_cast<uint8_t>(group.codes[column] << (quad / 4 * 4));
-      }
-    }
+    for (int quad = 0; quad < row.code_bits; ++quad) std::memcpy(codes + 64 * quad, group.codes + 4 * quad, 4);
   }
 
   void pack_quantized(int panel_index, int lane, const uint8_t* row) const {
