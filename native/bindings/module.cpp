@@ -203,6 +203,7 @@ void bind_program(nb::module_& module) {
 }
 
 void bind_memory(nb::module_& module) {
+  nb::class_<ChunkedMemory>(module, "ChunkedMemory").def(nb::init<>());
   nb::class_<PackedMatrix>(module, "PackedMatrix")
       .def(
           "__init__",

@@ -1,8 +1,9 @@
-// Zeroed, page-aligned memory that costs nothing until it is touched.
+// Zeroed memory that costs nothing until it is touched; page-aligned, to 2 MiB where huge pages are wanted.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace vivace {
 
@@ -20,8 +21,23 @@ class Memory {
   size_t size() const { return size_; }
 
  private:
+  uint8_t* mapped_ = nullptr;
+  size_t mapped_bytes_ = 0;
   uint8_t* data_ = nullptr;
   size_t size_ = 0;
+};
+
+// Memory that many owners' pieces lie in side by side, so that huge pages serve pieces smaller than themselves. Pieces
+// are freed all together, with this object.
+class ChunkedMemory {
+ public:
+  // `bytes` zeroed bytes at a multiple of 64. Throws std::bad_alloc.
+  uint8_t* allocate(size_t bytes);
+
+ private:
+  static constexpr size_t kChunkBytes = size_t{256} << 20;  // address space only: pages come when they are touched
+  std::vector<Memory> chunks_;
+  size_t used_ = 0;
 };
 
 }  // namespace vivace

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "vector/half.h"
@@ -158,7 +159,8 @@ PanelFormat panel_format(SourceFormat format) { return row_of(format).panel; }
 bool is_quantized(PanelFormat format) { return row_of(format).scales > 0; }
 
 PackedMatrix::PackedMatrix(const std::string& format, const uint8_t* raw, size_t raw_bytes, int num_outputs,
-                           int num_inputs, int num_threads) {
+                           int num_inputs, int num_threads, std::shared_ptr<ChunkedMemory> memory)
+    : memory_(std::move(memory)) {
   if (num_outputs <= 0 || num_inputs <= 0) throw std::invalid_argument("a matrix needs at least one row and column");
   const SourceFormat source = source_format(format);
   const size_t row_bytes = source_row_bytes(source, num_inputs);
@@ -167,9 +169,9 @@ PackedMatrix::PackedMatrix(const std::string& format, const uint8_t* raw, size_t
                                 std::to_string(raw_bytes));
   view_ = layout(panel_format(source), num_outputs, num_inputs);
   num_panels_ = (num_outputs + kLanes - 1) / kLanes;
-  memory_ = Memory(view_.panel_bytes * num_panels_, true);
-  view_.data = memory_.data();
-  Packer packer{view_, memory_.data(), raw, row_bytes, source, group_reader(source), 1.0f};
+  uint8_t* data = memory_->allocate(bytes());
+  view_.data = data;
+  Packer packer{view_, data, raw, row_bytes, source, group_reader(source), 1.0f};
   if (!row_of(source).exact_scales) {
     // Products of a float16 and a six- or eight-bit scale need not be float16 numbers: a power of two moves the largest
     // to 2^14, so that rounding costs at most 2^-12 of any scale that matters.

@@ -26,20 +26,21 @@ bool is_quantized(PanelFormat format);
 
 class PackedMatrix {
  public:
-  // Repacks `num_outputs` rows of `raw`. Throws std::invalid_argument when sizes do not fit together.
+  // Repacks `num_outputs` rows of `raw` into a piece of `memory`. Throws std::invalid_argument when sizes do not fit
+  // together.
   PackedMatrix(const std::string& format, const uint8_t* raw, size_t raw_bytes, int num_outputs, int num_inputs,
-               int num_threads);
+               int num_threads, std::shared_ptr<ChunkedMemory> memory = std::make_shared<ChunkedMemory>());
 
   const PackedView& view() const { return view_; }
   int num_panels() const { return num_panels_; }
-  size_t bytes() const { return memory_.size(); }
+  size_t bytes() const { return view_.panel_bytes * num_panels_; }
   // Writes row `index` as float32 (num_inputs of them).
   void unpack_row(int index, float* out) const;
 
  private:
   PackedView view_{};
   int num_panels_ = 0;
-  Memory memory_;
+  std::shared_ptr<ChunkedMemory> memory_;
 };
 
 }  // namespace vivace

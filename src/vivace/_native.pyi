@@ -3,9 +3,18 @@
 import numpy as np
 from numpy.typing import NDArray
 
+class ChunkedMemory:
+    def __init__(self) -> None: ...
+
 class PackedMatrix:
     def __init__(
-        self, format: str, raw: NDArray[np.uint8], num_outputs: int, num_inputs: int, num_threads: int
+        self,
+        format: str,
+        raw: NDArray[np.uint8],
+        num_outputs: int,
+        num_inputs: int,
+        num_threads: int,
+        memory: ChunkedMemory,
     ) -> None: ...
     @property
     def num_bytes(self) -> int: ...

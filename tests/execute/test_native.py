@@ -121,7 +121,7 @@ def test_quantised_weights_have_no_float_copy(tmp_path: Path) -> None:
     from vivace import _native
 
     raw = np.zeros(64 * 64 // 32 * 20, dtype=np.uint8)
-    assert _native.PackedMatrix("Q4_1", raw, 64, 64, 1).num_bytes == raw.nbytes
+    assert _native.PackedMatrix("Q4_1", raw, 64, 64, 1, _native.ChunkedMemory()).num_bytes == raw.nbytes
 
 
 def test_a_step_that_does_not_fit_is_refused() -> None:

@@ -152,6 +152,7 @@ def available_isas() -> list[str]:
 def _pack_matrices(graph: Graph, weights: WeightSource, threads: int) -> dict[str, _native.PackedMatrix]:
     """Every matrix of the graph, packed once however many ops read it."""
     packed: dict[str, _native.PackedMatrix] = {}
+    memory = _native.ChunkedMemory()
     for op in graph.ops:
         match op:
             case Embed() | Linear():
@@ -164,7 +165,9 @@ def _pack_matrices(graph: Graph, weights: WeightSource, threads: int) -> dict[st
             if name not in packed:
                 info = weights.info(name)
                 outputs, inputs = info.shape
-                packed[name] = _native.PackedMatrix(str(info.format), weights.raw(name), outputs, inputs, threads)
+                packed[name] = _native.PackedMatrix(
+                    str(info.format), weights.raw(name), outputs, inputs, threads, memory
+                )
                 weights.release(name)
     return packed
 
