@@ -48,3 +48,32 @@ def test_one_draw_comes_back_for_each_share_that_wants_logits() -> None:
     assert len(result.draws) == 1
     assert (sequences[2].num_known, sequences[2].num_computed) == (6, 0)
     assert runner.run(StepPlan((SequenceShare(1, 3, 1, False),)), sequences).draws == ()
+
+
+def test_rows_of_drafts_follow_the_known_tokens_and_all_give_logits() -> None:
+    sequences = {1: make_sequence(1, 5, [1]), 2: make_sequence(2, 6, [2])}
+    plan = StepPlan((SequenceShare(1, 4, 3, True, drafts=(30, 31)), SequenceShare(2, 5, 1, True)))
+    batch = build_batch(plan, sequences)
+    assert batch.token_ids.tolist() == [4, 30, 31, 5]
+    assert batch.positions.tolist() == [4, 5, 6, 5]
+    assert batch.logit_rows.tolist() == [0, 1, 2, 3]
+    assert batch.sequence_starts.tolist() == [0, 3, 4]
+
+
+def test_a_share_has_a_draw_more_for_each_draft_that_stood() -> None:
+    def draws(drafts: tuple[int, ...]) -> list[int]:
+        sequences = {1: make_sequence(1, 5, [1]), 2: make_sequence(2, 6, [2])}
+        runner = StepRunner(FakeExecutor(), Sampler())
+        runner.run(StepPlan((SequenceShare(1, 0, 4, False), SequenceShare(2, 0, 5, False))), sequences)
+        shares = (SequenceShare(1, 4, 1 + len(drafts), True, drafts=drafts), SequenceShare(2, 5, 1, True))
+        result = runner.run(StepPlan(shares), sequences)
+        assert sequences[1].num_known == 5
+        return [draw.token_id for draw in result.draws]
+
+    first, other = draws(())
+    wrong = (first + 1) % 32
+    assert draws((wrong, 3)) == [first, other]
+    second = draws((first,))[1]
+    assert draws((first,)) == [first, second, other]
+    assert draws((first, second))[:2] == [first, second] and len(draws((first, second))) == 4
+    assert draws((first, (second + 1) % 32)) == [first, second, other]

@@ -1,6 +1,6 @@
 """From plan to result: the arrays of a step, one forward pass, one draw for each row of logits. Writes no sequence."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from vivace.cache.block_table import BlockTable
 from vivace.sample.sampler import DrawRow, Sampler
 from vivace.schedule.sequence import Sequence
-from vivace.types.step import Executor, ForwardBatch, StepPlan, StepResult
+from vivace.speculate.verify import draw_and_compare
+from vivace.types.step import Draw, Executor, ForwardBatch, StepPlan, StepResult
 
 
 class StepRunner:
@@ -36,11 +37,27 @@ class StepRunner:
         if plan.block_copies:
             self._executor.copy_blocks(plan.block_copies)
         logits = self._executor.forward(build_batch(plan, sequences))
+        if any(share.drafts for share in plan.shares):
+            return StepResult(tuple(self._verified(plan, sequences, logits)))
         rows = [
             DrawRow(sequence.settings, sequence.tokens)
             for sequence in (sequences[share.sequence_id] for share in plan.shares if share.wants_logits)
         ]
         return StepResult(self._sampler.sample(logits, rows))
+
+    def _verified(
+        self, plan: StepPlan, sequences: Mapping[int, Sequence], logits: NDArray[np.float32]
+    ) -> Iterator[Draw]:
+        """The draws of a plan with drafts; each share's rows follow each other."""
+        first = 0
+        for share in plan.shares:
+            if share.wants_logits:
+                owner = sequences[share.sequence_id]
+                end = first + 1 + len(share.drafts)
+                yield from draw_and_compare(
+                    self._sampler, logits[first:end], owner.settings, owner.tokens, share.drafts
+                )
+                first = end
 
 
 def build_batch(plan: StepPlan, sequences: Mapping[int, Sequence]) -> ForwardBatch:
@@ -56,11 +73,12 @@ def build_batch(plan: StepPlan, sequences: Mapping[int, Sequence]) -> ForwardBat
     for share in plan.shares:
         owner = sequences[share.sequence_id]
         end = share.start + share.count
-        token_ids += owner.tokens[share.start : end].tolist()
+        token_ids += owner.tokens[share.start : end - len(share.drafts)].tolist()
+        token_ids += share.drafts
         positions += range(share.start, end)
         starts.append(len(positions))
         if share.wants_logits:
-            logit_rows.append(len(positions) - 1)
+            logit_rows += range(len(positions) - 1 - len(share.drafts), len(positions))
         tables.append(owner.table)
     return ForwardBatch(
         token_ids=np.array(token_ids, dtype=np.int32),

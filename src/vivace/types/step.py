@@ -17,13 +17,15 @@ BLOCK_SIZE = 16  # positions per KV block: one 512-bit vector of float32 lanes, 
 class SequenceShare:
     """Sequence `sequence_id` computes its known tokens [start, start + count) in this step.
 
-    `wants_logits`: the share ends at the last known token, so the next one is to be sampled.
+    `wants_logits`: the share ends at the last known token, so the next one is to be sampled. `drafts` are guesses that
+    follow the last known token; `count` includes them, their rows give logits too, and no sequence knows them yet.
     """
 
     sequence_id: int
     start: int
     count: int
     wants_logits: bool
+    drafts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,10 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step brought: one draw for each share that wanted logits, in batch order."""
+    """What a step brought: one draw for each share that wanted logits, in batch order.
+
+    A share with drafts has a draw more for each draft that equals the draw before it, up to the first that does not.
+    """
 
     draws: tuple[Draw, ...]
 
