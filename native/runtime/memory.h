@@ -31,6 +31,9 @@ class Memory {
 // are freed all together, with this object.
 class ChunkedMemory {
  public:
+  ChunkedMemory() = default;
+  ChunkedMemory(const ChunkedMemory&) = delete;
+  ChunkedMemory& operator=(const ChunkedMemory&) = delete;
   // `bytes` zeroed bytes at a multiple of 64. Throws std::bad_alloc.
   uint8_t* allocate(size_t bytes);
 
