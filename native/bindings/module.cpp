@@ -207,12 +207,13 @@ void bind_memory(nb::module_& module) {
   nb::class_<PackedMatrix>(module, "PackedMatrix")
       .def(
           "__init__",
-          [](PackedMatrix* self, const std::string& format, Bytes raw, int num_outputs, int num_inputs,
-             int num_threads) {
+          [](PackedMatrix* self, const std::string& format, Bytes raw, int num_outputs, int num_inputs, int num_threads,
+             std::shared_ptr<ChunkedMemory> memory) {
             nb::gil_scoped_release release;
-            new (self) PackedMatrix(format, raw.data(), raw.shape(0), num_outputs, num_inputs, num_threads);
+            new (self)
+                PackedMatrix(format, raw.data(), raw.shape(0), num_outputs, num_inputs, num_threads, std::move(memory));
           },
-          "format"_a, "raw"_a, "num_outputs"_a, "num_inputs"_a, "num_threads"_a)
+          "format"_a, "raw"_a, "num_outputs"_a, "num_inputs"_a, "num_threads"_a, "memory"_a)
       .def_prop_ro("num_bytes", &PackedMatrix::bytes)
       .def_prop_ro("is_quantized", [](const PackedMatrix& self) { return is_quantized(self.view().format); })
       .def("unpack_row", [](const PackedMatrix& self, int index) {
