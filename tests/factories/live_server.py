@@ -60,7 +60,16 @@ def live_server(
 
 def read_events(response: httpx.Response) -> list[Any]:
     """The objects of an SSE body; the terminator is told as "[DONE]"."""
-    blocks = [block for block in response.text.split("\n\n") if block]
-    assert all(block.startswith("data: ") for block in blocks)
-    payloads = [block.removeprefix("data: ") for block in blocks]
-    return [payload if payload == "[DONE]" else json.loads(payload) for payload in payloads]
+    return [payload for _, payload in read_numbered(response.text)]
+
+
+def read_numbered(body: str) -> list[tuple[int | None, Any]]:
+    """The objects of an SSE body with their ids; a tail that was cut off in the middle of an event is left out."""
+    events: list[tuple[int | None, Any]] = []
+    for block in body.split("\n\n")[:-1]:
+        fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
+        if fields:
+            assert fields.keys() <= {"id", "event", "data"}
+            number = int(fields["id"]) if "id" in fields else None
+            events.append((number, fields["data"] if fields["data"] == "[DONE]" else json.loads(fields["data"])))
+    return events

@@ -16,6 +16,7 @@ from vivace.server.loading import LoadingModel
 from vivace.server.middleware import BodyLimit, ErrorAnswers, Gate, RequestRecord, routing_error
 from vivace.server.pages import page_routes
 from vivace.server.status import StatusEndpoints
+from vivace.server.streams import Streams
 from vivace.server.tokens import TokenEndpoints
 
 
@@ -29,15 +30,18 @@ def build_app(config: ServerConfig, model: LoadingModel) -> Starlette:
 
 
 def _routes(config: ServerConfig, model: LoadingModel) -> list[Route]:
-    status, tokens = StatusEndpoints(model), TokenEndpoints(model)
+    status, tokens, streams = StatusEndpoints(model), TokenEndpoints(model), Streams()
     return [
         *page_routes(),
         Route("/health", status.health, methods=["GET"]),
         Route("/ready", status.ready, methods=["GET"]),
         Route("/v1/models", status.models, methods=["GET"]),
         Route("/v1/models/{model:path}", status.model, methods=["GET"]),
-        Route("/v1/chat/completions", ChatCompletions(model).answer, methods=["POST"]),
+        Route("/v1/chat/completions", ChatCompletions(model, streams).answer, methods=["POST"]),
         Route("/v1/completions", Completions(model, max_prompts=config.max_prompts).answer, methods=["POST"]),
+        Route("/v1/streams/{stream_id}", streams.resume, methods=["GET"]),
+        Route("/v1/streams/{stream_id}", streams.cancel, methods=["DELETE"]),
+        Route("/v1/streams/{stream_id}/cancel", streams.cancel, methods=["POST"]),
         Route("/v1/embeddings", status.embeddings, methods=["POST"]),
         Route("/tokenize", tokens.tokenize, methods=["POST"]),
         Route("/detokenize", tokens.detokenize, methods=["POST"]),
@@ -49,9 +53,9 @@ def _layers(config: ServerConfig) -> list[Middleware]:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=config.cors_origins,
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
-        expose_headers=["x-request-id"],
+        expose_headers=["x-request-id", "x-stream-id"],
     )
     return [
         Middleware(RequestRecord),

@@ -3,21 +3,22 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
 from vivace.engine.admission import REQUEST_RULES, STOP_RULES
 from vivace.engine.service import ModelService
-from vivace.server.answering import complete_all, stream_all
+from vivace.server.answering import complete_all
 from vivace.server.convert import chat_messages, check_model, parameters, wants_usage
 from vivace.server.decode import read_body
 from vivace.server.disconnect import while_connected
-from vivace.server.event_stream import EventStream, event, with_ending
+from vivace.server.errors import error_body
+from vivace.server.event_stream import EventStream
 from vivace.server.json_response import json_response
 from vivace.server.loading import LoadingModel
 from vivace.server.logprobs import chat_logprobs
@@ -33,16 +34,18 @@ from vivace.server.responses import (
     Delta,
     WireUsage,
 )
+from vivace.server.streams import Streams
 from vivace.types.answer import Answer, AnswerChunk, TextLogprob, Usage
-from vivace.types.errors import RequestError
+from vivace.types.errors import RequestError, VivaceError
 from vivace.types.request import GenerationRequest
 
 
 class ChatCompletions:
     """The chat endpoint over one model."""
 
-    def __init__(self, model: LoadingModel) -> None:
+    def __init__(self, model: LoadingModel, streams: Streams) -> None:
         self._model = model
+        self._streams = streams
 
     async def answer(self, request: Request) -> Response | EventStream:
         """Answer one HTTP request.
@@ -54,10 +57,11 @@ class ChatCompletions:
         service = self._model.service()
         check_model(wire.model, service.name)
         include_usage = wants_usage(wire)
+        options = self._streams.options(wire.stream_options)
         admitted = await asyncio.to_thread(_admit, service, wire)
         reply = _Reply(service.name, admitted, include_usage)
         if wire.stream:
-            return EventStream(with_ending(reply.events(service)))
+            return self._streams.open(request, service, admitted, reply, options)
         answers = await while_connected(request.receive, complete_all(service, [admitted]))
         return json_response(reply.whole(answers[0]))
 
@@ -126,28 +130,30 @@ class _Reply:
             usage=wire_usage(answer.usage),
         )
 
-    async def events(self, service: ModelService) -> AsyncGenerator[bytes, None]:
-        """The events of a streamed reply: the role of each choice, what is added to it, how it ended, the usage."""
-        usage: Usage | None = None
-        started = False
-        async with aclosing(stream_all(service, [self.request])) as chunks:
-            async for _, chunk in chunks:
-                if not started:
-                    started = True
-                    for index in range(self.request.n):
-                        yield self._event(ChatChunkChoice(index, Delta(role="assistant", content="")))
-                usage = chunk.usage or usage
-                for choice in self._pieces(chunk):
-                    yield self._event(choice)
-        if self.include_usage and usage is not None:
-            yield self._chunk([], wire_usage(usage))
+    def opening(self) -> Iterator[bytes]:
+        """The role of each choice."""
+        for index in range(self.request.n):
+            yield self._event(ChatChunkChoice(index, Delta(role="assistant", content="")))
 
-    def _pieces(self, chunk: AnswerChunk) -> Iterator[ChatChunkChoice]:
+    def piece(self, chunk: AnswerChunk) -> Iterator[bytes]:
+        """What is added to a choice, and how it ended."""
         logprobs = self._logprobs(chunk.logprobs) if chunk.logprobs else None
         if chunk.text or logprobs:
-            yield ChatChunkChoice(chunk.choice, Delta(content=chunk.text), logprobs)
+            yield self._event(ChatChunkChoice(chunk.choice, Delta(content=chunk.text), logprobs))
         if chunk.finish_reason is not None:
-            yield ChatChunkChoice(chunk.choice, Delta(), finish_reason=wire_finish(chunk.finish_reason))
+            # An answer that its own reader stopped has ended as wanted, and that API has no other word for it.
+            reason = "stop" if chunk.finish_reason == "cancelled" else chunk.finish_reason
+            yield self._event(ChatChunkChoice(chunk.choice, Delta(), finish_reason=wire_finish(reason)))
+
+    def closing(self, usage: Usage | None) -> Iterable[bytes]:
+        """The usage, if it was asked for."""
+        if self.include_usage and usage is not None:
+            return (self._chunk([], wire_usage(usage)),)
+        return ()
+
+    def failure(self, error: VivaceError) -> bytes:
+        """An error object."""
+        return msgspec.json.encode(error_body(error))
 
     def _logprobs(self, tokens: Sequence[TextLogprob]) -> ChatLogprobs | None:
         return None if self.request.logprobs is None else chat_logprobs(tokens)
@@ -156,4 +162,6 @@ class _Reply:
         return self._chunk([choice], None if self.include_usage else UNSET)
 
     def _chunk(self, choices: list[ChatChunkChoice], usage: WireUsage | UnsetType | None) -> bytes:
-        return event(ChatChunk(id=self.reply_id, created=self.created, model=self.model, choices=choices, usage=usage))
+        return msgspec.json.encode(
+            ChatChunk(id=self.reply_id, created=self.created, model=self.model, choices=choices, usage=usage)
+        )

@@ -1,7 +1,7 @@
 """Server-sent events: bytes of one event, and the response that sends them as they come."""
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 import msgspec
@@ -36,8 +36,9 @@ class EventStream:
     When the client leaves, the generator is closed, which ends the work behind it.
     """
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], headers: Mapping[str, str] | None = None) -> None:
         self._events = events
+        self._headers = [*_HEADERS, *((name.encode(), value.encode()) for name, value in (headers or {}).items())]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the stream; raises what the generator raises before its first event, and ClientGone."""
@@ -48,7 +49,7 @@ class EventStream:
         async with aclosing(self._events) as events:
             async for payload in events:
                 if not started:
-                    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+                    await send({"type": "http.response.start", "status": 200, "headers": self._headers})
                     started = True
                 await send({"type": "http.response.body", "body": payload, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -5,7 +5,12 @@ from vivace.types.answer import Usage
 from vivace.types.errors import OverloadedError
 from vivace.types.events import FinishReason
 
-_FINISHES: dict[FinishReason, WireFinish] = {"stop": "stop", "length": "length"}
+_FINISHES: dict[FinishReason, WireFinish] = {
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "content_filter",
+    "timeout": "length",
+}
 
 
 def wire_finish(reason: FinishReason) -> WireFinish:

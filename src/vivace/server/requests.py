@@ -21,10 +21,17 @@ class WireMessage(msgspec.Struct):
 
 
 class StreamOptions(msgspec.Struct):
-    """`include_usage` asks for a last chunk with token counts. `include_obfuscation` is accepted and does nothing."""
+    """`include_usage` asks for a last chunk with token counts. `include_obfuscation` is accepted and does nothing.
+
+    The others are extensions, see docs/streaming.md.
+    """
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
+    on_disconnect: str | float | None = None
+    events: bool | None = None
+    soft_timeout_s: float | None = None
+    hard_timeout_s: float | None = None
 
 
 class GenerationFields(msgspec.Struct, kw_only=True):

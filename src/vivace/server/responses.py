@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-WireFinish = Literal["stop", "length"]
+WireFinish = Literal["stop", "length", "content_filter"]
 
 
 class PromptDetails(msgspec.Struct):

@@ -5,7 +5,8 @@ from typing import Literal
 
 from vivace.types.errors import VivaceError
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "content_filter", "timeout"]
+"""Why a choice ended; the engine gives the first three, a stream's safety filter and hard timeout the others."""
 
 
 @dataclass(frozen=True, slots=True)

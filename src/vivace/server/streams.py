@@ -1,0 +1,173 @@
+"""Answers that are read from a numbered log: the first reader, readers that come back, and the verb that stops."""
+
+import secrets
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from vivace.engine.service import ModelService
+from vivace.server.errors import error_body
+from vivace.server.event_stream import DONE, EventStream
+from vivace.server.json_response import json_response
+from vivace.server.requests import StreamOptions
+from vivace.stream.errors import OffsetLostError
+from vivace.stream.journal import RunRecord
+from vivace.stream.log import LogEvent, NumberedLog
+from vivace.stream.options import CANCEL, DisconnectPolicy, RunOptions, parse_disconnect_policy
+from vivace.stream.registry import RegistryLimits, StreamRegistry, new_stream_id, owner_of
+from vivace.stream.run import StreamRun, Work, Writer
+from vivace.types.errors import RequestError
+from vivace.types.request import GenerationRequest
+
+KEEP_ALIVE_S = 15.0
+"""After so long without an event a comment is sent, which keeps proxies from closing the connection."""
+KEEP_ALIVE = b": still here\n\n"
+
+
+class CancelledStream(msgspec.Struct):
+    """The body of an answer to the stop verb: how far the stream is."""
+
+    id: str
+    status: str
+    last_event: int
+
+
+class Streams:
+    """All streams of this server: opens them, resumes them, stops them.
+
+    Args:
+        on_disconnect: what happens to work whose reader has left, unless the request says otherwise.
+        limits: how much is kept for how long.
+    """
+
+    def __init__(self, on_disconnect: DisconnectPolicy = CANCEL, limits: RegistryLimits | None = None) -> None:
+        self._on_disconnect = on_disconnect
+        self._registry = StreamRegistry(limits)
+
+    def options(self, wire: StreamOptions | None) -> RunOptions:
+        """What a request chose about its stream.
+
+        Raises:
+            RequestError: a value out of range.
+        """
+        if wire is None:
+            return RunOptions(on_disconnect=self._on_disconnect)
+        policy = wire.on_disconnect
+        defaults = RunOptions()
+        return RunOptions(
+            on_disconnect=self._on_disconnect if policy is None else parse_disconnect_policy(policy),
+            events=bool(wire.events),
+            soft_timeout_s=_seconds("soft_timeout_s", wire.soft_timeout_s, defaults.soft_timeout_s),
+            hard_timeout_s=_seconds("hard_timeout_s", wire.hard_timeout_s, defaults.hard_timeout_s),
+        )
+
+    def open(
+        self, request: Request, service: ModelService, admitted: GenerationRequest, writer: Writer, options: RunOptions
+    ) -> EventStream:
+        """Start an answer and read it from its beginning.
+
+        Raises:
+            OverloadedError: too many streams run.
+        """
+        record = RunRecord(new_stream_id(), _owner(request), "chat", b"")
+        seeded = with_seed(admitted)
+        work = Work(service.stream(seeded), partial(service.cancel, seeded.request_id), writer)
+        run = StreamRun(record, work, options, NumberedLog(self._registry.limits.max_log_bytes))
+        self._registry.add(run)
+        run.start()
+        return self._response(run, 0)
+
+    async def resume(self, request: Request) -> EventStream:
+        """The events of a stream after a number, those to come included.
+
+        Raises:
+            UnknownStreamError: no such stream of this caller.
+            OffsetLostError: the events are no longer held.
+            RequestError: the number is none of this stream.
+        """
+        run = self._find(request)
+        number = _starting_after(request)
+        run.log.after(number)  # refused here, while a plain error response can tell it
+        return self._response(run, number)
+
+    async def cancel(self, request: Request) -> Response:
+        """End the work of a stream; what it has written stays readable. Ending twice is no error.
+
+        Raises:
+            UnknownStreamError: no such stream of this caller.
+        """
+        run = self._find(request)
+        run.cancel()
+        return json_response(CancelledStream(run.stream_id, run.log.status.value, run.log.last_number))
+
+    def _find(self, request: Request) -> StreamRun:
+        return self._registry.find(request.path_params["stream_id"], _owner(request))
+
+    def _response(self, run: StreamRun, starting_after: int) -> EventStream:
+        return EventStream(self._events(run, starting_after), {"x-stream-id": run.stream_id})
+
+    async def _events(self, run: StreamRun, starting_after: int) -> AsyncGenerator[bytes, None]:
+        """A stream as server-sent events. One that failed before it wrote anything raises its error instead."""
+        started = False
+        try:
+            async with aclosing(run.read(starting_after, KEEP_ALIVE_S)) as events:
+                async for event in events:
+                    if event is None:
+                        payload = KEEP_ALIVE
+                    elif event.name and not run.options.events:
+                        continue
+                    else:
+                        payload = server_sent(event)
+                    started = True
+                    yield payload
+        except OffsetLostError as error:
+            if not started:
+                raise
+            yield b"data: " + msgspec.json.encode(error_body(error)) + b"\n\n"
+        if run.failure is not None and not started and starting_after == 0:
+            self._registry.discard(run.stream_id)
+            raise run.failure
+        yield DONE
+
+
+def server_sent(event: LogEvent) -> bytes:
+    """One event in the wire format of server-sent events; a payload never holds a raw newline."""
+    name = b"event: " + event.name.encode() + b"\n" if event.name else b""
+    return b"id: %d\n%bdata: %b\n\n" % (event.number, name, event.payload)
+
+
+def with_seed(request: GenerationRequest) -> GenerationRequest:
+    """The request with its seed fixed, so that the same answer can be had again."""
+    if request.sampling.seed is not None:
+        return request
+    return replace(request, sampling=replace(request.sampling, seed=secrets.randbits(63)))
+
+
+def _owner(request: Request) -> str:
+    _, _, key = request.headers.get("authorization", "").partition(" ")
+    return owner_of(key.strip())
+
+
+def _starting_after(request: Request) -> int:
+    """The number in `Last-Event-ID`, which a browser sends when it comes back, else the one in the query."""
+    given = request.headers.get("last-event-id") or request.query_params.get("starting_after") or "0"
+    if not (given.isascii() and given.isdecimal() and len(given) < 19):
+        raise RequestError(
+            f"{given[:64]!r} is no event number.", "Send the id of the last event received.", param="starting_after"
+        )
+    return int(given)
+
+
+def _seconds(name: str, given: float | None, default: float | None) -> float | None:
+    if given is None:
+        return default
+    if not 0 < given <= 86_400:
+        raise RequestError(
+            f"{name} is {given}.", "Give seconds above 0 and at most 86400.", param=f"stream_options.{name}"
+        )
+    return given

@@ -1,0 +1,283 @@
+"""One stream at work: pulls the chunks of an answer, writes them into the log, and ends for exactly one reason.
+
+Owns the task that pulls, the count of readers and the timers. A reader that leaves never ends the work by itself: what
+follows is the request's own disconnect policy. `cancel` is the separate verb.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import msgspec
+
+from vivace.stream.journal import Journal, NoJournal, Progress, RunRecord
+from vivace.stream.lifecycle import StreamStatus, status_of
+from vivace.stream.log import LogEvent, NumberedLog
+from vivace.stream.options import RunOptions
+from vivace.types.answer import AnswerChunk, Usage
+from vivace.types.errors import EngineError, OverloadedError, VivaceError
+from vivace.types.events import FinishReason
+
+logger = logging.getLogger(__name__)
+
+ATTACH_S = 10.0
+"""A first reader has this long to attach before the disconnect policy counts it as gone."""
+
+
+class Writer(Protocol):
+    """Turns chunks into the payloads of one front end's wire format."""
+
+    def opening(self) -> Iterable[bytes]:
+        """What stands before the first chunk."""
+        ...
+
+    def piece(self, chunk: AnswerChunk) -> Iterable[bytes]:
+        """A chunk."""
+        ...
+
+    def closing(self, usage: Usage | None) -> Iterable[bytes]:
+        """What stands after the last chunk of an answer that did not fail."""
+        ...
+
+    def failure(self, error: VivaceError) -> bytes:
+        """An error, told in band."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An answer in the making.
+
+    Args:
+        chunks: its pieces, in order; starts the work when first asked, cancels it when closed.
+        stop: asks for an early end, after which `chunks` still yields the closing pieces.
+        writer: of the front end that asked.
+    """
+
+    chunks: AsyncGenerator[AnswerChunk, None]
+    stop: Callable[[], None]
+    writer: Writer
+
+
+class RunEnd(msgspec.Struct, kw_only=True):
+    """Payload of the terminal event."""
+
+    status: str
+    reasons: list[str] = []
+    usage: dict[str, int] | None = None
+    error_code: str | None = None
+
+
+class StreamRun:
+    """One accepted request and its log. Construct it in the event loop, then `start` it.
+
+    Args:
+        record: what the journal keeps of it; `record.stream_id` names it.
+        work: what is to be streamed.
+        options: how.
+        log: empty, or what it held before a restart.
+        journal: told of every event before a reader sees it.
+        progress: what of the answer the log holds from before a restart: the work is done again from its start, and
+            this much of it is not written again.
+    """
+
+    def __init__(
+        self,
+        record: RunRecord,
+        work: Work,
+        options: RunOptions,
+        log: NumberedLog,
+        *,
+        journal: Journal | None = None,
+        progress: Mapping[int, Progress] | None = None,
+    ) -> None:
+        self.record = record
+        self.options = options
+        self.log = log
+        self.failure: VivaceError | None = None
+        self._work = work
+        self._journal = journal or NoJournal()
+        self._progress = dict(progress or {})
+        self._skip = {choice: replace(done) for choice, done in self._progress.items()}
+        self._has_opened = bool(self._progress)
+        self._batch: list[LogEvent] = []
+        self._reasons: dict[int, FinishReason] = {}
+        self._usage: Usage | None = None
+        self._ended_by: FinishReason | None = None
+        self._num_readers = 0
+        self._leave_timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def stream_id(self) -> str:
+        """Its name; unguessable."""
+        return self.record.stream_id
+
+    @property
+    def num_readers(self) -> int:
+        """Readers that are attached."""
+        return self._num_readers
+
+    def start(self) -> None:
+        """Begin the work."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._watch_readers(at_least_s=ATTACH_S)
+
+    def cancel(self, reason: FinishReason = "cancelled") -> None:
+        """End the work early; what there is stays readable. Nothing happens to a stream that has ended."""
+        if not self.log.has_ended and self._ended_by is None:
+            self._ended_by = reason
+            self._work.stop()
+
+    def abort(self) -> None:
+        """End at once, without waiting for the work's own end."""
+        if self._task is not None and not self._task.done():
+            self._ended_by = self._ended_by or "cancelled"
+            self._task.cancel()
+
+    async def join(self) -> None:
+        """Wait until the work has ended and cleaned up."""
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def read(self, starting_after: int = 0, idle_s: float | None = None) -> AsyncGenerator[LogEvent | None, None]:
+        """The events after a number, to the end; leaving early may end the work, as the disconnect policy says.
+
+        Arguments, yields and raises as `NumberedLog.follow`.
+        """
+        self._num_readers += 1
+        self._stop_watching()
+        try:
+            async with aclosing(self.log.follow(starting_after, idle_s)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._num_readers -= 1
+            self._watch_readers()
+
+    def _watch_readers(self, at_least_s: float = 0.0) -> None:
+        keep_s = self.options.on_disconnect.keep_s
+        if self._num_readers or self.log.has_ended or keep_s is None:
+            return
+        wait_s = max(keep_s, at_least_s)
+        if wait_s <= 0:
+            self.cancel()
+            return
+        self._stop_watching()
+        self._leave_timer = asyncio.get_running_loop().call_later(wait_s, self.cancel)
+
+    def _stop_watching(self) -> None:
+        if self._leave_timer is not None:
+            self._leave_timer.cancel()
+            self._leave_timer = None
+
+    async def _run(self) -> None:
+        status = StreamStatus.FAILED
+        try:
+            await self._write_all()
+            status = self._close()
+        except VivaceError as error:
+            self._fail(error)
+        except asyncio.CancelledError:
+            status = StreamStatus.CANCELLED
+        except Exception:
+            logger.exception("stream %s failed", self.stream_id)
+            self._fail(EngineError("The server made a mistake of its own.", "Its log says more."))
+        finally:
+            self._stop_watching()
+            self._end(status)
+
+    async def _write_all(self) -> None:
+        async with aclosing(self._work.chunks) as chunks:
+            async for chunk in chunks:
+                self._take(chunk)
+                self._commit()
+
+    def _take(self, chunk: AnswerChunk) -> None:
+        self._usage = chunk.usage or self._usage
+        if chunk.finish_reason is not None:
+            chunk = replace(chunk, finish_reason=self._true_reason(chunk.finish_reason))
+            self._reasons[chunk.choice] = chunk.finish_reason or "stop"
+        fresh = self._without_written(chunk)
+        if fresh is not None:
+            self._write(fresh)
+
+    def _true_reason(self, reason: FinishReason) -> FinishReason:
+        """A choice that this side ended has this side's reason; one that nobody here ended was cut by a shutdown.
+
+        Raises:
+            OverloadedError: the latter.
+        """
+        if reason != "cancelled":
+            return reason
+        if self._ended_by is None:
+            raise OverloadedError(
+                "The answer was ended by the server before it was complete.", "Send the request again."
+            )
+        return self._ended_by
+
+    def _without_written(self, chunk: AnswerChunk) -> AnswerChunk | None:
+        """The part of a chunk that is not in the log from before a restart; None when nothing is left."""
+        skip = self._skip.get(chunk.choice)
+        if skip is None:
+            return chunk
+        num_chars, num_tokens = min(skip.num_chars, len(chunk.text)), min(skip.num_tokens, len(chunk.token_ids))
+        skip.num_chars -= num_chars
+        skip.num_tokens -= num_tokens
+        fresh = replace(
+            chunk,
+            text=chunk.text[num_chars:],
+            token_ids=chunk.token_ids[num_tokens:],
+            logprobs=chunk.logprobs[num_tokens:],
+            finish_reason=None if skip.has_finished else chunk.finish_reason,
+        )
+        is_empty = not (fresh.text or fresh.token_ids or fresh.finish_reason)
+        return None if is_empty else fresh
+
+    def _write(self, chunk: AnswerChunk) -> None:
+        if not self._has_opened:
+            self._has_opened = True
+            for payload in self._work.writer.opening():
+                self._append(payload)
+        for payload in self._work.writer.piece(chunk):
+            self._append(payload)
+        progress = self._progress.setdefault(chunk.choice, Progress())
+        progress.num_chars += len(chunk.text)
+        progress.num_tokens += len(chunk.token_ids)
+        progress.has_finished = progress.has_finished or chunk.finish_reason is not None
+
+    def _append(self, payload: bytes, *, name: str = "", reading_s: float = 0.0) -> None:
+        self._batch.append(self.log.append(payload, name=name, reading_s=reading_s))
+
+    def _commit(self) -> None:
+        """Hand what was written to the journal; readers run only after this function has returned to the loop."""
+        if self._batch:
+            batch, self._batch = self._batch, []
+            self._journal.append(self.stream_id, batch, self._progress)
+
+    def _close(self) -> StreamStatus:
+        for payload in self._work.writer.closing(self._usage):
+            self._append(payload)
+        return status_of(set(self._reasons.values()))
+
+    def _fail(self, error: VivaceError) -> None:
+        self.failure = error
+        if self.log.last_number:
+            self._append(self._work.writer.failure(error))
+
+    def _end(self, status: StreamStatus) -> None:
+        usage = self._usage
+        end = RunEnd(
+            status=status.value,
+            reasons=[self._reasons[choice] for choice in sorted(self._reasons)],
+            usage=None
+            if usage is None
+            else {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens},
+            error_code=None if self.failure is None else self.failure.code,
+        )
+        self._batch.append(self.log.end(status, msgspec.json.encode(end)))
+        batch, self._batch = self._batch, []
+        self._journal.end(self.stream_id, batch, status)
