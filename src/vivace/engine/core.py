@@ -33,7 +33,7 @@ class Engine:
     Args:
         executor: the model with its KV pool; closed by `close`.
         config: sizes of the scheduler.
-        clock: for timelines.
+        clock: for timelines, orders and targets.
 
     Raises:
         ConfigError: the executor takes fewer rows a step than the scheduler may plan.
@@ -48,7 +48,8 @@ class Engine:
             )
         self._executor = executor
         self._pool = BlockPool(executor.num_blocks)
-        self.scheduler = Scheduler(config, self._pool)
+        self._clock = clock
+        self.scheduler = Scheduler(config, self._pool, clock)
         self._runner = StepRunner(executor, Sampler())
         self._recorder = EngineRecorder(clock)
         self._num_failures_in_a_row = 0
@@ -104,12 +105,14 @@ class Engine:
         running = self.scheduler.running
         if self._recorder.awaits_start:
             self._recorder.note_started(running[share.sequence_id].request.request_id for share in plan.shares)
+        started_ns = self._clock()
         try:
             result = self._runner.run(plan, running)
         except Exception as error:
             logger.exception("a step of %d rows failed", plan.num_tokens)
             return self._recorded(self._fail_step(plan, error))
         self._num_failures_in_a_row = 0
+        self.scheduler.note_step(plan, (self._clock() - started_ns) / 1e6)
         self._recorder.note_step(plan.num_tokens)
         return self._recorded(self.scheduler.commit(plan, result))
 

@@ -1,7 +1,9 @@
 """How much one step may hold and how many sequences share it."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
+from vivace.schedule.orders.config import OrderConfig
 from vivace.types.errors import ConfigError
 
 
@@ -19,6 +21,8 @@ class SchedulerConfig:
         context_length: most known tokens of a sequence.
         eos_ids: token ids that end an answer.
         prefix_cache: find the KV blocks of known prefixes again.
+        order: who is served first.
+        inter_token_s: target for the time between two tokens of a stream, for requests that name none.
     """
 
     max_batch_tokens: int = 512
@@ -28,11 +32,15 @@ class SchedulerConfig:
     context_length: int = 1 << 30
     eos_ids: frozenset[int] = frozenset()
     prefix_cache: bool = True
+    order: OrderConfig = field(default_factory=OrderConfig)
+    inter_token_s: float = 0.1
 
     def __post_init__(self) -> None:
         for name in ("max_sequences", "max_chunk_tokens", "max_prompt_tokens_beside_streams", "context_length"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Give at least 1.")
+        if not 0 < self.inter_token_s < math.inf:
+            raise ConfigError(f"inter_token_s is {self.inter_token_s}.", "Give a number of seconds above 0.")
         if self.max_batch_tokens <= self.max_sequences:
             raise ConfigError(
                 f"max_batch_tokens is {self.max_batch_tokens} with max_sequences {self.max_sequences}.",

@@ -1,19 +1,24 @@
-"""Who computes how many tokens in the next step, first come, first served.
+"""Who computes how many tokens in the next step, in the order of a row of `orders/`.
 
 `schedule()` decides and hands out blocks; `commit()` is the only place where a sequence gets further. Taking a
 sequence's blocks away and setting its computed tokens back to 0 is one act, `_release`, the only place that frees.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.block_table import num_blocks_for
-from vivace.cache.prefix import extend_keys
+from vivace.schedule.completion import CompletionEstimator
 from vivace.schedule.config import SchedulerConfig
+from vivace.schedule.estimates import Estimates
 from vivace.schedule.group import RequestGroup, build_group
+from vivace.schedule.orders.table import build_order
+from vivace.schedule.prefixes import PrefixIndex
 from vivace.schedule.sequence import Sequence, SequenceState
+from vivace.schedule.step_cost import StepCostModel, num_pairs
 from vivace.schedule.waiting import WaitingQueue
+from vivace.telemetry.clock import NS_PER_S, Clock, now_ns
 from vivace.types.errors import RequestError, VivaceError
 from vivace.types.events import EngineEvent, FailEvent, FinishReason, TokenEvent
 from vivace.types.request import GenerationRequest
@@ -23,24 +28,30 @@ from vivace.types.step import BLOCK_SIZE, Draw, SequenceShare, StepPlan, StepRes
 class Scheduler:
     """Continuous batching with chunked prompts over paged KV blocks.
 
-    Every step serves each running stream with its one token and gives the rest of the budget to prompts, oldest first.
+    Every step serves each running stream with its one token and gives the rest of the budget to prompts, in order.
     A sequence starts when the blocks of all its known tokens are there and enough remain for those that run; when they
-    run short all the same, the newest gives up its blocks and computes again later.
+    run short all the same, the last in order gives up its blocks and computes again later.
 
     Args:
         config: sizes.
         pool: the blocks to hand out; nobody else takes from it.
+        clock: what orders and targets are measured with.
     """
 
-    def __init__(self, config: SchedulerConfig, pool: BlockPool) -> None:
+    def __init__(self, config: SchedulerConfig, pool: BlockPool, clock: Clock = now_ns) -> None:
         self._config = config
         self._pool = pool
+        self._clock = clock
+        self._prefixes = PrefixIndex(pool, enabled=config.prefix_cache)
+        self.estimates = Estimates(StepCostModel(), CompletionEstimator())
+        self.order = build_order(config.order, self.estimates, config.inter_token_s)
         self._groups: dict[str, RequestGroup] = {}
         self._running: dict[int, Sequence] = {}
-        self._waiting = WaitingQueue()
+        self._waiting = WaitingQueue(self.order)
         self._block_copies: list[tuple[int, int]] = []
         self._num_arrivals = 0
         self._num_sequences = 0
+        self._now_s = 0.0
         self.num_preemptions = 0
 
     @property
@@ -63,6 +74,9 @@ class Scheduler:
         """Whether `schedule` would return shares."""
         return bool(self._groups)
 
+    def _read_clock(self) -> float:
+        return self._clock() / NS_PER_S
+
     def is_live(self, request_id: str) -> bool:
         """Whether a request has not ended."""
         return request_id in self._groups
@@ -82,6 +96,10 @@ class Scheduler:
         self._num_sequences += request.n
         self._groups[request.request_id] = group
         self._waiting.push(group.live[0])
+        now_s, expected = self._read_clock(), self.estimates.completion.expect(request)
+        for sequence in group.live.values():
+            sequence.arrived_s, sequence.expected_tokens = now_s, expected
+            self.order.note_arrived(sequence)
 
     def cancel(self, request_id: str, choice: int | None = None) -> list[EngineEvent]:
         """End a request, or one choice of it; returns the events of those that had not ended."""
@@ -106,6 +124,7 @@ class Scheduler:
 
     def schedule(self) -> StepPlan:
         """Decide the next step. Empty only when there is nothing to do."""
+        self._now_s = self._read_clock()
         self._grow_running()
         self._admit_waiting()
         plan = StepPlan(tuple(self._shares()), tuple(self._block_copies))
@@ -115,6 +134,7 @@ class Scheduler:
     def commit(self, plan: StepPlan, result: StepResult) -> list[EngineEvent]:
         """Write what a step brought into its sequences and return what there is to tell."""
         events: list[EngineEvent] = []
+        self._now_s = self._read_clock()
         draws = iter(result.draws)
         for share in plan.shares:
             draw = next(draws) if share.wants_logits else None
@@ -123,10 +143,14 @@ class Scheduler:
                 continue
             sequence.num_computed = share.start + share.count
             if sequence.num_computed >= (sequence.num_published + 1) * BLOCK_SIZE:
-                self._publish(sequence)
+                self._prefixes.publish(sequence)
             if draw is not None:
                 self._take(sequence, draw, events)
         return events
+
+    def note_step(self, plan: StepPlan, elapsed_ms: float) -> None:
+        """The step of this plan took so long, sampling included."""
+        self.estimates.steps.observe(plan.num_tokens, num_pairs(plan.shares), elapsed_ms)
 
     def forget_prefixes(self) -> None:
         """Trust no cached block any more, as after a step that broke halfway."""
@@ -161,7 +185,7 @@ class Scheduler:
         budget = self._config.max_batch_tokens - num_streams
         if num_streams:
             budget = min(budget, self._config.max_prompt_tokens_beside_streams)
-        for sequence in sorted(prompts, key=lambda prompt: prompt.order):
+        for sequence in self._in_order(prompts):
             count = min(sequence.num_pending, self._config.max_chunk_tokens, budget)
             if count == 0:
                 return
@@ -172,23 +196,24 @@ class Scheduler:
     # Blocks -----------------------------------------------------------------------------------------------------------
 
     def _grow_running(self) -> None:
-        """Give each running sequence the slots of its known tokens, at the cost of the newest if need be."""
+        """Give each running sequence the slots of its known tokens, at the cost of the last in order if need be."""
         short = [sequence for sequence in self._running.values() if sequence.num_known > sequence.table.num_slots]
-        for sequence in sorted(short, key=lambda entry: entry.order):
+        for sequence in self._in_order(short):
             while sequence.state is SequenceState.RUNNING:
                 blocks = self._pool.allocate(num_blocks_for(sequence.num_known) - sequence.table.num_blocks)
                 if blocks is not None:
                     sequence.table.extend(blocks)
                     break
-                self._preempt(max(self._running.values(), key=lambda entry: entry.order))
+                self._preempt(self._victim())
 
     def _admit_waiting(self) -> None:
         """Start those who wait, in order, until one does not fit: nobody overtakes."""
-        if not self._waiting:
+        if not self._waiting or len(self._running) >= self._config.max_sequences:
             return
+        self._waiting.sort(self._now_s)
         num_pending = self._num_pending_prompt()
         while (sequence := self._waiting.first()) is not None and len(self._running) < self._config.max_sequences:
-            found = self._find_prefix(sequence)
+            found = self._prefixes.find(sequence)
             num_pending += sequence.num_known - len(found) * BLOCK_SIZE
             num_new = num_blocks_for(sequence.num_known) - len(found)
             if not self._may_take(num_new + self._pool.num_cached_of(found), num_pending):
@@ -196,9 +221,23 @@ class Scheduler:
             self._pool.retain(found)
             self._start(sequence, found, num_new)
             sequence.num_computed = len(found) * BLOCK_SIZE
+            self._waiting.remove(sequence)
             if sequence.num_cached is None:
                 sequence.num_cached = sequence.num_computed
-            self._waiting.remove(sequence)
+                self.order.note_started(sequence, sequence.num_prompt - sequence.num_computed)
+                if self.order.follows_service:
+                    self._waiting.sort(self._now_s)
+
+    def _in_order(self, sequences: Iterable[Sequence]) -> list[Sequence]:
+        return sorted(sequences, key=lambda sequence: self.order.key(sequence, self._now_s))
+
+    def _victim(self) -> Sequence:
+        """Who gives up its blocks: the last in order of those that got a token since they started to run.
+
+        Whoever needs a block has got one, so there is always a victim, and nobody is pre-empted twice without progress.
+        """
+        grown = [sequence for sequence in self._running.values() if sequence.num_known > sequence.num_known_at_start]
+        return max(grown, key=lambda sequence: self.order.key(sequence, self._now_s))
 
     def _num_pending_prompt(self) -> int:
         return sum(sequence.num_pending for sequence in self._running.values() if sequence.num_pending > 1)
@@ -220,6 +259,7 @@ class Scheduler:
         sequence.table.extend(shared)
         sequence.table.extend(blocks)
         sequence.num_published = len(shared)
+        sequence.num_known_at_start = sequence.num_known
         sequence.state = SequenceState.RUNNING
         self._running[sequence.sequence_id] = sequence
         return blocks
@@ -236,24 +276,7 @@ class Scheduler:
         self._pool.release(sequence.table.clear())
         sequence.num_computed = 0
 
-    # Prefixes and forks -----------------------------------------------------------------------------------------------
-
-    def _find_prefix(self, sequence: Sequence) -> list[int]:
-        """Blocks that hold the first tokens of the sequence already; at least one token is left to compute."""
-        if not self._config.prefix_cache:
-            return []
-        extend_keys(sequence.keys, sequence.tokens)
-        return self._pool.find(sequence.keys[: (sequence.num_known - 1) // BLOCK_SIZE])
-
-    def _publish(self, sequence: Sequence) -> None:
-        """Let others find the blocks that are full now."""
-        num_full = sequence.num_computed // BLOCK_SIZE
-        if self._config.prefix_cache:
-            extend_keys(sequence.keys, sequence.tokens)
-            blocks = sequence.table.entries[sequence.num_published : num_full].tolist()
-            for block, key in zip(blocks, sequence.keys[sequence.num_published : num_full], strict=True):
-                self._pool.publish(block, key)
-        sequence.num_published = num_full
+    # Forks ------------------------------------------------------------------------------------------------------------
 
     def _fork(self, group: RequestGroup, source: Sequence) -> None:
         """Start the other choices on the prompt that `source` has computed.
@@ -274,6 +297,7 @@ class Scheduler:
             (own,) = self._start(sequence, shared, 1)
             sequence.num_computed = source.num_prompt - 1
             sequence.num_cached = source.num_cached
+            self.order.note_started(sequence, 0)
             if sequence.num_computed % BLOCK_SIZE:
                 self._block_copies.append((copied, own))
         group.unforked.clear()
@@ -297,13 +321,22 @@ class Scheduler:
             self._finish(sequence, "stop", index + 1, events)
             return
         sequence.append(draw.token_id)
+        self._note_token(sequence)
         events.append(TokenEvent(group.request.request_id, sequence.choice, index, draw.token_id, draw.logprob))
         if sequence.num_known >= sequence.max_known:
             self._finish(sequence, "length", index + 1, events)
 
     def _finish(self, sequence: Sequence, reason: FinishReason, num_generated: int, events: list[EngineEvent]) -> None:
         events.append(sequence.finish_event(reason, num_generated))
+        if reason != "cancelled":
+            self.estimates.completion.learn(sequence.request, sequence.expected_tokens, num_generated)
         self._drop(sequence)
+
+    def _note_token(self, sequence: Sequence) -> None:
+        sequence.last_token_s = self._now_s
+        if sequence.first_token_s is None:
+            sequence.first_token_s = self._now_s
+        self.order.note_token(sequence)
 
     def _drop(self, sequence: Sequence) -> None:
         """Take a sequence out of everything."""
@@ -315,6 +348,7 @@ class Scheduler:
         elif sequence in group.unforked:
             group.unforked.remove(sequence)
         sequence.state = SequenceState.ENDED
+        self.order.note_left(sequence)
         del group.live[sequence.choice]
         if sequence.choice == 0:
             for orphan in group.unforked:

@@ -35,7 +35,12 @@ class Sequence:
         stop_ids: tokens that end the answer.
         max_known: the answer ends when so many tokens are known.
         num_cached: prompt tokens that were found computed when the sequence first ran.
+        arrived_s: when the request came, on the engine's clock.
+        expected_tokens: how long the answer was expected to get when the request came.
+        first_token_s: when the first token came.
+        last_token_s: when the last token came.
         keys: names of the contents of its full blocks (see cache/prefix.py).
+        num_known_at_start: tokens known when it last began to run.
         num_published: how many blocks of its table can be found by others.
     """
 
@@ -49,7 +54,12 @@ class Sequence:
     num_known: int = 0
     num_computed: int = 0
     num_cached: int | None = None
+    num_known_at_start: int = 0
     num_published: int = 0
+    arrived_s: float = 0.0
+    expected_tokens: float = 1.0
+    first_token_s: float | None = None
+    last_token_s: float | None = None
     table: BlockTable = field(default_factory=BlockTable)
     keys: list[bytes] = field(default_factory=list)
     _tokens: NDArray[np.int32] = field(init=False)

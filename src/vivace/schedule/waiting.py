@@ -1,15 +1,20 @@
 """Sequences that wait to run, in the order they will be taken."""
 
-import bisect
 from collections.abc import Iterator
 
+from vivace.schedule.orders.order import Order
 from vivace.schedule.sequence import Sequence
 
 
 class WaitingQueue:
-    """First come, first served: a pre-empted sequence finds its old place again, before all who came later."""
+    """Holds those that wait; who is next is the order's to say, at the moment it is asked.
 
-    def __init__(self) -> None:
+    Args:
+        order: ranks sequences.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
         self._entries: list[Sequence] = []
 
     def __len__(self) -> int:
@@ -19,16 +24,17 @@ class WaitingQueue:
         return iter(self._entries)
 
     def push(self, sequence: Sequence) -> None:
-        """Insert by order; at the end for a newcomer."""
-        bisect.insort(self._entries, sequence, key=lambda entry: entry.order)
+        """Add a sequence."""
+        self._entries.append(sequence)
+
+    def sort(self, now_s: float) -> None:
+        """Bring the queue into the order of this moment (cheap where little has changed since the last time)."""
+        self._entries.sort(key=lambda entry: self._order.key(entry, now_s))
 
     def first(self) -> Sequence | None:
-        """Who is next, or None."""
+        """Who was next at the last `sort`, or None."""
         return self._entries[0] if self._entries else None
 
     def remove(self, sequence: Sequence) -> None:
         """Take out a sequence that is in the queue."""
-        index = bisect.bisect_left(self._entries, sequence.order, key=lambda entry: entry.order)
-        if self._entries[index] is not sequence:
-            raise AssertionError(f"sequence {sequence.sequence_id} is not where its order says")
-        del self._entries[index]
+        self._entries.remove(sequence)

@@ -41,6 +41,32 @@ class StopParams:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceLevel:
+    """Who asks, and how soon they need their answer. It changes when tokens come and never which ones.
+
+    Args:
+        tier: standing of the asker, 0 to MAX_TIER; what a tier is worth is the order's to say (see docs/scheduling.md).
+        tenant: whose fair share the request counts against, and whose prefix cache it reads; "" is everybody without one.
+        kind: what sort of request it is, for the estimate of its length; "" where nothing is known.
+        ttft_s: the first token is wanted so many seconds after arrival; None: no target of its own.
+        inter_token_s: most seconds between two tokens; None: the server's target.
+        queue_timeout_s: fail a request that has not started after so many seconds; None: it waits.
+        reading_tokens_per_s: how fast the reader takes tokens in; None: the server's assumption.
+    """
+
+    tier: int = 0
+    tenant: str = ""
+    kind: str = ""
+    ttft_s: float | None = None
+    inter_token_s: float | None = None
+    queue_timeout_s: float | None = None
+    reading_tokens_per_s: float | None = None
+
+
+MAX_TIER = 9
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One admitted request: `n` independent answers to one tokenised prompt.
 
@@ -55,3 +81,4 @@ class GenerationRequest:
     n: int = 1
     logprobs: int | None = None
     continues_text: bool = False
+    service_level: ServiceLevel = field(default_factory=ServiceLevel)

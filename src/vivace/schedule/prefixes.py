@@ -1,0 +1,43 @@
+"""Finds and publishes the computed prefixes of sequences: the bridge between their tokens and the block pool's keys."""
+
+import hashlib
+
+from vivace.cache.block_pool import BlockPool
+from vivace.cache.prefix import extend_keys
+from vivace.schedule.sequence import Sequence
+from vivace.types.step import BLOCK_SIZE
+
+
+class PrefixIndex:
+    """Writes the keys of sequences; a tenant's prefixes are found by that tenant alone.
+
+    Args:
+        pool: the blocks.
+        enabled: False: nothing is found and nothing published.
+    """
+
+    def __init__(self, pool: BlockPool, *, enabled: bool) -> None:
+        self._pool = pool
+        self._enabled = enabled
+
+    def find(self, sequence: Sequence) -> list[int]:
+        """Blocks that hold the first tokens of the sequence already; at least one token is left to compute."""
+        if not self._enabled:
+            return []
+        extend_keys(sequence.keys, sequence.tokens, tenant_salt(sequence.request.service_level.tenant))
+        return self._pool.find(sequence.keys[: (sequence.num_known - 1) // BLOCK_SIZE])
+
+    def publish(self, sequence: Sequence) -> None:
+        """Let others find the blocks that are full now."""
+        num_full = sequence.num_computed // BLOCK_SIZE
+        if self._enabled:
+            extend_keys(sequence.keys, sequence.tokens, tenant_salt(sequence.request.service_level.tenant))
+            blocks = sequence.table.entries[sequence.num_published : num_full].tolist()
+            for block, key in zip(blocks, sequence.keys[sequence.num_published : num_full], strict=True):
+                self._pool.publish(block, key)
+        sequence.num_published = num_full
+
+
+def tenant_salt(tenant: str) -> bytes:
+    """The seed of a tenant's key chain; nobody can time from outside what another tenant has asked."""
+    return hashlib.blake2b(tenant.encode("utf-8", "surrogatepass"), digest_size=16).digest() if tenant else b""
