@@ -20,6 +20,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--context", type=int, metavar="N", help="tokens of prompt and answer (default: the model's)")
     group.add_argument("--threads", type=int, metavar="N", help="threads that compute (default: the machine's cores)")
+    group.add_argument(
+        "--activation-bits",
+        type=int,
+        choices=(12, 8),
+        default=12,
+        help="precision inside quantised layers: 12, or 8 for quicker prompts a little further from the full model",
+    )
     group.add_argument("--isa", metavar="NAME", help="force an instruction set, as VIVACE_ISA does (scalar, avx2, ...)")
 
 
@@ -56,4 +63,7 @@ def build(arguments: argparse.Namespace) -> "ModelService":
     """Load the model; everything heavy is imported here and not before."""
     from vivace.engine.build import EngineConfig, build_service
 
-    return build_service(arguments.model, EngineConfig(context_length=arguments.context, num_threads=arguments.threads))
+    config = EngineConfig(
+        context_length=arguments.context, num_threads=arguments.threads, activation_bits=arguments.activation_bits
+    )
+    return build_service(arguments.model, config)
