@@ -16,12 +16,13 @@ def round_to_grid(groups: Floats, scheme: QuantScheme, affine: Affine) -> Floats
         scheme: gives the range of codes.
         affine: scale S and offset Z of each group.
 
-    Chapter 18.2.1; half rounds to even, as numpy and the processors do.
+    Chapter 18.2.1; half rounds to even, as numpy and the processors do. Scales are never 0 (`scales.py`).
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        codes = np.rint((groups - affine.offsets[:, :, None]) / affine.scales[:, :, None])
-    clipped: Floats = np.clip(np.nan_to_num(codes, nan=0.0), scheme.low, scheme.high)
-    return clipped
+    codes = groups / affine.scales[:, :, None] if scheme.is_symmetric else groups - affine.offsets[:, :, None]
+    if not scheme.is_symmetric:
+        codes /= affine.scales[:, :, None]
+    np.rint(codes, out=codes)
+    return np.clip(codes, scheme.low, scheme.high, out=codes)
 
 
 def quantize_matrix(matrix: Floats, scheme: QuantScheme, affine: Affine) -> QuantizedMatrix:

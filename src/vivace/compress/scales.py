@@ -5,6 +5,8 @@ are stored in, so that what is measured here is what is deployed.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -16,8 +18,8 @@ ScaleRule = Callable[[Floats, QuantScheme, Floats | None], Affine]
 """(groups (rows, groups, columns), scheme, importance broadcastable to the groups or None) -> scales and offsets."""
 
 PERCENTILE = 99.9  # chapter 18.2.2, calibrate_scale
-_SHRINK_STEPS = 19
-_LARGEST_SHRINK = 0.4
+_SHRINK_STEPS = 13
+_LARGEST_SHRINK = 0.45
 
 
 def fit_scales(matrix: Floats, scheme: QuantScheme, rule: str, importance: Floats | None = None) -> Affine:
@@ -70,17 +72,20 @@ def least_squares(groups: Floats, scheme: QuantScheme, importance: Floats | None
     the layer's output when inputs do not correlate.
     """
     low, high = groups.min(axis=-1), groups.max(axis=-1)
+    weights = np.ones_like(groups[:1, :, :]) if importance is None else importance
+    sums = _Sums.of(groups, np.broadcast_to(weights, (weights.shape[0], *groups.shape[1:])))
     best = _spanning(low, high, scheme)
-    least = _squared_error(groups, scheme, best, importance)
+    least = sums.error(round_to_grid(groups, scheme, best), best)
     for shrink in np.linspace(1.1, _LARGEST_SHRINK, _SHRINK_STEPS, dtype=np.float32):
         start = _spanning(low * shrink, high * shrink, scheme)
-        for candidate in (start, _refit(groups, scheme, start, importance)):
-            error = _squared_error(groups, scheme, candidate, importance)
-            better = error < least
-            least = np.where(better, error, least)
-            best = Affine(
-                np.where(better, candidate.scales, best.scales), np.where(better, candidate.offsets, best.offsets)
-            )
+        codes = round_to_grid(groups, scheme, start)
+        candidate = sums.refit(codes, start, scheme)
+        error = sums.error(codes, candidate)
+        better = error < least
+        least = np.where(better, error, least)
+        best = Affine(
+            np.where(better, candidate.scales, best.scales), np.where(better, candidate.offsets, best.offsets)
+        )
     return best
 
 
@@ -91,11 +96,11 @@ def _spanning(low: Floats, high: Floats, scheme: QuantScheme) -> Affine:
     """Scales whose codes reach from `low` to `high`."""
     match scheme.kind:
         case "symmetric":
-            scale: Floats = np.maximum(np.abs(low), np.abs(high)) / np.float32(scheme.high)
-            return _stored(scale, np.zeros_like(scale), scheme)
+            reach: Floats = np.maximum(np.abs(low), np.abs(high))
+            return _stored(reach / np.float32(scheme.high), np.zeros_like(reach), scheme)
         case "full_symmetric":  # the weight of largest size takes the code that has no opposite
-            scale = np.where(-low > high, low, high) / np.float32(scheme.low)
-            return _stored(scale, np.zeros_like(scale), scheme)
+            extreme: Floats = np.where(-low > high, low, high)
+            return _stored(extreme / np.float32(scheme.low), np.zeros_like(extreme), scheme)
         case "zero_point":
             low, high = np.minimum(low, 0), np.maximum(high, 0)
             return _with_zero_point((high - low) / np.float32(scheme.high), low, scheme)
@@ -116,33 +121,51 @@ def _stored(scale: Floats, offset: Floats, scheme: QuantScheme) -> Affine:
     return Affine(np.where(scale == 0, np.float32(1.0), scale), offset)
 
 
-def _refit(groups: Floats, scheme: QuantScheme, affine: Affine, importance: Floats | None) -> Affine:
-    """The best scale (and offset) for the codes that `affine` leads to, by weighted least squares."""
-    codes = round_to_grid(groups, scheme, affine)
-    weights = np.float32(1.0) if importance is None else importance
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if scheme.is_symmetric or scheme.kind == "zero_point":
-            centred = codes if scheme.is_symmetric else codes + (affine.offsets / affine.scales)[:, :, None]
-            scale = (weights * groups * centred).sum(-1) / (weights * centred * centred).sum(-1)
-            scale = np.where(np.isfinite(scale), scale, affine.scales).astype(np.float32)
-            if scheme.is_symmetric:
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Weighted sums over groups that every candidate shares: w, w x, w x^2 (w broadcasts over rows)."""
+
+    weights: Floats
+    weighed: Floats
+    total: Floats
+    values: Floats
+    squares: Floats
+
+    @classmethod
+    def of(cls, groups: Floats, weights: Floats) -> Self:
+        weighed = weights * groups
+        return cls(weights, weighed, weights.sum(-1), weighed.sum(-1), _dot(weighed, groups))
+
+    def refit(self, codes: Floats, start: Affine, scheme: QuantScheme) -> Affine:
+        """The best scale (and offset) for codes, by weighted least squares; `start`'s where there is none."""
+        zero = start.offsets / start.scales
+        centred = codes if scheme.is_symmetric else codes + zero[:, :, None]
+        if scheme.kind == "minimum":
+            mean = _dot(self.weights, codes) / self.total
+            centred = codes - mean[:, :, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scale = _dot(self.weighed, centred) / _dot(self.weights * centred, centred)
+        scale = np.where(np.isfinite(scale), scale, start.scales)
+        match scheme.kind:
+            case "zero_point":
+                return _with_zero_point(np.abs(scale), zero * np.abs(scale), scheme)
+            case "minimum":
+                return _stored(scale, self.values / self.total - scale * mean, scheme)
+            case _:
                 return _stored(scale, np.zeros_like(scale), scheme)
-            return _with_zero_point(np.abs(scale), affine.offsets / affine.scales * np.abs(scale), scheme)
-        total = (weights * np.ones_like(groups)).sum(-1)
-        mean_code = (weights * codes).sum(-1) / total
-        mean_value = (weights * groups).sum(-1) / total
-        spread = codes - mean_code[:, :, None]
-        scale = (weights * spread * groups).sum(-1) / (weights * spread * spread).sum(-1)
-    scale = np.where(np.isfinite(scale), scale, affine.scales).astype(np.float32)
-    return _stored(scale, (mean_value - scale * mean_code).astype(np.float32), scheme)
+
+    def error(self, codes: Floats, affine: Affine) -> Floats:
+        """Weighted squared error of reading `codes` back, up to rounding: |x - s q - o|^2 multiplied out."""
+        scale, offset = affine.scales, affine.offsets
+        error: Floats = (
+            self.squares - 2 * scale * _dot(self.weighed, codes) + scale * scale * _dot(self.weights * codes, codes)
+        )
+        if offset.any():
+            error += offset * (2 * scale * _dot(self.weights, codes) - 2 * self.values + offset * self.total)
+        return error
 
 
-def _squared_error(groups: Floats, scheme: QuantScheme, affine: Affine, importance: Floats | None) -> Floats:
-    difference = round_to_grid(groups, scheme, affine)
-    difference *= affine.scales[:, :, None]
-    difference += affine.offsets[:, :, None] - groups
-    difference *= difference
-    if importance is not None:
-        difference *= importance
-    error: Floats = difference.sum(axis=-1)
-    return error
+def _dot(a: Floats, b: Floats) -> Floats:
+    """Sum over the columns of each group; `a` or `b` may have one row for all."""
+    product: Floats = np.einsum("rgc,rgc->rg", *np.broadcast_arrays(a, b))
+    return product

@@ -1,0 +1,127 @@
+"""GPTQ: round column by column, and let the columns still to come make up for each error.
+
+Frantar et al., "GPTQ: accurate post-training quantization for generative pre-trained transformers" (2023): minimises
+||X W - X W_q||^2 (chapter 18.2.2) by optimal brain surgery with a fixed order, in blocks, through one Cholesky factor.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vivace.compress.quantizers import quantize_matrix
+from vivace.compress.scales import fit_scales
+from vivace.compress.schemes import Affine, Floats, QuantizedMatrix, QuantScheme
+
+_BLOCK_COLUMNS = 128
+_DAMPING = 0.01  # of the mean of the Hessian's diagonal, as in the paper
+_LARGEST_DAMPING = 10.0
+
+
+def gptq(
+    matrix: Floats, gram: Floats, scheme: QuantScheme, rule: str, importance: Floats, *, act_order: bool = True
+) -> QuantizedMatrix:
+    """Quantise a matrix so that its output error on the calibration inputs is small.
+
+    Args:
+        matrix: float32 (out_features, in_features).
+        gram: float32 (in_features, in_features), sum of x x^T over the inputs.
+        scheme: the grid; any granularity but "tensor".
+        rule: how scales are chosen, a name of SCALE_RULES.
+        importance: float32 (in_features,), E[x^2], for rules that weigh.
+        act_order: columns of the largest inputs first, with scales chosen beforehand; else left to right, with each
+            group's scales chosen when it is reached.
+
+    Returns:
+        The quantised matrix; by plain rounding when the Hessian cannot be inverted even with heavy damping.
+    """
+    columns = matrix.shape[1]
+    factor = _inverse_factor(gram, order := _order(gram, act_order))
+    if factor is None:
+        return quantize_matrix(matrix, scheme, fit_scales(matrix, scheme, rule, importance))
+    size = scheme.group_size or columns
+    chosen = _Scales(scheme, rule, importance, size)
+    if act_order:
+        chosen.fit(matrix, 0, columns)
+    work = np.ascontiguousarray(matrix.T[order])  # column c of the matrix is row c here: contiguous
+    codes = np.empty_like(work)
+    for start in range(0, columns, _BLOCK_COLUMNS):
+        end = min(start + _BLOCK_COLUMNS, columns)
+        errors = np.empty((end - start, matrix.shape[0]), np.float32)
+        for row in range(start, end):
+            column = int(order[row])
+            if not act_order and column % size == 0:
+                _fit_next_group(chosen, work, errors, factor, (start, row, end))
+            scale, offset = chosen.of(column)
+            code = np.clip(np.rint((work[row] - offset) / scale), scheme.low, scheme.high)
+            codes[row] = code
+            error = (work[row] - (code * scale + offset)) / factor[row, row]
+            work[row:end] -= np.outer(factor[row, row:end], error)
+            errors[row - start] = error
+        work[end:] -= factor[start:end, end:].T @ errors
+    restored = np.empty_like(codes)
+    restored[order] = codes
+    return QuantizedMatrix(scheme, np.ascontiguousarray(restored.T).astype(np.int16), chosen.affine())
+
+
+class _Scales:
+    """Scales and offsets by group, chosen at once or one group after the other."""
+
+    def __init__(self, scheme: QuantScheme, rule: str, importance: Floats, size: int) -> None:
+        self._scheme, self._rule, self._importance, self._size = scheme, rule, importance, size
+        self._groups: dict[int, Affine] = {}
+
+    def fit(self, matrix: Floats, first: int, last: int) -> None:
+        """Choose for columns [first, last), a whole number of groups, held by `matrix`."""
+        affine = fit_scales(matrix, self._scheme, self._rule, self._importance[first:last])
+        for number in range((last - first) // self._size):
+            part = slice(number, number + 1)
+            self._groups[first // self._size + number] = Affine(affine.scales[:, part], affine.offsets[:, part])
+
+    def of(self, column: int) -> tuple[Floats, Floats]:
+        """Scale and offset of every row in the group of a column."""
+        affine = self._groups[column // self._size]
+        return affine.scales[:, 0], affine.offsets[:, 0]
+
+    @property
+    def size(self) -> int:
+        """Columns of a group."""
+        return self._size
+
+    def affine(self) -> Affine:
+        """Those of all groups."""
+        groups = [self._groups[number] for number in sorted(self._groups)]
+        return Affine(np.hstack([g.scales for g in groups]), np.hstack([g.offsets for g in groups]))
+
+
+def _fit_next_group(chosen: _Scales, work: Floats, errors: Floats, factor: Floats, block: tuple[int, int, int]) -> None:
+    """Choose the scales of the group that starts at `row`, from its columns as they stand after all errors so far."""
+    start, row, end = block
+    last = row + chosen.size
+    group = work[row:last].copy()
+    if last > end:  # columns of later blocks have not been told of this block's errors yet
+        group[end - row :] -= factor[start:row, end:last].T @ errors[: row - start]
+    chosen.fit(np.ascontiguousarray(group.T), row, last)
+
+
+def _order(gram: Floats, act_order: bool) -> NDArray[np.intp]:
+    diagonal = np.diagonal(gram)
+    return np.argsort(-diagonal, kind="stable") if act_order else np.arange(len(diagonal))
+
+
+def _inverse_factor(gram: Floats, order: NDArray[np.intp]) -> Floats | None:
+    """Upper triangular U with U^T U = inverse of the damped Gram matrix in that order; None if there is none.
+
+    Damping grows tenfold while the matrix is not positive definite (fewer tokens than columns, dead channels).
+    """
+    ordered = gram[np.ix_(order, order)].astype(np.float64)
+    mean = float(np.diagonal(ordered).mean())
+    if not np.isfinite(ordered).all() or mean <= 0:
+        return None
+    damping = _DAMPING
+    while damping <= _LARGEST_DAMPING:
+        damped = ordered + np.eye(len(order)) * damping * mean
+        try:
+            upper = np.linalg.cholesky(np.linalg.inv(damped)).T
+            return np.ascontiguousarray(upper, dtype=np.float32)
+        except np.linalg.LinAlgError:
+            damping *= 10
+    return None

@@ -1,0 +1,189 @@
+"""Runs a recipe over a model: layer by layer, from weights in any format to stored bytes in memory.
+
+Owns the order of things (observe, fold, round, go on with the rounded weights); the methods are in their own files.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vivace.compress import awq
+from vivace.compress.gptq import gptq
+from vivace.compress.layout import Layout, TensorPlan, plan_layout
+from vivace.compress.quantizers import quantize_matrix
+from vivace.compress.recipe import Recipe
+from vivace.compress.scales import fit_scales
+from vivace.compress.schemes import Floats, QuantizedMatrix
+from vivace.compress.statistics import CalibrationWalk, InputStatistics, Statistics, layer_segments
+from vivace.compress.stored import StoredTensor, StoredWeights, store_floats, store_quantized
+from vivace.execute.score import Tokens
+from vivace.graph.build import build_graph
+from vivace.graph.ops import Linear, Op
+from vivace.types.errors import ConfigError
+from vivace.types.model import ModelSpec
+from vivace.types.weights import WeightSource
+
+Report = Callable[[int, int, str], None]
+"""(steps done, steps in all, what is being done)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorOutcome:
+    """A tensor after the run: `relative_error` is |W - W'| / |W| in the Frobenius norm, 0 for tensors that were kept.
+
+    With AWQ it compares what was rounded, the scaled weights.
+    """
+
+    plan: TensorPlan
+    relative_error: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompressedModel:
+    """The result in memory: weights to run or write, and what happened to each tensor."""
+
+    recipe: Recipe
+    weights: StoredWeights
+    outcomes: tuple[TensorOutcome, ...]
+
+
+def compress_weights(
+    spec: ModelSpec,
+    weights: WeightSource,
+    recipe: Recipe,
+    samples: Sequence[Tokens] = (),
+    report: Report = lambda done, total, what: None,
+) -> CompressedModel:
+    """Compress a model.
+
+    Args:
+        spec: what it is.
+        weights: its tensors; stays open and is read again by the result for tensors that are kept.
+        recipe: what to do.
+        samples: token windows to calibrate on; needed when `recipe.needs_calibration`.
+        report: told how far it is.
+
+    Raises:
+        ConfigError: the recipe does not fit the model, or there are no samples for methods that need them.
+    """
+    if recipe.needs_calibration and not samples:
+        raise ConfigError(f"The recipe {recipe.name!r} needs calibration text.", "Give some, or choose int4-fast.")
+    run = _Run(spec, weights, recipe, plan_layout(spec, weights, recipe))
+    if recipe.needs_calibration:
+        run.calibrated(samples, report)
+    else:
+        run.plain(report)
+    return run.result()
+
+
+class _Run:
+    """The state of one compression."""
+
+    def __init__(self, spec: ModelSpec, weights: WeightSource, recipe: Recipe, layout: Layout) -> None:
+        self._graph = build_graph(spec)
+        self._source = weights
+        self._recipe = recipe
+        self._layout = layout
+        self._folded: dict[str, Floats] = {}  # weights of the current segment that differ from the source's
+        self._cache: dict[str, Floats] = {}  # what the executor has read of the current segment
+        self._stored: dict[str, StoredTensor] = {}
+        self._errors: dict[str, float] = {}
+
+    def plain(self, report: Report) -> None:
+        """Methods that look at weights only: one tensor after the other."""
+        for done, name in enumerate(self._layout):
+            report(done, len(self._layout), name)
+            self._round(name, None)
+        report(len(self._layout), len(self._layout), "rounded")
+
+    def calibrated(self, samples: Sequence[Tokens], report: Report) -> None:
+        """Methods that look at activations: one segment of the op list after the other."""
+        walk = CalibrationWalk(self._graph, samples)
+        segments = layer_segments(self._graph)
+        for done, segment in enumerate(segments):
+            report(done, len(segments), _segment_name(segment))
+            self._cache = {}
+            linears = [op for op in segment if isinstance(op, Linear) and op.weight.startswith("layers.")]
+            if linears:
+                statistics = walk.observe(segment, self._weight, self._wants_gram)
+                self._fold(segment, statistics)
+                inputs = {op.weight: statistics[op.x] for op in linears}
+            else:
+                inputs = {}
+            for name in _weights_of(segment):
+                if name not in self._stored and name not in self._errors:
+                    self._round(name, inputs.get(name))
+            self._cache, self._folded = {}, {}
+            if segment is not segments[-1]:
+                walk.advance(segment, self._weight)
+        report(len(segments), len(segments), "rounded")
+
+    def result(self) -> CompressedModel:
+        outcomes = tuple(TensorOutcome(plan, self._errors.get(name, 0.0)) for name, plan in self._layout.items())
+        return CompressedModel(self._recipe, StoredWeights(self._stored, self._source), outcomes)
+
+    def _weight(self, name: str) -> Floats:
+        """A weight as the model is to use it by now: stored, folded or still the source's."""
+        if name not in self._cache:
+            self._cache[name] = self._stored[name].dequantize() if name in self._stored else self._working_copy(name)
+        return self._cache[name]
+
+    def _working_copy(self, name: str) -> Floats:
+        return self._folded[name] if name in self._folded else self._source.dequantize(name)
+
+    def _wants_gram(self, name: str) -> bool:
+        plan = self._layout[name]
+        return plan.scheme is not None and (self._recipe.fold == "awq" or self._recipe.rounding == "gptq")
+
+    def _fold(self, segment: Sequence[Op], statistics: Statistics) -> None:
+        if self._recipe.fold != "awq":
+            return
+        for site in awq.fold_sites(segment, self._graph):
+            plans = [self._layout[name] for name in site.weights]
+            schemes = [plan.scheme for plan in plans if plan.scheme is not None]
+            if len(schemes) < len(plans) or (self._layout[site.into].format is None):
+                continue  # a tensor that is kept as it is cannot take up scales
+            matrices = [self._working_copy(name) for name in site.weights]
+            scales = awq.search_scales(site, matrices, schemes, statistics[site.x])
+            if scales is not None:
+                awq.fold(site, scales, self._working_copy, self._folded.__setitem__)
+                statistics[site.x].scaled(scales)
+
+    def _round(self, name: str, inputs: InputStatistics | None) -> None:
+        plan = self._layout[name]
+        if plan.format is None:
+            self._errors[name] = 0.0
+            return
+        values = self._working_copy(name)
+        if plan.scheme is None:
+            self._stored[name] = store_floats(values, plan.format)
+        else:
+            self._stored[name] = store_quantized(self._quantized(values, plan, inputs), plan.format)
+        norm = float(np.linalg.norm(values))
+        difference = float(np.linalg.norm(self._stored[name].dequantize() - values))
+        self._errors[name] = difference / norm if norm > 0 else 0.0
+        if not math.isfinite(self._errors[name]):
+            raise ConfigError(f"The tensor {name} does not survive {plan.format}.", "Keep it as F32 by a rule.")
+
+    def _quantized(self, values: Floats, plan: TensorPlan, inputs: InputStatistics | None) -> QuantizedMatrix:
+        assert plan.scheme is not None
+        recipe = self._recipe
+        importance = inputs.importance if inputs is not None and recipe.importance else None
+        if inputs is not None and inputs.gram is not None and recipe.rounding == "gptq":
+            weighed = importance if importance is not None else np.ones(values.shape[1], np.float32)
+            return gptq(values, inputs.gram, plan.scheme, recipe.scales, weighed, act_order=recipe.act_order)
+        return quantize_matrix(values, plan.scheme, fit_scales(values, plan.scheme, recipe.scales, importance))
+
+
+def _weights_of(segment: Sequence[Op]) -> list[str]:
+    """Names of weights and biases that the ops of a segment hold, in order, each once."""
+    names = [getattr(op, field, None) for op in segment for field in ("weight", "bias")]
+    return list(dict.fromkeys(name for name in names if isinstance(name, str)))
+
+
+def _segment_name(segment: Sequence[Op]) -> str:
+    names = _weights_of(segment)
+    parts = names[0].split(".") if names else ["the", "rest"]
+    return f"layer {parts[1]}" if parts[0] == "layers" else parts[0]

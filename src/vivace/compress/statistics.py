@@ -1,0 +1,153 @@
+"""What calibration learns about the inputs of linears: sums over tokens, gathered by running the model layer by layer.
+
+The walk is block-sequential: one layer's ops over all samples, then that layer is quantised, then its ops once more
+with the new weights, so that later layers are calibrated on what they will really read, and only one layer's sums are
+held. Runs on the reference executor's ops; owns no file.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vivace.compress.schemes import Floats
+from vivace.execute.reference import Step, run_ops
+from vivace.execute.reference_attention import KeyValuePages
+from vivace.execute.score import Tokens
+from vivace.graph.access import buffers_read, buffers_written
+from vivace.graph.graph import Graph
+from vivace.graph.ops import Linear, Op
+from vivace.types.step import BLOCK_SIZE, ForwardBatch
+
+GetWeight = Callable[[str], Floats]
+
+
+@dataclass(slots=True)
+class InputStatistics:
+    """Sums over the tokens that one linear input buffer was seen with.
+
+    Attributes:
+        num_tokens: rows seen.
+        squares: float32 (width,), sum of x^2: the importance E[x^2] times num_tokens.
+        gram: float32 (width, width), sum of x x^T: half the Hessian of the squared output error; None if not asked for.
+    """
+
+    width: int
+    wants_gram: bool
+    num_tokens: int = 0
+    squares: Floats = field(init=False)
+    gram: Floats | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.squares = np.zeros(self.width, np.float32)
+        self.gram = np.zeros((self.width, self.width), np.float32) if self.wants_gram else None
+
+    def add(self, rows: Floats) -> None:
+        """Count the rows of one batch, float32 (tokens, width)."""
+        self.num_tokens += len(rows)
+        self.squares += (rows * rows).sum(axis=0)
+        if self.gram is not None:
+            self.gram += rows.T @ rows
+
+    @property
+    def importance(self) -> Floats:
+        """E[x^2] of each input channel, float32 (width,); never 0, so that unseen channels still count a little."""
+        mean: Floats = self.squares / np.float32(max(self.num_tokens, 1))
+        mean += np.float32(1e-6) * (mean.mean() + np.float32(1e-12))
+        return mean
+
+    def scaled(self, factors: Floats) -> None:
+        """Account for the inputs being divided by `factors` from now on."""
+        self.squares /= factors * factors
+        if self.gram is not None:
+            self.gram /= np.outer(factors, factors)
+
+
+Statistics = dict[str, InputStatistics]
+"""By the name of the buffer that linears read."""
+
+
+def layer_segments(graph: Graph) -> list[tuple[Op, ...]]:
+    """The op list cut where the layer changes: what comes before, each layer, what comes after."""
+    segments: list[tuple[str, list[Op]]] = []
+    for op in graph.ops:
+        label = _layer_label(buffers_written(op)[0])
+        if not segments or segments[-1][0] != label:
+            segments.append((label, []))
+        segments[-1][1].append(op)
+    return [tuple(ops) for _, ops in segments]
+
+
+class CalibrationWalk:
+    """Runs samples through a model segment by segment, keeping only the buffers that later segments read.
+
+    Args:
+        graph: an op list without fused ops.
+        samples: token windows, each a sequence of its own.
+    """
+
+    def __init__(self, graph: Graph, samples: Sequence[Tokens]) -> None:
+        self._graph = graph
+        self._samples = samples
+        self._buffers: list[dict[str, Floats]] = [{} for _ in samples]
+        num_blocks = max(-(-len(sample) // BLOCK_SIZE) for sample in samples)
+        self._pages = KeyValuePages.allocate(graph.spec, num_blocks)
+        self._num_blocks = num_blocks
+
+    def observe(self, segment: Sequence[Op], weight: GetWeight, wants_gram: Callable[[str], bool]) -> Statistics:
+        """Statistics of every linear input of the segment; the walk stays where it is.
+
+        Args:
+            segment: ops that follow on those advanced over.
+            weight: weights to run with.
+            wants_gram: whether a weight needs the second moments of its inputs.
+        """
+        inputs = {op.x: False for op in segment if isinstance(op, Linear)}
+        for op in segment:
+            if isinstance(op, Linear):
+                inputs[op.x] |= wants_gram(op.weight)
+        found = {name: InputStatistics(self._graph.widths[name], gram) for name, gram in inputs.items()}
+        for step in self._steps(weight):
+            seen: set[str] = set()
+
+            def observe(op: Op, step: Step, seen: set[str] = seen) -> None:
+                if isinstance(op, Linear) and op.x not in seen:
+                    seen.add(op.x)
+                    found[op.x].add(step.buffers[op.x])
+
+            last_linear = max((i for i, op in enumerate(segment) if isinstance(op, Linear)), default=-1)
+            run_ops(segment[:last_linear], step, observe)
+            if last_linear >= 0:
+                observe(segment[last_linear], step)  # its product is of no interest here
+        return found
+
+    def advance(self, segment: Sequence[Op], weight: GetWeight) -> None:
+        """Run the segment with its final weights and go on to the next one."""
+        for number, step in enumerate(self._steps(weight)):
+            run_ops(segment, step)
+            self._buffers[number] = {name: step.buffers[name] for name in self._read_later(segment, step)}
+
+    def _read_later(self, segment: Sequence[Op], step: Step) -> list[str]:
+        position = self._graph.ops.index(segment[-1]) + 1
+        wanted = {name for op in self._graph.ops[position:] for name in buffers_read(op)} | {self._graph.output}
+        return [name for name in step.buffers if name in wanted]
+
+    def _steps(self, weight: GetWeight) -> Iterator[Step]:
+        """One step a sample, over copies of its buffers; all share the KV pool, as each writes before it reads."""
+        for sample, buffers in zip(self._samples, self._buffers, strict=True):
+            yield Step(self._batch(sample), self._pages, weight, dict(buffers))
+
+    def _batch(self, sample: Tokens) -> ForwardBatch:
+        return ForwardBatch(
+            token_ids=np.ascontiguousarray(sample, dtype=np.int32),
+            positions=np.arange(len(sample), dtype=np.int32),
+            sequence_starts=np.array([0, len(sample)], dtype=np.int32),
+            block_tables=np.arange(self._num_blocks, dtype=np.int32)[None, :],
+            logit_rows=np.arange(len(sample), dtype=np.int32),
+        )
+
+
+def _layer_label(buffer: str) -> str:
+    """ "layers.3" of a buffer of layer 3, "" of any other."""
+    parts = buffer.split(".")
+    return ".".join(parts[:2]) if parts[0] == "layers" else ""
