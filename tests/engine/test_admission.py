@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vivace.engine.admission import PARAMETER_NAMES, RequestLimits, build_request
 from vivace.types.errors import ContextLengthError, RequestError
-from vivace.types.request import GenerationRequest, SamplingParams, StopParams
+from vivace.types.request import GenerationRequest, SamplingParams, ServiceLevel, StopParams
 
 LIMITS = RequestLimits(vocab_size=100, context_length=50)
 
@@ -140,3 +140,19 @@ def test_any_json_is_taken_or_refused_and_never_more(parameters: dict[str, objec
     else:
         assert 0 <= request.sampling.temperature <= 2
         assert 1 <= request.n <= LIMITS.max_choices
+
+
+def test_the_service_level_is_checked_and_frozen_with_the_request() -> None:
+    request = build_request((1, 2), {"tier": 3, "tenant": "a", "ttft_s": 1, "inter_token_s": 0.2}, LIMITS)
+    assert request.service_level == ServiceLevel(tier=3, tenant="a", ttft_s=1.0, inter_token_s=0.2)
+    assert build_request((1, 2), {}, LIMITS).service_level == ServiceLevel()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("tier", -1), ("tier", 10), ("tier", 1.5), ("tenant", "x" * 129), ("kind", 3), ("ttft_s", 0), ("ttft_s", "1")],
+)
+def test_a_service_level_out_of_range_is_refused(name: str, value: object) -> None:
+    with pytest.raises(RequestError) as raised:
+        build_request((1, 2), {name: value}, LIMITS)
+    assert raised.value.param == name

@@ -111,6 +111,8 @@ def test_parameters_reach_the_engine() -> None:
         "stop": "x",
         "stop_token_ids": [9],
         "ignore_eos": True,
+        "priority": 2,
+        "vivace": {"tenant": "t", "ttft_s": 1.5},
         "user": "somebody",
         "store": False,
         "tools": [],
@@ -127,6 +129,8 @@ def test_parameters_reach_the_engine() -> None:
     assert (sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty) == (1.5, 0.5, -0.5)
     assert (sampling.logit_bias, sampling.seed) == (((65, -100.0),), 42)
     assert (stopping.max_tokens, stopping.stop, stopping.stop_token_ids, stopping.ignore_eos) == (3, ("x",), (9,), True)
+    level = request.service_level
+    assert (level.tier, level.tenant, level.ttft_s) == (2, "t", 1.5)
 
 
 def test_a_failure_before_the_first_piece_is_a_plain_error_response() -> None:

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from vivace.engine.service import ModelService
 
 
+SERVING_OPTIONS = ("order",)
+"""Settings of the engine that only commands with many readers have options for."""
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     group = parser.add_argument_group("model")
@@ -63,7 +67,11 @@ def build(arguments: argparse.Namespace) -> "ModelService":
     """Load the model; everything heavy is imported here and not before."""
     from vivace.engine.build import EngineConfig, build_service
 
+    serving = {name: getattr(arguments, name) for name in SERVING_OPTIONS if hasattr(arguments, name)}
     config = EngineConfig(
-        context_length=arguments.context, num_threads=arguments.threads, activation_bits=arguments.activation_bits
+        context_length=arguments.context,
+        num_threads=arguments.threads,
+        activation_bits=arguments.activation_bits,
+        **serving,
     )
     return build_service(arguments.model, config)

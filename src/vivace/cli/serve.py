@@ -5,6 +5,7 @@ import logging
 import sys
 
 from vivace.cli.model_options import add_model_options, open_service
+from vivace.schedule.orders.config import ORDER_NAMES
 
 NAME = "serve"
 HELP = "serve the chat page and the OpenAI-style API"
@@ -29,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=10,
         metavar="S",
         help="seconds for answers at the end (default: %(default)s)",
+    )
+    group.add_argument(
+        "--order",
+        default="fcfs",
+        choices=ORDER_NAMES,
+        metavar="NAME",
+        help=f"who is served first: {', '.join(ORDER_NAMES)} (default: %(default)s)",
     )
     group.add_argument("--access-log", action="store_true", help="write one line a request to standard error")
     add_model_options(parser)

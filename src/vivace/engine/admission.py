@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vivace.engine.rules import Number, Rule, flag, logit_bias, stop_strings, token_ids
+from vivace.engine.rules import Number, Rule, flag, label, logit_bias, stop_strings, token_ids
 from vivace.types.errors import ContextLengthError, RequestError
-from vivace.types.request import GenerationRequest, SamplingParams, StopParams
+from vivace.types.request import MAX_TIER, GenerationRequest, SamplingParams, ServiceLevel, StopParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,18 @@ STOP_RULES: dict[str, Rule] = {
 REQUEST_RULES: dict[str, Rule] = {
     "logprobs": Number(0, 20, integer=True),
 }
-PARAMETER_NAMES = frozenset((*SAMPLING_RULES, "logit_bias", *STOP_RULES, "stop_token_ids", *REQUEST_RULES, "n"))
+SERVICE_RULES: dict[str, Rule] = {
+    "tier": Number(0, MAX_TIER, integer=True),
+    "tenant": label,
+    "kind": label,
+    "ttft_s": Number(0, 86400, low_open=True),
+    "inter_token_s": Number(0, 86400, low_open=True),
+    "queue_timeout_s": Number(0, 86400, low_open=True),
+    "reading_tokens_per_s": Number(0, 10_000, low_open=True),
+}
+PARAMETER_NAMES = frozenset(
+    (*SAMPLING_RULES, "logit_bias", *STOP_RULES, "stop_token_ids", *REQUEST_RULES, "n", *SERVICE_RULES)
+)
 
 
 def build_request(
@@ -64,7 +75,8 @@ def build_request(
 
     Args:
         prompt_ids: the prompt as token ids.
-        parameters: the fields of SamplingParams and StopParams, `n` and `logprobs`, by name; None means the default.
+        parameters: the fields of SamplingParams, StopParams and ServiceLevel, `n` and `logprobs`, by name; None means
+            the default.
             `logit_bias` is a mapping from token id to bias, `stop` a string or a list of them.
         limits: of the model that will answer.
         request_id: a name unique among running requests; one is made when it is None.
@@ -93,6 +105,7 @@ def build_request(
         sampling=SamplingParams(**sampling),
         stopping=StopParams(**stopping),
         continues_text=continues_text,
+        service_level=ServiceLevel(**_checked(SERVICE_RULES, parameters)),
         **rest,
     )
 

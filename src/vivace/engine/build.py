@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vivace.engine.kv_memory import available_memory_bytes, choose_num_blocks
+from vivace.schedule.orders.config import OrderConfig
 from vivace.types.errors import ConfigError, TokenizerError
 from vivace.types.step import BLOCK_SIZE, Executor
 
@@ -35,6 +36,7 @@ class EngineConfig:
             (docs/performance.md has both figures).
         executor: a row of EXECUTORS.
         prefix_cache: keep the keys and values of finished requests while there is room, and find them again.
+        order: who is served first: a name of ORDER_NAMES, or an OrderConfig with weights of its own.
     """
 
     context_length: int | None = None
@@ -46,12 +48,14 @@ class EngineConfig:
     activation_bits: int = 12
     executor: str = "native"
     prefix_cache: bool = True
+    order: str | OrderConfig = "fcfs"
 
     def __post_init__(self) -> None:
         for name in ("context_length", "max_batch_tokens", "max_sequences", "num_blocks", "num_threads"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} is {value!r}.", "Give a whole number of at least 1.")
+        _order(self.order)
         if self.executor not in EXECUTORS:
             raise ConfigError(f"There is no executor {self.executor!r}.", f"Known are: {', '.join(EXECUTORS)}.")
 
@@ -172,4 +176,9 @@ def _scheduler_config(config: EngineConfig, context_length: int, tokenizer: "Tok
         context_length=context_length,
         eos_ids=frozenset(tokenizer.eos_ids),
         prefix_cache=config.prefix_cache,
+        order=_order(config.order),
     )
+
+
+def _order(order: str | OrderConfig) -> OrderConfig:
+    return OrderConfig(order) if isinstance(order, str) else order

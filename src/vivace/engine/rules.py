@@ -40,6 +40,13 @@ def flag(name: str, value: object) -> bool:
     return value
 
 
+def label(name: str, value: object) -> str:
+    """A name of at most 128 characters."""
+    if not isinstance(value, str) or len(value) > 128:
+        raise RequestError(f"{name} is {shown(value)}.", "Give a string of at most 128 characters.", param=name)
+    return value
+
+
 def stop_strings(name: str, value: object) -> tuple[str, ...]:
     """One string or up to 16 of them, none empty."""
     strings = [value] if isinstance(value, str) else value

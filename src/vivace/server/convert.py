@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from vivace.server.requests import GenerationFields, WireMessage
 from vivace.types.errors import RequestError, UnknownModelError
 from vivace.types.request import ChatMessage
@@ -40,8 +42,18 @@ def check_model(asked: str | None, served: str) -> None:
 
 
 def parameters(fields: GenerationFields) -> dict[str, object]:
-    """The parameters that both generating endpoints share, as the engine's admission takes them (null is absent)."""
+    """The parameters that both generating endpoints share, as the engine's admission takes them (null is absent).
+
+    Raises:
+        RequestError: two fields that mean the same differ.
+    """
     given = {name: getattr(fields, name) for name in _PARAMETERS}
+    given["tier"] = fields.priority
+    if fields.vivace is not None:
+        service = msgspec.structs.asdict(fields.vivace)
+        if fields.priority is not None and service["tier"] not in (None, fields.priority):
+            raise RequestError("priority and vivace.tier differ.", "Send only one of them.", param="priority")
+        given |= {name: value for name, value in service.items() if value is not None}
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -28,16 +28,31 @@ class StreamOptions(msgspec.Struct):
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
+    flush: str | None = None
+    coalesce: bool | None = None
     on_disconnect: str | float | None = None
     events: bool | None = None
     soft_timeout_s: float | None = None
     hard_timeout_s: float | None = None
 
 
+class ServiceFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Who asks and how soon they need it: fields of `types.request.ServiceLevel`, all optional."""
+
+    tier: int | None = None
+    tenant: str | None = None
+    kind: str | None = None
+    ttft_s: float | None = None
+    inter_token_s: float | None = None
+    queue_timeout_s: float | None = None
+    reading_tokens_per_s: float | None = None
+
+
 class GenerationFields(msgspec.Struct, kw_only=True):
     """What both generating endpoints take. Null means the default, as in the OpenAI API.
 
-    top_k, min_p, repetition_penalty, stop_token_ids and ignore_eos are extensions.
+    top_k, min_p, repetition_penalty, stop_token_ids, ignore_eos, priority (the same as vivace.tier) and vivace are
+    extensions.
     """
 
     model: str | None = None
@@ -55,6 +70,8 @@ class GenerationFields(msgspec.Struct, kw_only=True):
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
+    priority: int | None = None
+    vivace: ServiceFields | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
