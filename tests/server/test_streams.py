@@ -84,6 +84,25 @@ def test_the_opt_in_end_event_tells_the_status(client: httpx.Client) -> None:
     assert (end["status"], end["reasons"], end["usage"]["completion_tokens"]) == ("incomplete", ["length"], 3)
 
 
+@pytest.mark.parametrize("coalesce", [False, True])
+@pytest.mark.parametrize(
+    ("flush", "deltas"),
+    [
+        ("token", list(SCRIPT)),
+        ("word", ["Hello, ", "world! ", "你", "好", " 🎉"]),
+        ("sentence", ["Hello, world!", " 你好 🎉"]),
+    ],
+)
+def test_flush_policies_choose_where_text_is_cut(
+    client: httpx.Client, flush: str, deltas: list[str], coalesce: bool
+) -> None:
+    options = {"flush": flush, "coalesce": coalesce}
+    *chunks, _ = read_events(client.post(PATH, json={**ASK, "stream_options": options}))
+    found = [text for chunk in chunks if (text := chunk["choices"][0]["delta"].get("content"))]
+    assert "".join(found) == TEXT
+    assert coalesce or found == deltas
+
+
 def test_unknown_streams_and_numbers_are_refused(client: httpx.Client) -> None:
     stream_id = client.post(PATH, json=ASK).headers["x-stream-id"]
     for method, path, status, code in (
@@ -99,7 +118,14 @@ def test_unknown_streams_and_numbers_are_refused(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"on_disconnect": "stay"}, {"on_disconnect": -2}, {"soft_timeout_s": 0}, {"hard_timeout_s": 1e9}]
+    "options",
+    [
+        {"flush": "page"},
+        {"on_disconnect": "stay"},
+        {"on_disconnect": -2},
+        {"soft_timeout_s": 0},
+        {"hard_timeout_s": 1e9},
+    ],
 )
 def test_options_out_of_range_are_refused(client: httpx.Client, options: dict[str, object]) -> None:
     response = client.post(PATH, json={**ASK, "stream_options": options})

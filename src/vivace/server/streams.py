@@ -16,6 +16,7 @@ from vivace.server.event_stream import DONE, EventStream
 from vivace.server.json_response import json_response
 from vivace.server.requests import StreamOptions
 from vivace.stream.errors import OffsetLostError
+from vivace.stream.flush import FlushStage, flush_policy
 from vivace.stream.journal import RunRecord
 from vivace.stream.log import LogEvent, NumberedLog
 from vivace.stream.options import CANCEL, DisconnectPolicy, RunOptions, parse_disconnect_policy
@@ -59,8 +60,11 @@ class Streams:
             return RunOptions(on_disconnect=self._on_disconnect)
         policy = wire.on_disconnect
         defaults = RunOptions()
+        flush_policy(wire.flush or defaults.flush)
         return RunOptions(
             on_disconnect=self._on_disconnect if policy is None else parse_disconnect_policy(policy),
+            flush=wire.flush or defaults.flush,
+            coalesce=bool(wire.coalesce),
             events=bool(wire.events),
             soft_timeout_s=_seconds("soft_timeout_s", wire.soft_timeout_s, defaults.soft_timeout_s),
             hard_timeout_s=_seconds("hard_timeout_s", wire.hard_timeout_s, defaults.hard_timeout_s),
@@ -76,7 +80,7 @@ class Streams:
         """
         record = RunRecord(new_stream_id(), _owner(request), "chat", b"")
         seeded = with_seed(admitted)
-        work = Work(service.stream(seeded), partial(service.cancel, seeded.request_id), writer)
+        work = self._work(service, seeded, writer, options)
         run = StreamRun(record, work, options, NumberedLog(self._registry.limits.max_log_bytes))
         self._registry.add(run)
         run.start()
@@ -104,6 +108,15 @@ class Streams:
         run = self._find(request)
         run.cancel()
         return json_response(CancelledStream(run.stream_id, run.log.status.value, run.log.last_number))
+
+    def _work(self, service: ModelService, request: GenerationRequest, writer: Writer, options: RunOptions) -> Work:
+        return Work(
+            service.stream(request),
+            partial(service.cancel, request.request_id),
+            writer,
+            stages=(FlushStage(flush_policy(options.flush)),),
+            num_choices=request.n,
+        )
 
     def _find(self, request: Request) -> StreamRun:
         return self._registry.find(request.path_params["stream_id"], _owner(request))

@@ -6,17 +6,19 @@ follows is the request's own disconnect policy. `cancel` is the separate verb.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
 
+from vivace.stream.coalesce import Coalescer
 from vivace.stream.journal import Journal, NoJournal, Progress, RunRecord
 from vivace.stream.lifecycle import StreamStatus, status_of
 from vivace.stream.log import LogEvent, NumberedLog
 from vivace.stream.options import RunOptions
+from vivace.stream.stages import Stage, through
 from vivace.types.answer import AnswerChunk, Usage
 from vivace.types.errors import EngineError, OverloadedError, VivaceError
 from vivace.types.events import FinishReason
@@ -55,11 +57,15 @@ class Work:
         chunks: its pieces, in order; starts the work when first asked, cancels it when closed.
         stop: asks for an early end, after which `chunks` still yields the closing pieces.
         writer: of the front end that asked.
+        stages: what the chunks go through before they are written: safety, then where to cut.
+        num_choices: of the request.
     """
 
     chunks: AsyncGenerator[AnswerChunk, None]
     stop: Callable[[], None]
     writer: Writer
+    stages: Sequence[Stage] = ()
+    num_choices: int = 1
 
 
 class RunEnd(msgspec.Struct, kw_only=True):
@@ -102,6 +108,8 @@ class StreamRun:
         self._journal = journal or NoJournal()
         self._progress = dict(progress or {})
         self._skip = {choice: replace(done) for choice, done in self._progress.items()}
+        self._coalescer = Coalescer() if options.coalesce else None
+        self._send_timer: asyncio.TimerHandle | None = None
         self._has_opened = bool(self._progress)
         self._batch: list[LogEvent] = []
         self._reasons: dict[int, FinishReason] = {}
@@ -188,6 +196,8 @@ class StreamRun:
             self._fail(EngineError("The server made a mistake of its own.", "Its log says more."))
         finally:
             self._stop_watching()
+            if self._send_timer is not None:
+                self._send_timer.cancel()
             self._end(status)
 
     async def _write_all(self) -> None:
@@ -200,7 +210,38 @@ class StreamRun:
         self._usage = chunk.usage or self._usage
         if chunk.finish_reason is not None:
             chunk = replace(chunk, finish_reason=self._true_reason(chunk.finish_reason))
-            self._reasons[chunk.choice] = chunk.finish_reason or "stop"
+        for ready in through(self._work.stages, chunk):
+            self._note_end(ready)
+            for due in self._coalesced(ready):
+                self._emit(due)
+        self._set_send_timer()
+
+    def _note_end(self, chunk: AnswerChunk) -> None:
+        """Remember how a choice ended; when a filter has ended the last one, the work behind them ends too."""
+        if chunk.finish_reason is None:
+            return
+        self._reasons[chunk.choice] = chunk.finish_reason
+        if chunk.finish_reason == "content_filter" and len(self._reasons) == self._work.num_choices:
+            self.cancel("content_filter")
+
+    def _coalesced(self, chunk: AnswerChunk) -> list[AnswerChunk]:
+        if self._coalescer is None:
+            return [chunk]
+        return self._coalescer.offer(chunk, asyncio.get_running_loop().time())
+
+    def _set_send_timer(self) -> None:
+        due_s = self._coalescer.due_s if self._coalescer is not None else None
+        if due_s is not None and self._send_timer is None:
+            self._send_timer = asyncio.get_running_loop().call_at(due_s, self._send_held)
+
+    def _send_held(self) -> None:
+        self._send_timer = None
+        if self._coalescer is not None and not self.log.has_ended:
+            for chunk in self._coalescer.take(asyncio.get_running_loop().time()):
+                self._emit(chunk)
+            self._commit()
+
+    def _emit(self, chunk: AnswerChunk) -> None:
         fresh = self._without_written(chunk)
         if fresh is not None:
             self._write(fresh)
@@ -259,6 +300,7 @@ class StreamRun:
             self._journal.append(self.stream_id, batch, self._progress)
 
     def _close(self) -> StreamStatus:
+        self._send_held()
         for payload in self._work.writer.closing(self._usage):
             self._append(payload)
         return status_of(set(self._reasons.values()))
