@@ -117,13 +117,22 @@ void add_gated(Builder& self, int gate, int up, int out, int quantized, const st
 }
 
 FloatTable forward(Builder& self, IntVector token_ids, IntVector positions, IntVector sequence_starts,
-                   IntTable block_tables, IntVector logit_rows) {
-  const BatchView batch{
+                   IntTable block_tables, IntVector logit_rows, std::optional<IntVector> window_starts,
+                   std::optional<IntVector> sink_ends) {
+  BatchView batch{
       token_ids.data(),  positions.data(),  sequence_starts.data(),      block_tables.data(),
       logit_rows.data(), length(token_ids), length(sequence_starts) - 1, static_cast<int>(block_tables.shape(1)),
       length(logit_rows)};
   if (length(positions) != batch.num_rows || length(block_tables) != batch.num_sequences || batch.num_sequences < 1)
     throw std::invalid_argument("the arrays of the batch do not fit together");
+  if (window_starts.has_value() != sink_ends.has_value())
+    throw std::invalid_argument("window_starts and sink_ends come together");
+  if (window_starts) {
+    if (length(*window_starts) != batch.num_rows || length(*sink_ends) != batch.num_rows)
+      throw std::invalid_argument("window_starts and sink_ends must have one entry a row");
+    batch.window_starts = window_starts->data();
+    batch.sink_ends = sink_ends->data();
+  }
   {
     nb::gil_scoped_release release;
     self.program.forward(batch);
@@ -196,7 +205,8 @@ void bind_program(nb::module_& module) {
       .def("heads", &add_heads)
       .def("attention", &add_attention)
       .def("gated", &add_gated)
-      .def("forward", &forward, "token_ids"_a, "positions"_a, "sequence_starts"_a, "block_tables"_a, "logit_rows"_a)
+      .def("forward", &forward, "token_ids"_a, "positions"_a, "sequence_starts"_a, "block_tables"_a, "logit_rows"_a,
+           "window_starts"_a.none() = nb::none(), "sink_ends"_a.none() = nb::none())
       .def_prop_ro("isa", [](const Builder& self) { return self.program.isa(); })
       .def_prop_ro("num_threads", [](const Builder& self) { return self.program.num_threads(); })
       .def_prop_ro("arena_bytes", [](const Builder& self) { return self.program.arena_bytes(); });
@@ -226,12 +236,12 @@ void bind_memory(nb::module_& module) {
   nb::class_<KvPool>(module, "KvPool")
       .def(
           "__init__",
-          [](KvPool* self, int num_layers, int num_blocks, int num_kv_heads, int head_dim) {
-            if (num_layers < 1 || num_blocks < 1 || num_kv_heads < 1 || head_dim < kLanes || head_dim % kLanes != 0)
+          [](KvPool* self, const std::vector<std::string>& formats, int num_blocks, int num_kv_heads, int head_dim) {
+            if (formats.empty() || num_blocks < 1 || num_kv_heads < 1 || head_dim < kLanes || head_dim % kLanes != 0)
               throw std::invalid_argument("a KV pool needs layers, blocks, heads and a head size that 16 divides");
-            new (self) KvPool(num_layers, num_blocks, num_kv_heads, head_dim);
+            new (self) KvPool(formats, num_blocks, num_kv_heads, head_dim);
           },
-          "num_layers"_a, "num_blocks"_a, "num_kv_heads"_a, "head_dim"_a)
+          "formats"_a, "num_blocks"_a, "num_kv_heads"_a, "head_dim"_a)
       .def_prop_ro("num_blocks", &KvPool::num_blocks)
       .def_prop_ro("bytes_per_block", &KvPool::bytes_per_block)
       .def("copy_block", [](KvPool& self, int source, int target) {

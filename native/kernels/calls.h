@@ -99,11 +99,11 @@ struct GatedCall {
   QuantizedRows quantized;
 };
 
-// Norm (optional), rotate and store the heads of one attention layer.
+// Norm (optional) and rotate the heads of one attention layer, ready to be stored.
 struct HeadsCall {
   float* q;  // rotated and scaled in place
   float* k;
-  const float* v;
+  float* v;
   size_t q_stride, k_stride, v_stride;
   const float* q_norm;  // per-head norm weights, or null
   const float* k_norm;
@@ -114,31 +114,7 @@ struct HeadsCall {
   bool interleaved;
   float scale;
   int num_heads, num_kv_heads, head_dim;
-};
-
-// KV memory of one layer. Block b: keys [kv_head][head_dim][16] float16, then values [kv_head][16][head_dim] float16.
-struct KvLayer {
-  uint16_t* data;
-  size_t block_elements;  // float16 elements of one block (keys and values)
-  int num_kv_heads, head_dim;
-
-  uint16_t* keys(int block, int head) const {
-    return data + block * block_elements + static_cast<size_t>(head) * head_dim * kBlockSize;
-  }
-  uint16_t* values(int block, int head) const { return keys(block, head) + block_elements / 2; }
-};
-
-// One tile of attention: query rows [row_begin, row_end) of one sequence, all heads that share kv head `kv_head`.
-struct AttentionCall {
-  const float* q;
-  float* out;
-  size_t q_stride, out_stride;
-  KvLayer kv;
-  const int32_t* blocks;     // block table of the sequence
-  const int32_t* positions;  // positions of all rows of the batch
-  int num_heads;
-  int window;      // 0: everything before
-  float* scratch;  // attention_scratch_floats() floats, private to the thread
+  bool hadamard;  // turn queries, keys and values as the KV format wants them (kernels/kv_format.h)
 };
 
 }  // namespace vivace

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/calls.h"
+#include "kernels/kv_format.h"
 
 namespace vivace {
 

@@ -25,6 +25,7 @@ namespace vivace::avx512 {
 #include "vector/avx512.inc"
 #include "kernels/rows.inc"
 #include "kernels/linear.inc"
+#include "kernels/kv_codes.inc"
 #include "kernels/heads.inc"
 #include "kernels/attention.inc"
 // clang-format on

@@ -24,6 +24,7 @@ namespace vivace::neon {
 #include "vector/neon.inc"
 #include "kernels/rows.inc"
 #include "kernels/linear.inc"
+#include "kernels/kv_codes.inc"
 #include "kernels/heads.inc"
 #include "kernels/attention.inc"
 // clang-format on

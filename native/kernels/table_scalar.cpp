@@ -13,6 +13,7 @@ namespace vivace::scalar {
 #include "vector/scalar.inc"
 #include "kernels/rows.inc"
 #include "kernels/linear.inc"
+#include "kernels/kv_codes.inc"
 #include "kernels/heads.inc"
 #include "kernels/attention.inc"
 // clang-format on

@@ -3,35 +3,31 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <vector>
 
-#include "kernels/calls.h"
+#include "kernels/kv_format.h"
 #include "runtime/memory.h"
 
 namespace vivace {
 
 class KvPool {
  public:
-  KvPool(int num_layers, int num_blocks, int num_kv_heads, int head_dim)
-      : num_layers_(num_layers),
-        num_blocks_(num_blocks),
-        num_kv_heads_(num_kv_heads),
-        head_dim_(head_dim),
-        block_elements_(2 * static_cast<size_t>(num_kv_heads) * head_dim * kBlockSize),
-        memory_(block_elements_ * sizeof(uint16_t) * num_blocks * num_layers) {}
+  // `formats` names a row of kKvFormats for each layer. Throws std::invalid_argument when one is unknown or cannot hold
+  // heads of this size.
+  KvPool(const std::vector<std::string>& formats, int num_blocks, int num_kv_heads, int head_dim);
 
-  int num_layers() const { return num_layers_; }
+  int num_layers() const { return static_cast<int>(layers_.size()); }
   int num_blocks() const { return num_blocks_; }
-  size_t bytes_per_block() const { return block_elements_ * sizeof(uint16_t) * num_layers_; }
-  KvLayer layer(int index) const {
-    uint16_t* data = reinterpret_cast<uint16_t*>(memory_.data()) + block_elements_ * num_blocks_ * index;
-    return {data, block_elements_, num_kv_heads_, head_dim_};
-  }
+  size_t bytes_per_block() const { return bytes_per_block_; }
+  KvLayer layer(int index) const { return layers_.at(index); }
   // Copies one block in every layer.
   void copy_block(int source, int target);
 
  private:
-  int num_layers_, num_blocks_, num_kv_heads_, head_dim_;
-  size_t block_elements_;
+  int num_blocks_;
+  size_t bytes_per_block_ = 0;  // over all layers
+  std::vector<KvLayer> layers_;
   Memory memory_;
 };
 

@@ -112,23 +112,10 @@ int HeadRows::num_tasks(const Step& step) const { return row_tasks(q, step); }
 
 void HeadRows::run(const Step& step, int task, float*) const {
   const Range rows = rows_of(q, step, task);
-  const HeadsCall call{q.floats(),
-                       k.floats(),
-                       v.floats(),
-                       q.stride(),
-                       k.stride(),
-                       v.stride(),
-                       q_norm,
-                       k_norm,
-                       norm_eps,
-                       rope->out.floats(),
-                       rope->out.stride(),
-                       rope->out.width,
-                       rope->interleaved,
-                       scale,
-                       num_heads,
-                       num_kv_heads,
-                       head_dim};
+  const HeadsCall call{
+      q.floats(), k.floats(),   v.floats(),         q.stride(),         k.stride(),      v.stride(),        q_norm,
+      k_norm,     norm_eps,     rope->out.floats(), rope->out.stride(), rope->out.width, rope->interleaved, scale,
+      num_heads,  num_kv_heads, head_dim,           kv.format->rotates};
   step.kernels->prepare_heads(call, rows.begin, rows.end);
   for (int row = rows.begin; row < rows.end; ++row) {
     step.kernels->store_kv(call, kv, step.blocks_of(step.row_sequences[row]), step.positions, row, row + 1);
@@ -139,8 +126,9 @@ int AttendRows::num_tasks(const Step&) const { return static_cast<int>(tiles->si
 
 void AttendRows::run(const Step& step, int task, float* scratch) const {
   const AttentionTile& tile = (*tiles)[task];
-  const AttentionCall call{q.floats(),     out.floats(), q.stride(), out.stride(), kv, step.blocks_of(tile.sequence),
-                           step.positions, num_heads,    window,     scratch};
+  const AttentionCall call{
+      q.floats(),     out.floats(),       q.stride(),     out.stride(), kv,     step.blocks_of(tile.sequence),
+      step.positions, step.window_starts, step.sink_ends, num_heads,    window, scratch};
   step.kernels->attention(call, tile.kv_head, tile.row_begin, tile.row_end);
 }
 

@@ -89,10 +89,22 @@ void Program::check(const BatchView& batch) const {
     }
     if (last >= batch.max_blocks * kBlockSize)
       throw std::invalid_argument("a block table is shorter than its sequence");
-    for (int b = 0; b <= last / kBlockSize && last >= 0; ++b) {
-      const int block = batch.block_tables[static_cast<size_t>(s) * batch.max_blocks + b];
-      if (block < 0 || block >= kv_->num_blocks()) throw std::invalid_argument("a block number lies outside the pool");
-    }
+    if (last >= 0) check_blocks(batch, s);
+  }
+}
+
+// Blocks that some row of the sequence sees must be there. Those between its sinks and its window may be gone.
+void Program::check_blocks(const BatchView& batch, int sequence) const {
+  const int first = batch.sequence_starts[sequence], last = batch.sequence_starts[sequence + 1] - 1;
+  int sinks = 0, window = batch.window_starts ? batch.positions[first] : 0;
+  for (int row = first; batch.window_starts && row <= last; ++row) {
+    sinks = std::max(sinks, batch.sink_ends[row]);
+    window = std::min(window, batch.window_starts[row]);
+  }
+  for (int b = 0; b <= batch.positions[last] / kBlockSize; ++b) {
+    if (b * kBlockSize >= sinks && b < window / kBlockSize) continue;
+    const int block = batch.block_tables[static_cast<size_t>(sequence) * batch.max_blocks + b];
+    if (block < 0 || block >= kv_->num_blocks()) throw std::invalid_argument("a block number lies outside the pool");
   }
 }
 
@@ -133,6 +145,8 @@ void Program::forward(const BatchView& batch) {
   step_.sequence_starts = batch.sequence_starts;
   step_.block_tables = batch.block_tables;
   step_.logit_rows = batch.logit_rows;
+  step_.window_starts = batch.window_starts;
+  step_.sink_ends = batch.sink_ends;
   step_.row_sequences.resize(max_rows_);
   step_.kernels = kernels_;
   step_.num_threads = pool_.num_threads();

@@ -18,6 +18,8 @@ struct BatchView {
   const int32_t* block_tables;
   const int32_t* logit_rows;
   int num_rows, num_sequences, max_blocks, num_selected;
+  const int32_t* window_starts = nullptr;  // with sink_ends, see Step
+  const int32_t* sink_ends = nullptr;
 };
 
 class Program {
@@ -48,6 +50,7 @@ class Program {
 
  private:
   void check(const BatchView& batch) const;
+  void check_blocks(const BatchView& batch, int sequence) const;
   void plan_tiles(const BatchView& batch);
   void run_ops(int thread);
 

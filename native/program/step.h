@@ -23,6 +23,8 @@ struct Step {
   const int32_t* sequence_starts;
   const int32_t* block_tables;
   const int32_t* logit_rows;
+  const int32_t* window_starts;  // per row, with sink_ends; both null: every row sees all before it
+  const int32_t* sink_ends;
   std::vector<int32_t> row_sequences;  // which sequence a row belongs to
   const KernelTable* kernels;
   int num_threads;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <string>
 
 #include "kernels/table.h"
 #include "program/kv_pool.h"
@@ -16,13 +17,15 @@ namespace {
 
 struct Shape {
   int num_heads, num_kv_heads, head_dim, window;
+  std::string format = "f16";
+  int sinks = 0, seen = 0;  // with seen > 0: rows see the first `sinks` keys and the last `seen`
 };
 
 struct Layer {
   Shape shape;
   int rows;
   std::vector<float> q, k, v, rope;
-  std::vector<int32_t> positions, blocks;
+  std::vector<int32_t> positions, blocks, window_starts, sink_ends;
   KvPool pool;
 
   Layer(Shape shape, int rows, Random& random)
@@ -34,8 +37,12 @@ struct Layer {
         rope(static_cast<size_t>(rows) * shape.head_dim),
         positions(rows),
         blocks((rows + 15) / 16),
-        pool(1, static_cast<int>(blocks.size()) + 3, shape.num_kv_heads, shape.head_dim) {
+        pool({shape.format}, static_cast<int>(blocks.size()) + 3, shape.num_kv_heads, shape.head_dim) {
     std::iota(positions.begin(), positions.end(), 0);
+    for (int row = 0; row < rows; ++row) {
+      window_starts.push_back(shape.seen ? row - shape.seen + 1 : 0);
+      sink_ends.push_back(shape.sinks);
+    }
     for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<int32_t>(blocks.size() + 2 - i);
     for (int row = 0; row < rows; ++row)
       for (int i = 0; i < shape.head_dim / 2; ++i) {
@@ -64,38 +71,82 @@ struct Layer {
             0.25f,
             shape.num_heads,
             shape.num_kv_heads,
-            shape.head_dim};
+            shape.head_dim,
+            pool.layer(0).format->rotates};
   }
 
   AttentionCall call(float* out, float* scratch) {
     const size_t stride = static_cast<size_t>(shape.num_heads) * shape.head_dim;
-    return {q.data(),        out,          stride, stride, pool.layer(0), blocks.data(), positions.data(),
-            shape.num_heads, shape.window, scratch};
+    return {q.data(),
+            out,
+            stride,
+            stride,
+            pool.layer(0),
+            blocks.data(),
+            positions.data(),
+            shape.seen ? window_starts.data() : nullptr,
+            shape.seen ? sink_ends.data() : nullptr,
+            shape.num_heads,
+            shape.window,
+            scratch};
+  }
+
+  bool sees(int row, int key) const {
+    if (shape.window && key <= row - shape.window) return false;
+    return !shape.seen || key < shape.sinks || key >= window_starts[row];
   }
 };
 
-double rounded(float value) { return half_to_float(float_to_half(value)); }
+// What a format makes of one head of a row, in double: the statement the kernels are held to.
+std::vector<double> rounded(KvCode code, const float* x, int head_dim) {
+  std::vector<double> out(x, x + head_dim);
+  const float highest = *std::max_element(x, x + head_dim), lowest = *std::min_element(x, x + head_dim);
+  const bool wide = code == KvCode::kInt8;
+  const double low = wide ? 0.0 : half_to_float(float_to_half(lowest));
+  const double scale =
+      half_to_float(float_to_half(wide ? std::max(highest, -lowest) / 127.0f : (highest - lowest) / 15.0f));
+  for (double& value : out) {
+    const float single = static_cast<float>(value);
+    if (code == KvCode::kF16) value = half_to_float(float_to_half(single));
+    if (code == KvCode::kBF16) value = bfloat_to_float(float_to_bfloat(single));
+    if (code == KvCode::kInt8) value = scale * std::clamp(std::nearbyint(value / scale), -127.0, 127.0);
+    if (code == KvCode::kInt4) value = low + scale * std::clamp(std::nearbyint((value - low) / scale), 0.0, 15.0);
+  }
+  return out;
+}
 
-// Plain attention of one row and head over keys and values rounded to float16.
+// H x, twice is nothing; pieces of the largest power of two that divides the head.
+std::vector<double> turned(const std::vector<double>& x) {
+  const int size = hadamard_size(static_cast<int>(x.size()));
+  std::vector<double> out(x.size());
+  for (int i = 0; i < static_cast<int>(x.size()); ++i)
+    for (int j = 0; j < size; ++j)
+      out[i] += (__builtin_parity(i % size & j) ? -1 : 1) * x[i / size * size + j] / std::sqrt(size);
+  return out;
+}
+
+// Plain attention of one row and head over keys and values as the format stores them. Queries, keys and values are
+// turned already where the format turns them.
 std::vector<double> exact(const Layer& layer, int row, int head) {
   const Shape& s = layer.shape;
+  const KvFormat& format = *layer.pool.layer(0).format;
   const int kv = head / (s.num_heads / s.num_kv_heads);
-  const int first = s.window ? std::max(0, row - s.window + 1) : 0;
   std::vector<double> scores, out(s.head_dim);
-  for (int key = first; key <= row; ++key) {
+  double total = 0, peak = -1e300;
+  for (int key = 0; key <= row; ++key) {
+    const auto stored = rounded(format.keys, &layer.k[(key * s.num_kv_heads + kv) * s.head_dim], s.head_dim);
     double score = 0;
     for (int d = 0; d < s.head_dim; ++d)
-      score += static_cast<double>(layer.q[(row * s.num_heads + head) * s.head_dim + d]) *
-               rounded(layer.k[(key * s.num_kv_heads + kv) * s.head_dim + d]);
-    scores.push_back(score);
+      score += static_cast<double>(layer.q[(row * s.num_heads + head) * s.head_dim + d]) * stored[d];
+    scores.push_back(layer.sees(row, key) ? score : -1e300);
+    peak = std::max(peak, scores.back());
   }
-  const double peak = *std::max_element(scores.begin(), scores.end());
-  double total = 0;
   for (double& score : scores) total += score = std::exp(score - peak);
-  for (int key = first; key <= row; ++key)
-    for (int d = 0; d < s.head_dim; ++d)
-      out[d] += scores[key - first] / total * rounded(layer.v[(key * s.num_kv_heads + kv) * s.head_dim + d]);
-  return out;
+  for (int key = 0; key <= row; ++key) {
+    const auto stored = rounded(format.values, &layer.v[(key * s.num_kv_heads + kv) * s.head_dim], s.head_dim);
+    for (int d = 0; d < s.head_dim; ++d) out[d] += scores[key] / total * stored[d];
+  }
+  return format.rotates ? turned(out) : out;
 }
 
 void test_attention(const KernelTable& table, Shape shape) {
@@ -117,7 +168,7 @@ void test_attention(const KernelTable& table, Shape shape) {
   check(std::memcmp(out.data(), chunked.data(), out.size() * sizeof(float)) == 0, "attention: chunks equal the whole",
         table.name);
   double worst = 0;
-  for (int row = 0; row < rows; row += 3)
+  for (int row = 0; row < rows; row += 7)
     for (int head = 0; head < shape.num_heads; ++head) {
       const auto expected = exact(layer, row, head);
       for (int d = 0; d < shape.head_dim; ++d)
@@ -153,6 +204,16 @@ int main() {
     for (Shape shape : {Shape{9, 3, 64, 0}, Shape{4, 1, 32, 0}, Shape{2, 2, 80, 0}, Shape{8, 1, 16, 0},
                         Shape{4, 2, 64, 37}, Shape{4, 1, 256, 16}})
       test_attention(*table, shape);
+    for (const KvFormat& format : kKvFormats)
+      for (Shape shape : {Shape{9, 3, 64, 0}, Shape{2, 2, 32, 0}, Shape{4, 1, 96, 50}}) {
+        shape.format = format.name;
+        test_attention(*table, shape);
+        for (auto [sinks, seen] : {std::pair{4, 20}, {0, 33}, {40, 16}, {16, 190}, {1, 1}}) {
+          shape.sinks = sinks;
+          shape.seen = seen;
+          test_attention(*table, shape);
+        }
+      }
     for (int head_dim : {16, 48, 64})
       for (bool interleaved : {false, true}) test_rotation(*table, interleaved, head_dim);
   }

@@ -44,4 +44,10 @@ inline uint16_t float_to_half(float value) {
 
 inline float bfloat_to_float(uint16_t value) { return float_from_bits(static_cast<uint32_t>(value) << 16); }
 
+// Nearest, ties to even; the value is finite.
+inline uint16_t float_to_bfloat(float value) {
+  const uint32_t bits = bits_from_float(value);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
 }  // namespace vivace

@@ -17,6 +17,7 @@ from vivace.graph.ops import Embed, FusedLinear, Linear
 from vivace.graph.passes import fuse_add_norm, fuse_linears, validate
 from vivace.graph.passes.arena import place_buffers
 from vivace.graph.weights import check_weights
+from vivace.numerics.kv_formats import DEFAULT_KV_FORMAT, layer_formats
 from vivace.numerics.rope import inverse_frequencies
 from vivace.types.errors import ConfigError, EngineError
 from vivace.types.step import ForwardBatch
@@ -37,6 +38,7 @@ class NativeExecutor:
         num_threads: threads that share a step; None: one for each core this process may use.
         isa: kernel table to force ("avx512", "avx2", "neon", "scalar"); None: VIVACE_ISA, else the best one.
         activation_bits: 12 or 8: precision that the inputs of quantised linears are rounded to, in groups of 32.
+        kv_format: how keys and values are stored, one row of KV_FORMATS (`numerics.kv_formats`) or one a layer.
 
     Raises:
         ConfigError: a setting is out of range, or the machine has no such kernel table.
@@ -54,6 +56,7 @@ class NativeExecutor:
         num_threads: int | None = None,
         isa: str | None = None,
         activation_bits: int = 12,
+        kv_format: str | Sequence[str] = DEFAULT_KV_FORMAT,
     ) -> None:
         if activation_bits not in (8, 12):
             raise ConfigError(f"activation_bits must be 8 or 12, not {activation_bits}.")
@@ -62,6 +65,7 @@ class NativeExecutor:
         graph = fuse_add_norm(fuse_linears(graph))
         spec = graph.spec
         attention = spec.attention
+        formats = layer_formats(kv_format, spec.num_layers, attention.head_dim)
         threads = num_threads or len(os.sched_getaffinity(0))
         core = lower(graph, lambda name: weights.info(name).format not in _FLOAT_FORMATS, activation_bits)
         rows = dict.fromkeys(core.buffers, max_rows)
@@ -71,7 +75,9 @@ class NativeExecutor:
         self._max_rows = max_rows
         self._vocab_size = spec.vocab_size
         try:
-            self._kv = _native.KvPool(spec.num_layers, num_blocks, attention.num_kv_heads, attention.head_dim)
+            self._kv = _native.KvPool(
+                [row.name for row in formats], num_blocks, attention.num_kv_heads, attention.head_dim
+            )
             self._program = _native.Program(
                 isa if isa is not None else os.environ.get("VIVACE_ISA", ""),
                 threads,
@@ -129,7 +135,13 @@ class NativeExecutor:
         """
         try:
             return self._program.forward(
-                batch.token_ids, batch.positions, batch.sequence_starts, batch.block_tables, batch.logit_rows
+                batch.token_ids,
+                batch.positions,
+                batch.sequence_starts,
+                batch.block_tables,
+                batch.logit_rows,
+                batch.window_starts,
+                batch.sink_ends,
             )
         except ValueError as error:
             raise EngineError(f"The native executor refused a step: {error}.") from None

@@ -28,6 +28,7 @@ from vivace.graph.ops import (
 )
 from vivace.graph.passes import validate
 from vivace.graph.weights import check_weights
+from vivace.numerics.kv_formats import layer_formats
 from vivace.numerics.rope import inverse_frequencies
 from vivace.types.errors import EngineError
 from vivace.types.model import Activation, RopeSpec
@@ -46,19 +47,31 @@ class ReferenceExecutor:
         weights: where weights are read from; closed by `close`.
         num_blocks: KV blocks in the pool, of BLOCK_SIZE positions each.
         max_rows: most rows of one `forward`.
+        kv_format: what keys and values are rounded to when they are stored, one row of KV_FORMATS or one a layer;
+            None: nothing, they stay float32.
 
     Raises:
-        ConfigError: the graph is wrong.
+        ConfigError: the graph is wrong, or there is no such KV format.
         ModelFileError: a weight is missing or has the wrong shape.
     """
 
-    def __init__(self, graph: Graph, weights: WeightSource, *, num_blocks: int, max_rows: int = 512) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        weights: WeightSource,
+        *,
+        num_blocks: int,
+        max_rows: int = 512,
+        kv_format: str | Sequence[str] | None = None,
+    ) -> None:
         validate(graph)
         check_weights(graph, weights)
+        spec = graph.spec
+        formats = None if kv_format is None else layer_formats(kv_format, spec.num_layers, spec.attention.head_dim)
         self._graph = graph
         self._weights = weights
         self._arrays: dict[str, Rows] = {}
-        self._pages = KeyValuePages.allocate(graph.spec, num_blocks)
+        self._pages = KeyValuePages.allocate(spec, num_blocks, formats)
         self._num_blocks = num_blocks
         self._max_rows = max_rows
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.graph.ops import Attention
+from vivace.numerics.kv_formats import KvFormat
 from vivace.types.model import ModelSpec
 from vivace.types.step import BLOCK_SIZE, ForwardBatch
 
@@ -15,17 +16,28 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyValuePages:
-    """`keys` and `values`: float32 (num_layers, num_blocks, BLOCK_SIZE, num_kv_heads, head_dim)."""
+    """`keys` and `values`: float32 (num_layers, num_blocks, BLOCK_SIZE, num_kv_heads, head_dim).
+
+    They hold what the layer's format reads back of them; without formats, what was computed.
+    """
 
     keys: Rows
     values: Rows
+    formats: tuple[KvFormat, ...] | None = None
 
     @classmethod
-    def allocate(cls, spec: ModelSpec, num_blocks: int) -> Self:
-        """A pool of `num_blocks` blocks for every layer."""
+    def allocate(cls, spec: ModelSpec, num_blocks: int, formats: tuple[KvFormat, ...] | None = None) -> Self:
+        """A pool of `num_blocks` blocks for every layer, in the formats given (one a layer)."""
         attention = spec.attention
         shape = (spec.num_layers, num_blocks, BLOCK_SIZE, attention.num_kv_heads, attention.head_dim)
-        return cls(np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+        return cls(np.zeros(shape, np.float32), np.zeros(shape, np.float32), formats)
+
+    def write(self, layer: int, blocks: NDArray[np.int32], slots: NDArray[np.int32], k: Rows, v: Rows) -> None:
+        """Store keys and values, (rows, num_kv_heads, head_dim), at (block, slot) of each row."""
+        if self.formats is not None:
+            k, v = self.formats[layer].keep_keys(k), self.formats[layer].keep_values(v)
+        self.keys[layer][blocks, slots] = k
+        self.values[layer][blocks, slots] = v
 
 
 def attend(op: Attention, q: Rows, k: Rows, v: Rows, *, batch: ForwardBatch, pages: KeyValuePages) -> Rows:
@@ -50,11 +62,12 @@ def attend(op: Attention, q: Rows, k: Rows, v: Rows, *, batch: ForwardBatch, pag
         if len(positions) == 0:
             continue
         blocks, slots = table[positions // BLOCK_SIZE], positions % BLOCK_SIZE
-        keys[blocks, slots] = k[rows].reshape(-1, op.num_kv_heads, op.head_dim)
-        values[blocks, slots] = v[rows].reshape(-1, op.num_kv_heads, op.head_dim)
+        heads = (-1, op.num_kv_heads, op.head_dim)
+        pages.write(op.layer, blocks, slots, k[rows].reshape(heads), v[rows].reshape(heads))
         length = int(positions[-1]) + 1
         known = table[: -(-length // BLOCK_SIZE)]
-        out[rows] = _attend_one(op, q[rows], _unpage(keys[known], length), _unpage(values[known], length), positions)
+        seen = visible(positions, length, op.window) & kept(batch, rows, length)
+        out[rows] = _attend_one(op, q[rows], _unpage(keys[known], length), _unpage(values[known], length), seen)
     return out
 
 
@@ -63,12 +76,12 @@ def _unpage(blocks: Rows, length: int) -> Rows:
     return blocks.reshape(-1, *blocks.shape[2:])[:length].transpose(1, 0, 2)
 
 
-def _attend_one(op: Attention, q: Rows, keys: Rows, values: Rows, positions: NDArray[np.int32]) -> Rows:
+def _attend_one(op: Attention, q: Rows, keys: Rows, values: Rows, seen: NDArray[np.bool_]) -> Rows:
     """Softmax attention of one sequence (Vaswani et al., 2017); query head h reads kv head h // (heads / kv heads)."""
     num_rows, group = len(q), op.num_heads // op.num_kv_heads
     queries = q.reshape(num_rows, op.num_kv_heads, group, op.head_dim).transpose(1, 2, 0, 3)
     scores = (queries @ keys[:, None].swapaxes(-1, -2)) * np.float32(op.scale)  # (kv heads, group, rows, length)
-    scores[..., ~visible(positions, keys.shape[1], op.window)] = -np.inf
+    scores[..., ~seen] = -np.inf
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     mixed: Rows = weights @ values[:, None]
@@ -84,3 +97,16 @@ def visible(positions: NDArray[np.int32], length: int, window: int | None) -> ND
     distance = positions[:, None] - np.arange(length)
     seen: NDArray[np.bool_] = distance >= 0
     return seen if window is None else seen & (distance < window)
+
+
+def kept(batch: ForwardBatch, rows: slice, length: int) -> NDArray[np.bool_]:
+    """Which of the positions 0 .. length - 1 the batch lets each of its `rows` see: its sinks and its window.
+
+    Returns:
+        bool (rows, length), or (1, length) when everything is seen.
+    """
+    if batch.window_starts is None or batch.sink_ends is None:
+        return np.ones((1, length), np.bool_)
+    keys, starts = np.arange(length), np.minimum(batch.window_starts[rows], batch.positions[rows])
+    seen: NDArray[np.bool_] = (keys >= starts[:, None]) | (keys < batch.sink_ends[rows][:, None])
+    return seen

@@ -67,6 +67,10 @@ class ForwardBatch:
     token_ids int32 (R,); positions int32 (R,), consecutive within a sequence; sequence_starts int32 (S + 1,): rows
     [starts[s], starts[s+1]) belong to sequence s; block_tables int32 (S, max_blocks), entry b holds the KV block of
     positions [16 b, 16 b + 16), padded with 0; logit_rows int32 (L,), ascending.
+
+    window_starts and sink_ends, both or neither, int32 (R,): a row at position p sees the positions [0, sink_ends) and
+    [window_starts, p], its own always. None: it sees [0, p]. Blocks that lie wholly between the two for every row of a
+    sequence are not read; their table entries may be -1. Layers with a window of their own see no further than that.
     """
 
     token_ids: NDArray[np.int32]
@@ -74,6 +78,8 @@ class ForwardBatch:
     sequence_starts: NDArray[np.int32]
     block_tables: NDArray[np.int32]
     logit_rows: NDArray[np.int32]
+    window_starts: NDArray[np.int32] | None = None
+    sink_ends: NDArray[np.int32] | None = None
 
 
 class Executor(Protocol):
