@@ -17,6 +17,7 @@ from vivace.schedule.config import SchedulerConfig
 from vivace.schedule.scheduler import Scheduler
 from vivace.telemetry.clock import Clock, now_ns
 from vivace.telemetry.timeline import StageTimeline
+from vivace.types.draft import Speculator
 from vivace.types.errors import ConfigError, EngineError, VivaceError
 from vivace.types.events import EngineEvent, TokenEvent
 from vivace.types.request import GenerationRequest
@@ -33,13 +34,20 @@ class Engine:
     Args:
         executor: the model with its KV pool; closed by `close`.
         config: sizes of the scheduler.
-        clock: for timelines, orders and targets.
+        clock: for timelines, orders, targets and the speculator's costs.
+        speculator: guesses tokens that a step verifies; None: a step brings one token a stream.
 
     Raises:
         ConfigError: the executor takes fewer rows a step than the scheduler may plan.
     """
 
-    def __init__(self, executor: Executor, config: SchedulerConfig | None = None, clock: Clock = now_ns) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        config: SchedulerConfig | None = None,
+        clock: Clock = now_ns,
+        speculator: Speculator | None = None,
+    ) -> None:
         config = config or SchedulerConfig()
         if executor.max_rows < config.max_batch_tokens:
             raise ConfigError(
@@ -49,7 +57,8 @@ class Engine:
         self._executor = executor
         self._pool = BlockPool(executor.num_blocks)
         self._clock = clock
-        self.scheduler = Scheduler(config, self._pool, clock)
+        self._speculator = speculator
+        self.scheduler = Scheduler(config, self._pool, clock, speculator)
         self._runner = StepRunner(executor, Sampler())
         self._recorder = EngineRecorder(clock)
         self._num_failures_in_a_row = 0
@@ -99,6 +108,7 @@ class Engine:
 
         An executor that raises fails the requests of that step; the others go on.
         """
+        began_ns = self._clock()
         plan = self.scheduler.schedule()
         if not plan.shares:
             return []
@@ -113,8 +123,11 @@ class Engine:
             return self._recorded(self._fail_step(plan, error))
         self._num_failures_in_a_row = 0
         self.scheduler.note_step(plan, (self._clock() - started_ns) / 1e6)
-        self._recorder.note_step(plan.num_tokens)
-        return self._recorded(self.scheduler.commit(plan, result))
+        self._recorder.note_step(plan, result)
+        events = self._recorded(self.scheduler.commit(plan, result))
+        if self._speculator is not None and all(share.count == 1 + len(share.drafts) for share in plan.shares):
+            self._speculator.note_step(plan.num_tokens, (self._clock() - began_ns) / 1e6)
+        return events
 
     def stats(self) -> EngineStats:
         """The numbers of this moment; may be read from any thread."""

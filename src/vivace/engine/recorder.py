@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from vivace.telemetry.clock import Clock
 from vivace.telemetry.timeline import StageTimeline
 from vivace.types.events import EngineEvent, FailEvent, FinishEvent, TokenEvent
+from vivace.types.step import StepPlan, StepResult
 
 
 @dataclass(slots=True)
@@ -19,6 +20,8 @@ class EngineCounters:
     num_computed_tokens: int = 0
     num_generated_tokens: int = 0
     num_cached_tokens: int = 0
+    num_drafted_tokens: int = 0
+    num_accepted_tokens: int = 0
 
 
 class EngineRecorder:
@@ -53,10 +56,15 @@ class EngineRecorder:
             self._unstarted.remove(request_id)
             self._timelines[request_id].enter("prefill", now)
 
-    def note_step(self, num_rows: int) -> None:
-        """A step of so many rows has succeeded."""
-        self.counters.num_steps += 1
-        self.counters.num_computed_tokens += num_rows
+    def note_step(self, plan: StepPlan, result: StepResult) -> None:
+        """A step has succeeded."""
+        counters = self.counters
+        counters.num_steps += 1
+        counters.num_computed_tokens += plan.num_tokens
+        num_drafted = sum(len(share.drafts) for share in plan.shares)
+        if num_drafted:
+            counters.num_drafted_tokens += num_drafted
+            counters.num_accepted_tokens += len(result.draws) - sum(share.wants_logits for share in plan.shares)
 
     def note_events(self, events: Sequence[EngineEvent]) -> None:
         """These events are about to be told."""

@@ -8,7 +8,8 @@ class EngineStats:
     """A moment's view: sequences and KV blocks now, then totals since the engine began.
 
     `num_computed_tokens` counts rows of all steps, prompts and answers, again after a pre-emption;
-    `num_generated_tokens` tokens told; `num_cached_tokens` prompt tokens found in the prefix cache.
+    `num_generated_tokens` tokens told; `num_cached_tokens` prompt tokens found in the prefix cache;
+    `num_drafted_tokens` guesses that steps verified, `num_accepted_tokens` those of them that stood.
     """
 
     running_sequences: int
@@ -25,3 +26,5 @@ class EngineStats:
     num_computed_tokens: int
     num_generated_tokens: int
     num_cached_tokens: int
+    num_drafted_tokens: int = 0
+    num_accepted_tokens: int = 0

@@ -2,6 +2,9 @@
 
 `schedule()` decides and hands out blocks; `commit()` is the only place where a sequence gets further. Taking a
 sequence's blocks away and setting its computed tokens back to 0 is one act, `_release`, the only place that frees.
+
+Drafts live in the plan and never in a sequence: `commit` appends those that stood as if each had had a step of its own.
+What was computed for the others lies beyond `num_computed` and is written over by the next step.
 """
 
 from collections import Counter
@@ -11,6 +14,7 @@ from vivace.cache.block_pool import BlockPool
 from vivace.cache.block_table import num_blocks_for
 from vivace.schedule.completion import CompletionEstimator
 from vivace.schedule.config import SchedulerConfig
+from vivace.schedule.drafts import DraftDesk, draws_of
 from vivace.schedule.estimates import Estimates
 from vivace.schedule.group import RequestGroup, build_group
 from vivace.schedule.orders.table import build_order
@@ -19,6 +23,7 @@ from vivace.schedule.sequence import Sequence, SequenceState
 from vivace.schedule.step_cost import StepCostModel, num_pairs
 from vivace.schedule.waiting import WaitingQueue
 from vivace.telemetry.clock import NS_PER_S, Clock, now_ns
+from vivace.types.draft import Speculator
 from vivace.types.errors import RequestError, VivaceError
 from vivace.types.events import EngineEvent, FailEvent, FinishReason, TokenEvent
 from vivace.types.request import GenerationRequest
@@ -36,12 +41,20 @@ class Scheduler:
         config: sizes.
         pool: the blocks to hand out; nobody else takes from it.
         clock: what orders and targets are measured with.
+        speculator: guesses the next tokens of streams; None: nobody does.
     """
 
-    def __init__(self, config: SchedulerConfig, pool: BlockPool, clock: Clock = now_ns) -> None:
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        pool: BlockPool,
+        clock: Clock = now_ns,
+        speculator: Speculator | None = None,
+    ) -> None:
         self._config = config
         self._pool = pool
         self._clock = clock
+        self._desk = DraftDesk(speculator, pool)
         self._prefixes = PrefixIndex(pool, enabled=config.prefix_cache)
         self.estimates = Estimates(StepCostModel(), CompletionEstimator())
         self.order = build_order(config.order, self.estimates, config.inter_token_s)
@@ -137,15 +150,17 @@ class Scheduler:
         self._now_s = self._read_clock()
         draws = iter(result.draws)
         for share in plan.shares:
-            draw = next(draws) if share.wants_logits else None
-            sequence = self._running.get(share.sequence_id)
-            if sequence is None:  # its request failed on a draw of this very step
-                continue
-            sequence.num_computed = share.start + share.count
-            if sequence.num_computed >= (sequence.num_published + 1) * BLOCK_SIZE:
-                self._prefixes.publish(sequence)
-            if draw is not None:
-                self._take(sequence, draw, events)
+            num_computed = share.start + share.count - len(share.drafts)
+            for draw in draws_of(share, draws) or (None,):
+                sequence = self._running.get(share.sequence_id)
+                if sequence is None:  # it ended, or its request failed, on a draw of this very step
+                    break
+                sequence.num_computed = num_computed
+                if num_computed >= (sequence.num_published + 1) * BLOCK_SIZE:
+                    self._prefixes.publish(sequence)
+                if draw is not None:
+                    self._take(sequence, draw, events)
+                num_computed += 1  # the next draw is there because this one was a draft, and computed
         return events
 
     def note_step(self, plan: StepPlan, elapsed_ms: float) -> None:
@@ -173,15 +188,18 @@ class Scheduler:
     # Shares -----------------------------------------------------------------------------------------------------------
 
     def _shares(self) -> Iterator[SequenceShare]:
-        prompts = []
-        num_streams = 0
+        streams: list[Sequence] = []
+        prompts: list[Sequence] = []
         for sequence in self._running.values():
-            start = sequence.num_computed
-            if sequence.num_known - start == 1:
-                num_streams += 1
-                yield SequenceShare(sequence.sequence_id, start, 1, True)
-            else:
-                prompts.append(sequence)
+            (streams if sequence.num_known - sequence.num_computed == 1 else prompts).append(sequence)
+        prompt_shares = tuple(self._prompt_shares(prompts, len(streams)))
+        num_rows = len(streams) + sum(share.count for share in prompt_shares)
+        drafts_of_all = self._desk.drafts_for(streams, num_rows, self._config.max_batch_tokens - num_rows)
+        for sequence, drafts in zip(streams, drafts_of_all, strict=True):
+            yield SequenceShare(sequence.sequence_id, sequence.num_computed, 1 + len(drafts), True, drafts)
+        yield from prompt_shares
+
+    def _prompt_shares(self, prompts: list[Sequence], num_streams: int) -> Iterator[SequenceShare]:
         budget = self._config.max_batch_tokens - num_streams
         if num_streams:
             budget = min(budget, self._config.max_prompt_tokens_beside_streams)
@@ -249,7 +267,7 @@ class Scheduler:
         So a pre-empted sequence always gets further before it can be pre-empted again.
         """
         num_steps = 1 + -(-num_pending_prompt // self._config.least_prompt_tokens)
-        headroom = len(self._running) * num_blocks_for(num_steps)
+        headroom = len(self._running) * num_blocks_for(num_steps * self._desk.most_new_tokens)
         return num_blocks + headroom <= self._pool.num_available
 
     def _start(self, sequence: Sequence, shared: list[int], num_new: int) -> list[int]:

@@ -26,7 +26,9 @@ class StepCosts:
         self.num_steps = 0
 
     def note(self, num_rows: int, elapsed_ms: float) -> None:
-        """A step of so many rows took so long."""
+        """A step of so many rows took so long; a clock that stood still says nothing."""
+        if elapsed_ms <= 0:
+            return
         self.num_steps += 1
         expected = self.of(num_rows)
         if self._height_ms == 0:

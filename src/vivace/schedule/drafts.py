@@ -1,0 +1,56 @@
+"""Drafts beside streams: who has room for how many, and which draws belong to which share."""
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Row
+
+from vivace.cache.block_pool import BlockPool
+from vivace.cache.block_table import num_blocks_for
+from vivace.schedule.sequence import Sequence
+from vivace.types.draft import DraftPlace, Speculator
+from vivace.types.step import Draw, SequenceShare
+
+
+class DraftDesk:
+    """Asks a speculator for drafts that fit.
+
+    Args:
+        speculator: guesses the next tokens of streams; None: nobody does.
+        pool: where blocks for drafts come from.
+    """
+
+    def __init__(self, speculator: Speculator | None, pool: BlockPool) -> None:
+        self._speculator = speculator
+        self._pool = pool
+        self.most_new_tokens = 1 if speculator is None else 1 + speculator.max_drafts
+
+    def drafts_for(self, streams: Row[Sequence], num_rows: int, budget: int) -> Row[tuple[int, ...]]:
+        """Drafts for each stream of a step that has so many rows without them, at most `budget` in all."""
+        if self._speculator is None:
+            return [()] * len(streams)
+        places = [
+            DraftPlace(sequence.sequence_id, sequence.tokens, sequence.num_prompt, self._make_room(sequence))
+            for sequence in streams
+        ]
+        return self._speculator.propose(places, num_rows, budget)
+
+    def _make_room(self, sequence: Sequence) -> int:
+        """How many drafts a stream can have; takes blocks for them if there are some, never those of another."""
+        if sequence.num_generated == 0:  # the other choices of its request have not started yet
+            return 0
+        room = min(self.most_new_tokens, sequence.max_known - sequence.num_known) - 1
+        blocks = self._pool.allocate(max(0, num_blocks_for(sequence.num_known + room) - sequence.table.num_blocks))
+        if blocks:
+            sequence.table.extend(blocks)
+        return min(room, sequence.table.num_slots - sequence.num_known)
+
+
+def draws_of(share: SequenceShare, draws: Iterator[Draw]) -> list[Draw]:
+    """Take the draws of a share: one if it wanted logits, and one more for each draft that stood."""
+    if not share.wants_logits:
+        return []
+    mine = [next(draws)]
+    for draft in share.drafts:
+        if mine[-1].token_id != draft:
+            break
+        mine.append(next(draws))
+    return mine
