@@ -8,6 +8,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include "bench/roofline.h"
 #include "kernels/table.h"
 #include "program/program.h"
 #include "weights/packed.h"
@@ -251,6 +252,23 @@ void bind_memory(nb::module_& module) {
       });
 }
 
+void bind_roofline(nb::module_& module) {
+  module.def(
+      "measure_read_bandwidth",
+      [](size_t num_bytes, int num_threads, int repeats) {
+        if (num_bytes < 1 || num_threads < 1 || repeats < 1) throw std::invalid_argument("sizes must be at least 1");
+        return measure_read_bandwidth(num_bytes, num_threads, repeats);
+      },
+      "num_bytes"_a, "num_threads"_a, "repeats"_a, nb::call_guard<nb::gil_scoped_release>());
+  module.def(
+      "measure_peak",
+      [](const std::string& table, const std::string& kind, int num_threads, int repeats) {
+        if (num_threads < 1 || repeats < 1) throw std::invalid_argument("sizes must be at least 1");
+        return measure_peak(table, kind, num_threads, repeats);
+      },
+      "table"_a, "kind"_a, "num_threads"_a, "repeats"_a, nb::call_guard<nb::gil_scoped_release>());
+}
+
 }  // namespace
 
 }  // namespace vivace
@@ -258,6 +276,7 @@ void bind_memory(nb::module_& module) {
 NB_MODULE(_native, module) {
   vivace::bind_memory(module);
   vivace::bind_program(module);
+  vivace::bind_roofline(module);
   module.def("available_isas", [] {
     std::vector<std::string> names;
     for (const auto* table : vivace::available_tables()) names.emplace_back(table->name);

@@ -161,6 +161,26 @@ def available_isas() -> list[str]:
     return _native.available_isas()
 
 
+def measure_read_bandwidth(num_bytes: int, num_threads: int, repeats: int = 5) -> float:
+    """Bytes a second that threads read together out of a buffer of `num_bytes`, again and again; the best try."""
+    return _native.measure_read_bandwidth(num_bytes, num_threads, repeats)
+
+
+def measure_peak(isa: str, kind: str, num_threads: int, repeats: int = 5) -> float:
+    """Operations a second of the instruction a kernel table uses; a multiply and an add are two operations.
+
+    Args:
+        isa: name of a kernel table.
+        kind: "int8" (dot products), "bf16" (dot products) or "f32" (multiply-adds).
+        num_threads: threads that compute at the same time.
+        repeats: tries, of which the best counts.
+
+    Returns:
+        0.0 where the table has no such instruction or the machine cannot run it.
+    """
+    return _native.measure_peak(isa, kind, num_threads, repeats)
+
+
 def _pack_matrices(graph: Graph, weights: WeightSource, threads: int) -> dict[str, _native.PackedMatrix]:
     """Every matrix of the graph, packed once however many ops read it."""
     packed: dict[str, _native.PackedMatrix] = {}
