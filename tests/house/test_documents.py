@@ -48,3 +48,9 @@ def test_the_map_names_only_files_that_exist() -> None:
     named = re.findall(r"[\w./]+/[\w.]+\.(?:py|cpp|h|inc|toml)\b", text)
     assert [path for path in named if not any((root / path).exists() for root in roots)] == []
     assert len(named) > 10
+
+
+def test_the_map_names_every_room() -> None:
+    text = (REPOSITORY / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rooms = [path.parent.name for path in (REPOSITORY / "src" / "vivace").glob("*/__init__.py")]
+    assert [room for room in sorted(rooms) if f"| `{room}` |" not in text] == []
