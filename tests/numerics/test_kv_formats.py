@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from vivace.numerics.kv_formats import KV_FORMATS, bytes_per_block, hadamard, layer_formats
 from vivace.types.errors import ConfigError
+from vivace.types.kv import DEFAULT_KV_FORMAT, KV_FORMAT_NAMES
 
 # Largest error of a round trip, as a share of the head's largest magnitude. Four bits: half of one of 15 steps between
 # the least and the largest lane; turning a head may raise its largest lane.
@@ -62,6 +63,11 @@ def test_the_share_of_bf16_that_a_format_takes(name: str, share: float) -> None:
     full = bytes_per_block(layer_formats("bf16", 30, 64), 3, 64)
     assert full == 30 * 3 * 64 * 16 * 2 * 2
     assert bytes_per_block(layer_formats(name, 30, 64), 3, 64) / full == pytest.approx(share)
+
+
+def test_the_command_line_knows_every_row() -> None:
+    assert tuple(KV_FORMATS) == KV_FORMAT_NAMES
+    assert DEFAULT_KV_FORMAT in KV_FORMATS
 
 
 def test_layers_may_differ() -> None:

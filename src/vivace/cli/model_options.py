@@ -5,12 +5,13 @@ import os
 from typing import TYPE_CHECKING
 
 from vivace.types.errors import ConfigError
+from vivace.types.kv import DEFAULT_KV_FORMAT, KV_FORMAT_NAMES
 
 if TYPE_CHECKING:
     from vivace.engine.service import ModelService
 
 
-SERVING_OPTIONS = ("order",)
+SERVING_OPTIONS = ("order", "speculate")
 """Settings of the engine that only commands with many readers have options for."""
 
 
@@ -30,6 +31,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         choices=(12, 8),
         default=12,
         help="precision inside quantised layers: 12, or 8 for quicker prompts a little further from the full model",
+    )
+    group.add_argument(
+        "--kv-format",
+        choices=KV_FORMAT_NAMES,
+        default=DEFAULT_KV_FORMAT,
+        help="how keys and values are stored (docs/kv-cache.md has what each costs)",
     )
     group.add_argument("--isa", metavar="NAME", help="force an instruction set, as VIVACE_ISA does (scalar, avx2, ...)")
 
@@ -72,6 +79,7 @@ def build(arguments: argparse.Namespace) -> "ModelService":
         context_length=arguments.context,
         num_threads=arguments.threads,
         activation_bits=arguments.activation_bits,
+        kv_format=arguments.kv_format,
         **serving,
     )
     return build_service(arguments.model, config)

@@ -3,13 +3,15 @@
 Heavy modules are imported when they are needed and not before, so that a command that only prints help starts at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vivace.engine.kv_memory import available_memory_bytes, choose_num_blocks
 from vivace.schedule.orders.config import OrderConfig
+from vivace.speculate.proposers import CHOICES
 from vivace.types.errors import ConfigError, TokenizerError
+from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.step import BLOCK_SIZE, Executor
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from vivace.graph.graph import Graph
     from vivace.schedule.config import SchedulerConfig
     from vivace.text.tokenizer import Tokenizer
+    from vivace.types.draft import Speculator
     from vivace.types.weights import WeightSource
 
 
@@ -34,9 +37,11 @@ class EngineConfig:
         num_threads: threads that compute.
         activation_bits: 12, or 8: about a third quicker on prompts, and a little further from the unquantised model
             (docs/performance.md has both figures).
+        kv_format: how keys and values are stored: a row of KV_FORMATS (`numerics.kv_formats`), or one a layer.
         executor: a row of EXECUTORS.
         prefix_cache: keep the keys and values of finished requests while there is room, and find them again.
         order: who is served first: a name of ORDER_NAMES, or an OrderConfig with weights of its own.
+        speculate: who guesses tokens ahead, a row of speculate.proposers.CHOICES; changes the speed and never the text.
     """
 
     context_length: int | None = None
@@ -46,9 +51,11 @@ class EngineConfig:
     num_blocks: int | None = None
     num_threads: int | None = None
     activation_bits: int = 12
+    kv_format: str | tuple[str, ...] = DEFAULT_KV_FORMAT
     executor: str = "native"
     prefix_cache: bool = True
     order: str | OrderConfig = "fcfs"
+    speculate: str = "off"
 
     def __post_init__(self) -> None:
         for name in ("context_length", "max_batch_tokens", "max_sequences", "num_blocks", "num_threads"):
@@ -58,6 +65,8 @@ class EngineConfig:
         _order(self.order)
         if self.executor not in EXECUTORS:
             raise ConfigError(f"There is no executor {self.executor!r}.", f"Known are: {', '.join(EXECUTORS)}.")
+        if self.speculate not in CHOICES:
+            raise ConfigError(f"There is no speculation {self.speculate!r}.", f"Known are: {', '.join(CHOICES)}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,7 @@ class ExecutorSize:
     max_rows: int
     num_threads: int | None
     activation_bits: int
+    kv_format: str | tuple[str, ...]
 
 
 def _native(graph: "Graph", weights: "WeightSource", size: ExecutorSize) -> Executor:
@@ -80,13 +90,15 @@ def _native(graph: "Graph", weights: "WeightSource", size: ExecutorSize) -> Exec
         max_rows=size.max_rows,
         num_threads=size.num_threads,
         activation_bits=size.activation_bits,
+        kv_format=size.kv_format,
     )
 
 
 def _reference(graph: "Graph", weights: "WeightSource", size: ExecutorSize) -> Executor:
     from vivace.execute.reference import ReferenceExecutor
 
-    return ReferenceExecutor(graph, weights, num_blocks=size.num_blocks, max_rows=size.max_rows)
+    kv_format = None if size.kv_format == DEFAULT_KV_FORMAT else size.kv_format  # the oracle keeps float32 then
+    return ReferenceExecutor(graph, weights, num_blocks=size.num_blocks, max_rows=size.max_rows, kv_format=kv_format)
 
 
 EXECUTORS: dict[str, Callable[["Graph", "WeightSource", ExecutorSize], Executor]] = {
@@ -136,10 +148,13 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
     tokenizer = build_tokenizer(vocabulary)
     template = build_template(vocabulary, tokenizer)
     context_length, num_blocks = choose_sizes(loaded, config)
-    size = ExecutorSize(num_blocks, config.max_batch_tokens, config.num_threads, config.activation_bits)
+    size = ExecutorSize(
+        num_blocks, config.max_batch_tokens, config.num_threads, config.activation_bits, config.kv_format
+    )
     scheduler_config = _scheduler_config(config, context_length, tokenizer)
     executor = EXECUTORS[config.executor](build_graph(loaded.spec), loaded.weights, size)
-    engine_loop = EngineLoop(Engine(executor, scheduler_config))
+    speculator = _speculator(config.speculate, tokenizer)
+    engine_loop = EngineLoop(Engine(executor, scheduler_config, speculator=speculator))
     return ModelService(name, loaded.spec, tokenizer, template, engine_loop, context_length=context_length)
 
 
@@ -156,7 +171,9 @@ def choose_sizes(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, int]
             f"A context of {wanted} tokens is asked for, and the model was trained for {spec.context_length}.",
             f"Ask for at most {spec.context_length}.",
         )
-    num_blocks = config.num_blocks or choose_num_blocks(spec, wanted, config.kv_memory_bytes, available_memory_bytes())
+    num_blocks = config.num_blocks or choose_num_blocks(
+        spec, wanted, config.kv_memory_bytes, available_memory_bytes(), config.kv_format
+    )
     held = num_blocks * BLOCK_SIZE
     if held < wanted and config.context_length is not None:
         raise ConfigError(
@@ -178,6 +195,19 @@ def _scheduler_config(config: EngineConfig, context_length: int, tokenizer: "Tok
         prefix_cache=config.prefix_cache,
         order=_order(config.order),
     )
+
+
+def _speculator(choice: str, tokenizer: "Tokenizer") -> "Speculator | None":
+    proposers = CHOICES[choice]
+    if not proposers:
+        return None
+    from vivace.speculate.config import SpeculationConfig
+    from vivace.speculate.speculator import EngineSpeculator
+
+    def decode(ids: Sequence[int]) -> str:
+        return tokenizer.decode([token_id for token_id in ids if token_id < tokenizer.vocab_size])
+
+    return EngineSpeculator(SpeculationConfig(proposers), decode)
 
 
 def _order(order: str | OrderConfig) -> OrderConfig:

@@ -2,22 +2,34 @@
 
 from pathlib import Path
 
+from vivace.numerics import kv_formats
 from vivace.types.errors import ConfigError
+from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.model import ModelSpec
 from vivace.types.step import BLOCK_SIZE
 
-BYTES_PER_ELEMENT = 2  # float16
 CONTEXTS_BY_DEFAULT = 4
 SHARE_OF_AVAILABLE = 0.25
 
 
-def bytes_per_block(spec: ModelSpec) -> int:
-    """Bytes of one KV block over all layers: keys and values of BLOCK_SIZE positions."""
+def bytes_per_block(spec: ModelSpec, kv_format: str | tuple[str, ...] = DEFAULT_KV_FORMAT) -> int:
+    """Bytes of one KV block over all layers: keys and values of BLOCK_SIZE positions.
+
+    Raises:
+        ConfigError: there is no such KV format, or it cannot hold heads of this size.
+    """
     attention = spec.attention
-    return spec.num_layers * attention.num_kv_heads * attention.head_dim * BLOCK_SIZE * 2 * BYTES_PER_ELEMENT
+    formats = kv_formats.layer_formats(kv_format, spec.num_layers, attention.head_dim)
+    return kv_formats.bytes_per_block(formats, attention.num_kv_heads, attention.head_dim)
 
 
-def choose_num_blocks(spec: ModelSpec, context_length: int, kv_memory_bytes: int | None, available_bytes: int) -> int:
+def choose_num_blocks(
+    spec: ModelSpec,
+    context_length: int,
+    kv_memory_bytes: int | None,
+    available_bytes: int,
+    kv_format: str | tuple[str, ...] = DEFAULT_KV_FORMAT,
+) -> int:
     """Blocks to allocate.
 
     Args:
@@ -26,18 +38,20 @@ def choose_num_blocks(spec: ModelSpec, context_length: int, kv_memory_bytes: int
         kv_memory_bytes: what the caller allows for KV; None: four whole contexts, but at most a quarter of
             what is available.
         available_bytes: memory that can be had now.
+        kv_format: how keys and values are stored, one name or one a layer.
 
     Raises:
-        ConfigError: not even one block fits.
+        ConfigError: not even one block fits, or there is no such KV format.
     """
+    block_bytes = bytes_per_block(spec, kv_format)
     budget = kv_memory_bytes
     if budget is None:
-        wanted = CONTEXTS_BY_DEFAULT * -(-context_length // BLOCK_SIZE) * bytes_per_block(spec)
+        wanted = CONTEXTS_BY_DEFAULT * -(-context_length // BLOCK_SIZE) * block_bytes
         budget = min(wanted, int(available_bytes * SHARE_OF_AVAILABLE))
-    num_blocks = budget // bytes_per_block(spec)
+    num_blocks = budget // block_bytes
     if num_blocks < 1:
         raise ConfigError(
-            f"{budget} bytes hold no KV block of {bytes_per_block(spec)} bytes ({BLOCK_SIZE} tokens of this model).",
+            f"{budget} bytes hold no KV block of {block_bytes} bytes ({BLOCK_SIZE} tokens of this model).",
             "Allow more kv_memory_bytes, or free memory.",
         )
     return num_blocks

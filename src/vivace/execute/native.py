@@ -17,9 +17,10 @@ from vivace.graph.ops import Embed, FusedLinear, Linear
 from vivace.graph.passes import fuse_add_norm, fuse_linears, validate
 from vivace.graph.passes.arena import place_buffers
 from vivace.graph.weights import check_weights
-from vivace.numerics.kv_formats import DEFAULT_KV_FORMAT, layer_formats
+from vivace.numerics.kv_formats import layer_formats
 from vivace.numerics.rope import inverse_frequencies
 from vivace.types.errors import ConfigError, EngineError
+from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.step import ForwardBatch
 from vivace.types.weights import TensorFormat, WeightSource
 

@@ -16,7 +16,6 @@ from vivace.types.step import BLOCK_SIZE
 
 Rows = NDArray[np.float32]
 SCALE_BYTES = 2  # float16
-DEFAULT_KV_FORMAT = "f16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,8 @@ def round_int8(x: Rows) -> Rows:
     """scale * code with code in [-127, 127]; the float16 scale is the largest magnitude of the head over 127."""
     x = _clamp(x)
     scale = _half(np.abs(x).max(axis=-1, keepdims=True) / np.float32(127.0))
-    return np.clip(np.rint(x * _inverse(scale)), -127, 127).astype(np.float32) * scale
+    codes: Rows = np.clip(np.rint(x * _inverse(scale)), -127, 127).astype(np.float32)
+    return codes * scale
 
 
 def round_int4(x: Rows) -> Rows:
@@ -122,7 +122,8 @@ def round_int4(x: Rows) -> Rows:
     least = x.min(axis=-1, keepdims=True)
     scale = _half((x.max(axis=-1, keepdims=True) - least) / np.float32(15.0))
     low = _half(least)
-    return np.clip(np.rint((x - low) * _inverse(scale)), 0, 15).astype(np.float32) * scale + low
+    codes: Rows = np.clip(np.rint((x - low) * _inverse(scale)), 0, 15).astype(np.float32)
+    return codes * scale + low
 
 
 F16 = KvCode(16, 0, round_f16)
