@@ -46,7 +46,7 @@ class ServiceLevel:
 
     Args:
         tier: standing of the asker, 0 to MAX_TIER; what a tier is worth is the order's to say (see docs/scheduling.md).
-        tenant: whose fair share the request counts against, and whose prefix cache it reads; "" is everybody without one.
+        tenant: whose fair share the request counts against, and whose prefix cache it reads; "" is all without one.
         kind: what sort of request it is, for the estimate of its length; "" where nothing is known.
         ttft_s: the first token is wanted so many seconds after arrival; None: no target of its own.
         inter_token_s: most seconds between two tokens; None: the server's target.
