@@ -117,3 +117,8 @@ def test_a_model_without_tokenizer_is_refused(tmp_path: Path) -> None:
 def test_a_model_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError):
         build_service(str(tmp_path / "none.gguf"))
+
+
+def test_a_speculation_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigError, match="oracle"):
+        EngineConfig(speculate="oracle")

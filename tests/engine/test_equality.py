@@ -149,3 +149,24 @@ def test_the_default_model_says_the_same_alone_and_in_company(smollm2_path: Path
     service.close()
     assert together == apart
     assert len(set(together)) == len(prompts)
+
+
+def test_the_default_model_says_the_same_with_drafts(smollm2_path: Path) -> None:
+    prompts = [
+        "Repeat after me: one two three four five six. One two three four",
+        "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a",
+        "The capital of France is",
+    ]
+    told = []
+    for choice in ("off", "ngram", "auto"):
+        config = EngineConfig(context_length=256, num_blocks=100, prefix_cache=False, speculate=choice)
+        service = build_service(str(smollm2_path), config)
+        kinds = ({"temperature": 0}, {"seed": 5, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1})
+        requests = [
+            service.admit(service.encode(text), kind | {"max_tokens": 40}) for text in prompts for kind in kinds
+        ]
+        told.append([answer.choices[0].token_ids for answer in service.complete_all(requests)])
+        stats = service.stats()
+        service.close()
+    assert told[0] == told[1] == told[2]
+    assert stats.num_accepted_tokens > 0

@@ -6,6 +6,7 @@ import sys
 
 from vivace.cli.model_options import add_model_options, open_service
 from vivace.schedule.orders.config import ORDER_NAMES
+from vivace.speculate.proposers import CHOICES
 
 NAME = "serve"
 HELP = "serve the chat page and the OpenAI-style API"
@@ -37,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=ORDER_NAMES,
         metavar="NAME",
         help=f"who is served first: {', '.join(ORDER_NAMES)} (default: %(default)s)",
+    )
+    group.add_argument(
+        "--speculate",
+        default="off",
+        choices=tuple(CHOICES),
+        metavar="NAME",
+        help=f"who guesses tokens ahead: {', '.join(CHOICES)}; never changes the text (default: %(default)s)",
     )
     group.add_argument("--access-log", action="store_true", help="write one line a request to standard error")
     add_model_options(parser)

@@ -28,7 +28,13 @@ class DraftDesk:
         if self._speculator is None:
             return [()] * len(streams)
         places = [
-            DraftPlace(sequence.sequence_id, sequence.tokens, sequence.num_prompt, self._make_room(sequence))
+            DraftPlace(
+                sequence.sequence_id,
+                sequence.tokens,
+                sequence.num_prompt,
+                self._make_room(sequence),
+                sequence.request.service_level.tenant,
+            )
             for sequence in streams
         ]
         return self._speculator.propose(places, num_rows, budget)

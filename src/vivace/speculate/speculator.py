@@ -18,7 +18,6 @@ from vivace.types.draft import DraftPlace
 
 TOKENS_BETWEEN_KINDS = 50
 PROMPT_TOKENS_FOR_KIND = 200
-ONE_TENANT = ""  # requests name no tenant yet
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -114,7 +113,7 @@ class EngineSpeculator:
 
     def _begin(self, place: DraftPlace) -> _Stream:
         return _Stream(
-            followers={name: proposer.follow(ONE_TENANT) for name, proposer in self._proposers.items()},
+            followers={name: proposer.follow(place.tenant) for name, proposer in self._proposers.items()},
             watches={name: Watch(name) for name in self._proposers},
             acceptance=Acceptance(self._priors),
             num_prompt=place.num_prompt,

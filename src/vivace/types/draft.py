@@ -17,12 +17,14 @@ class DraftPlace:
         tokens: all known tokens, int32 (n,); a view, right only during the call it is handed to.
         num_prompt: how many of them are the prompt.
         max_drafts: most drafts that fit: context, length of the answer and KV memory are counted in; may be 0.
+        tenant: whose past answers may be guessed from.
     """
 
     sequence_id: int
     tokens: NDArray[np.int32]
     num_prompt: int
     max_drafts: int
+    tenant: str = ""
 
 
 class Speculator(Protocol):

@@ -1,0 +1,102 @@
+"""The speculator follows streams, learns from what they said, and keeps tenants apart."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from vivace.speculate.config import SpeculationConfig
+from vivace.speculate.speculator import TOKENS_BETWEEN_KINDS, EngineSpeculator
+from vivace.types.draft import DraftPlace
+
+
+def place(
+    tokens: Sequence[int], *, number: int = 0, room: int = 8, num_prompt: int = 4, tenant: str = ""
+) -> DraftPlace:
+    return DraftPlace(number, np.array(tokens, dtype=np.int32), num_prompt, room, tenant)
+
+
+def fixed(*proposers: str, count: int = 4) -> EngineSpeculator:
+    return EngineSpeculator(SpeculationConfig(proposers or ("ngram",), "fixed", count))
+
+
+def test_a_repeated_text_is_guessed_within_room_and_budget() -> None:
+    tokens = [1, 2, 3, 4, 5, 6, 1, 2]
+    assert fixed().propose([place(tokens)], 1, 100) == [(3, 4, 5, 6)]
+    assert fixed().propose([place(tokens, room=2)], 1, 100) == [(3, 4)]
+    assert fixed().propose([place(tokens, room=0)], 1, 100) == [()]
+    places = [place(tokens), place([9, 8, 7], number=1), place(tokens, number=2)]
+    assert fixed().propose(places, 3, 5) == [(3, 4, 5, 6), (), (3,)]
+    assert fixed().propose([], 0, 5) == []
+
+
+def test_what_turned_out_is_reported() -> None:
+    speculator = fixed()
+    tokens = [1, 2, 3, 4, 5, 6, 1, 2]
+    speculator.propose([place(tokens)], 1, 100)
+    speculator.propose([place([*tokens, 3, 4, 9])], 1, 100)
+    report = speculator.report().kinds["factual"]
+    assert (report.num_turns, report.num_tokens, report.num_drafted, report.num_accepted) == (1, 3, 4, 2)
+    assert (report.tried_at, report.accepted_at) == ([1, 1, 1, 0], [1, 1, 0, 0])
+    assert report.speedup == pytest.approx(3 / report.cost)
+
+
+def test_an_ended_answer_helps_the_same_tenant_only() -> None:
+    speculator = fixed("suffix")
+    speculator.propose([place([7, 7, 7, 7, 1, 2, 3, 4, 5], tenant="a")], 1, 100)
+    assert speculator.propose([], 0, 0) == []
+    drafts = speculator.propose(
+        [place([8, 1, 2], number=1, tenant="a"), place([8, 1, 2], number=2, tenant="b")], 2, 100
+    )
+    assert drafts == [(3, 4, 5), ()]
+
+
+def test_of_several_guesses_the_one_that_fared_better_is_taken() -> None:
+    speculator = fixed("ngram", "suffix", count=1)
+    speculator.propose([place([0, 0, 0, 0, 5, 6, 2], number=99, num_prompt=4)], 1, 9)
+    tokens = [5, 6, 1]  # in this text 6 follows 5 and then 1; in the past answer it was 2
+    for _ in range(12):
+        tokens += [5, 6]
+        (drafts,) = speculator.propose([place(tokens, num_prompt=3)], 1, 9)
+        tokens += [1]
+        speculator.propose([place(tokens, num_prompt=3)], 1, 9)
+    assert drafts == (1,)
+
+
+def test_measured_speculation_stops_on_guesses_that_fail_and_returns_when_they_do_not() -> None:
+    """Guesses are wrong, then right; no trial is needed to notice, as guesses are watched for nothing."""
+    speculator = EngineSpeculator(SpeculationConfig(("ngram",), "measured", 4))
+    generator = np.random.default_rng(0)
+    tokens = [1, 2, 3, 4]
+    counts: list[int] = []
+
+    def turn(following: int) -> None:
+        (drafts,) = speculator.propose([place(tokens)], 1, 100)
+        counts.append(len(drafts))
+        speculator.note_step(1 + len(drafts), 10.0 * (1 + 0.2 * len(drafts)))
+        tokens.append(following)
+
+    for index in range(150):
+        turn((1, 2, 100 + int(generator.integers(1000)))[index % 3])
+    failing = counts[50:]
+    counts.clear()
+    for _ in range(20):
+        turn(7)
+    assert sum(failing) <= 3 and counts[-1] > 0
+
+
+def test_the_kind_of_text_is_asked_of_the_prompt_and_again_every_fifty_tokens() -> None:
+    asked: list[int] = []
+
+    def decode(ids: Sequence[int]) -> str:
+        asked.append(len(ids))
+        return "def f(x):\n    return x\n" if len(asked) > 1 else "Write a poem."
+
+    speculator = EngineSpeculator(SpeculationConfig(("ngram",), "fixed", 2), decode)
+    tokens = [1, 2, 3, 4]
+    for _ in range(TOKENS_BETWEEN_KINDS + 5):
+        speculator.propose([place(tokens)], 1, 100)
+        tokens.append(len(tokens))
+    assert asked == [4, TOKENS_BETWEEN_KINDS]
+    kinds = speculator.report().kinds
+    assert kinds["creative"].num_turns == TOKENS_BETWEEN_KINDS and kinds["code"].num_turns > 0
