@@ -14,7 +14,7 @@ from typing import NoReturn, Protocol, cast
 
 from vivace.types.errors import ConfigError, VivaceError
 
-COMMANDS = ("chat", "generate", "serve", "models", "bench")
+COMMANDS = ("chat", "generate", "serve", "models", "bench", "plan", "compress", "evaluate")
 """Modules of `vivace.cli`, in the order that help shows them."""
 
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it

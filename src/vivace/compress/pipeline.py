@@ -93,17 +93,20 @@ class _Run:
 
     def plain(self, report: Report) -> None:
         """Methods that look at weights only: one tensor after the other."""
-        for done, name in enumerate(self._layout):
-            report(done, len(self._layout), name)
+        total = sum(math.prod(plan.shape) for plan in self._layout.values())
+        done = 0
+        for name, plan in self._layout.items():
+            report(done, total, f"rounding {name}")
             self._round(name, None)
-        report(len(self._layout), len(self._layout), "rounded")
+            done += math.prod(plan.shape)
+        report(total, total, "rounded")
 
     def calibrated(self, samples: Sequence[Tokens], report: Report) -> None:
         """Methods that look at activations: one segment of the op list after the other."""
         walk = CalibrationWalk(self._graph, samples)
         segments = layer_segments(self._graph)
         for done, segment in enumerate(segments):
-            report(done, len(segments), _segment_name(segment))
+            report(done, len(segments), f"calibrating {_segment_name(segment)}")
             self._cache = {}
             linears = [op for op in segment if isinstance(op, Linear) and op.weight.startswith("layers.")]
             if linears:

@@ -1,0 +1,124 @@
+"""`vivace compress`: make a smaller model file, checked before it appears."""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vivace.cli.work_progress import WorkProgress
+from vivace.types.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vivace.compress.recipe import Recipe
+    from vivace.compress.save import CalibrationText, SavedModel
+
+NAME = "compress"
+HELP = "make a smaller model file"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the model, the file and the recipe."""
+    parser.add_argument("model", metavar="MODEL", help="a catalogue name, a .gguf file or a Hugging Face folder")
+    parser.add_argument("out", metavar="OUT", type=Path, help="the .gguf file to make")
+    parser.add_argument(
+        "--recipe",
+        default="int4",
+        metavar="R",
+        help="int8, int4, int4-fast, chapter ... or a YAML file (default: int4; docs/compression.md has all)",
+    )
+    parser.add_argument(
+        "--calibrate-on",
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="text files, JSONL files or folders to calibrate on (default: the model writes its own text)",
+    )
+    parser.add_argument("--mix", metavar="NAME", help="draw calibration text by label: 'chapter' is 30/30/20/20")
+    parser.add_argument("--samples", type=int, metavar="N", help="calibration windows (default: the recipe's)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of every draw (default: the recipe's)")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compress, check, and say what was made.
+
+    Raises:
+        VivaceError: the model, the recipe or the output can never work, or the check failed.
+    """
+    from vivace.compress.save import check_output, compress_file
+    from vivace.files.catalogue import resolve
+
+    recipe, text = _recipe(arguments), _text(arguments)
+    check_output(Path(arguments.model), arguments.out, overwrite=arguments.force)
+    with WorkProgress() as progress:
+        saved = compress_file(
+            resolve(arguments.model), arguments.out, recipe, text, progress, overwrite=arguments.force
+        )
+    if arguments.json:
+        print(json.dumps(_figures(saved)))
+    else:
+        _print_summary(saved)
+    return 0
+
+
+def _recipe(arguments: argparse.Namespace) -> "Recipe":
+    from dataclasses import replace
+
+    from vivace.compress.recipe import find_recipe
+
+    recipe = find_recipe(arguments.recipe)
+    given = {name: value for name in ("samples", "seed") if (value := getattr(arguments, name)) is not None}
+    return replace(recipe, calibration=replace(recipe.calibration, **given))
+
+
+def _text(arguments: argparse.Namespace) -> "CalibrationText":
+    from vivace.compress.calibration_text import MIXES
+    from vivace.compress.save import CalibrationText
+
+    if arguments.mix is not None and arguments.mix not in MIXES:
+        raise ConfigError(f"There is no mix {arguments.mix!r}.", f"Choose one of {', '.join(MIXES)}.")
+    if arguments.mix is not None and not arguments.calibrate_on:
+        raise ConfigError("A mix needs text to draw from.", "Give it with --calibrate-on.")
+    return CalibrationText(tuple(arguments.calibrate_on or ()), MIXES.get(arguments.mix))
+
+
+def _figures(saved: "SavedModel") -> dict[str, object]:
+    tensors = [
+        {
+            "name": outcome.plan.name,
+            "format": outcome.plan.format,
+            "kernel": outcome.plan.kernel,
+            "bytes": outcome.plan.num_bytes,
+            "relative_error": outcome.relative_error,
+        }
+        for outcome in saved.model.outcomes
+    ]
+    check = saved.verification
+    return {
+        "out": str(saved.path),
+        "recipe": saved.model.recipe.name,
+        "file_bytes": check.file_bytes,
+        "tensor_bytes": saved.model.weights.num_bytes(),
+        "source_bytes": saved.source_bytes,
+        "quantized_share": check.quantized_share,
+        "check_kld": check.agreement.mean_kl,
+        "check_same_top": check.agreement.same_top,
+        "tensors": tensors,
+    }
+
+
+def _print_summary(saved: "SavedModel") -> None:
+    check, plans = saved.verification, [outcome.plan for outcome in saved.model.outcomes]
+    print(f"{saved.path}: {check.file_bytes / 1e6:.1f} MB, from {saved.source_bytes / 1e6:.1f} MB of tensors")
+    sizes: Counter[tuple[str, str]] = Counter()
+    for plan in plans:
+        sizes[(str(plan.format or "kept"), plan.kernel)] += plan.num_bytes
+    for (format, kernel), size in sizes.most_common():
+        print(f"  {format:<5} {size / 1e6:9.2f} MB, run by {kernel}")
+    print(f"  {check.quantized_share:.1%} of the weights are quantised; read back and compared with the source:")
+    print(f"  KL divergence {check.agreement.mean_kl:.4f}, same top token {check.agreement.same_top:.1%}")
+    for note in dict.fromkeys(plan.note for plan in plans if plan.note):
+        print(f"vivace: note: {note}", file=sys.stderr)

@@ -1,0 +1,138 @@
+"""From a path and a recipe to a file that is checked: the whole of `vivace compress`, without its command line."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vivace.compress.calibration_text import draw_windows, read_texts
+from vivace.compress.layout import plan_layout
+from vivace.compress.pipeline import CompressedModel, Report, compress_weights
+from vivace.compress.recipe import CalibrationSettings, Recipe
+from vivace.compress.self_text import blocks_needed, write_samples
+from vivace.compress.verify import Verification, verify_file
+from vivace.execute.native import NativeExecutor
+from vivace.execute.score import Tokens
+from vivace.files.gguf_model_writer import write_gguf_model
+from vivace.files.open import LoadedModel, open_model
+from vivace.graph.build import build_graph
+from vivace.text.build import build_tokenizer
+from vivace.text.tokenizer import Tokenizer
+from vivace.types.errors import ConfigError, StorageError
+
+_CHECK_TOKENS = 96  # of the comparison after saving
+_CHECK = CalibrationSettings(samples=1, tokens=_CHECK_TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationText:
+    """Where calibration text comes from: files and folders with an optional mix, or (no paths) the model itself."""
+
+    paths: tuple[Path, ...] = ()
+    mix: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SavedModel:
+    """A finished compression: what was done, where it is, and what the check found."""
+
+    path: Path
+    model: CompressedModel
+    verification: Verification
+    source_bytes: int
+
+
+def compress_file(
+    source_path: Path,
+    out: Path,
+    recipe: Recipe,
+    text: CalibrationText | None = None,
+    report: Report = lambda done, total, what: None,
+    *,
+    overwrite: bool = False,
+) -> SavedModel:
+    """Compress a model file or folder into a GGUF file, and check what was written.
+
+    Args:
+        source_path: a .gguf file or a Hugging Face folder.
+        out: the file to make, ending in .gguf; it appears whole or not at all.
+        recipe: what to do.
+        text: calibration text; the model writes its own when it is needed and none is given.
+        report: told how far it is.
+        overwrite: whether a file at `out` may be replaced.
+
+    Raises:
+        ConfigError: a path or the recipe can never work.
+        ModelFileError: the source is damaged, or the result failed its check (and is not kept).
+        StorageError: the result cannot be written.
+    """
+    check_output(source_path, out, overwrite=overwrite)
+    source = open_model(source_path)
+    try:
+        plan_layout(source.spec, source.weights, recipe)  # refuse before any work is done
+        tokenizer = None if source.vocabulary is None else build_tokenizer(source.vocabulary)
+        samples = _samples(source, tokenizer, recipe, text, report) if recipe.needs_calibration else []
+        model = compress_weights(source.spec, source.weights, recipe, samples, report)
+        unchecked = out.with_name(f".{out.stem}.{os.getpid()}.gguf")
+        try:
+            _write(unchecked, source, model)
+            window = samples[0][:_CHECK_TOKENS] if samples else _own_text(source, tokenizer, _CHECK, report)[0]
+            verification = verify_file(unchecked, source, model, window)
+            unchecked.replace(out)
+        finally:
+            unchecked.unlink(missing_ok=True)
+        source_bytes = sum(source.weights.info(name).num_bytes for name in source.weights.names())
+        return SavedModel(out, model, verification, source_bytes)
+    finally:
+        source.close()
+
+
+def check_output(source_path: Path, out: Path, *, overwrite: bool) -> None:
+    """Refuse an output path before any work is done.
+
+    Raises:
+        ConfigError: it is no .gguf name, is the source, exists already, or its folder does not.
+    """
+    if out.suffix != ".gguf":
+        raise ConfigError(f"The output {out} does not end in .gguf.", "Compression writes GGUF files.")
+    if not out.parent.is_dir() or out.is_dir():
+        raise ConfigError(f"{out} cannot be a file: its folder is missing, or it is one.", "Make the folder first.")
+    if out.exists() and source_path.exists() and out.samefile(source_path):
+        raise ConfigError(f"{out} is the model itself.", "Choose another name.")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} exists already.", "Choose another name, or allow it to be replaced (--force).")
+    if not os.access(out.parent, os.W_OK):
+        raise ConfigError(f"The folder {out.parent} is not writable.", "Choose another folder.")
+
+
+def _samples(
+    source: LoadedModel, tokenizer: Tokenizer | None, recipe: Recipe, text: CalibrationText | None, report: Report
+) -> Sequence[Tokens]:
+    settings = recipe.calibration
+    if text is not None and text.paths:
+        if tokenizer is None:
+            raise ConfigError(f"{source.path} has no vocabulary to read text with.", "Calibrate without files.")
+        return draw_windows(read_texts(text.paths), tokenizer, settings, text.mix)
+    return _own_text(source, tokenizer, settings, report)
+
+
+def _own_text(
+    source: LoadedModel, tokenizer: Tokenizer | None, settings: CalibrationSettings, report: Report
+) -> Sequence[Tokens]:
+    """Windows that the model writes itself."""
+    settings = replace(settings, tokens=min(settings.tokens, source.spec.context_length))
+    executor = NativeExecutor(
+        build_graph(source.spec), source.weights, num_blocks=blocks_needed(settings), max_rows=settings.samples
+    )
+    bos = tokenizer.bos_id if tokenizer is not None else None
+    return write_samples(executor, settings, bos, report)
+
+
+def _write(out: Path, source: LoadedModel, model: CompressedModel) -> None:
+    notes = {"vivace.recipe": model.recipe.name, "vivace.source": source.name}
+    try:
+        write_gguf_model(out, source, model.weights, notes)
+    except OSError as error:
+        raise StorageError(
+            f"{out} cannot be written: {error.strerror}.", "Free some space, or choose another."
+        ) from None

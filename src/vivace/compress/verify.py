@@ -1,0 +1,81 @@
+"""After saving: open the file again and hold it to what was meant: formats, bytes, and logits against the source."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vivace.compress.containers import CONTAINERS
+from vivace.compress.layout import Layout
+from vivace.compress.pipeline import CompressedModel
+from vivace.execute.native import NativeExecutor
+from vivace.execute.score import Agreement, Tokens, compare_executors
+from vivace.files.open import LoadedModel, open_model
+from vivace.graph.build import build_graph
+from vivace.types.errors import ModelFileError
+from vivace.types.step import BLOCK_SIZE
+
+_BROKEN_KL = 8.0  # nats: about what a model that knows nothing has against one that knows
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was found: bytes of the file, share of its matrices' weights that are quantised, and how near its logits are."""
+
+    file_bytes: int
+    quantized_share: float
+    agreement: Agreement
+
+
+def verify_file(path: Path, source: LoadedModel, compressed: CompressedModel, window: Tokens) -> Verification:
+    """Check a file that was just written.
+
+    Args:
+        path: the file.
+        source: what it was made from.
+        compressed: what it has to hold.
+        window: tokens to compare logits on.
+
+    Raises:
+        ModelFileError: the file is not what was meant, or its logits have nothing to do with the source's.
+    """
+    written = open_model(path)
+    try:
+        layout = {outcome.plan.name: outcome.plan for outcome in compressed.outcomes}
+        share = _check_bytes(written, layout, compressed)
+        agreement = _compare(source, written, window)
+    finally:
+        written.close()
+    if not agreement.mean_kl < _BROKEN_KL:
+        raise ModelFileError(
+            f"The compressed model says something else entirely (KL {agreement.mean_kl:.3g} nats).",
+            "Choose more bits, or a recipe with calibration.",
+        )
+    return Verification(path.stat().st_size, share, agreement)
+
+
+def _check_bytes(written: LoadedModel, layout: Layout, compressed: CompressedModel) -> float:
+    """Formats are the planned ones and rows read back to what was simulated; returns the share of matrix weights that are quantised."""
+    total = quantized = 0
+    for name, plan in layout.items():
+        info = written.weights.info(name)
+        wanted = compressed.weights.info(name)
+        if (info.format, info.shape, info.num_bytes) != (wanted.format, wanted.shape, plan.num_bytes):
+            raise ModelFileError(f"{name} was to be {wanted.format} and was written as {info.format}.", "Try again.")
+        same = np.bincount(written.weights.raw(name), minlength=256)
+        if not np.array_equal(same, np.bincount(compressed.weights.raw(name), minlength=256)):
+            raise ModelFileError(f"The bytes of {name} in the file are not those that were made.", "Try again.")
+        count = int(np.prod(info.shape)) if len(info.shape) > 1 else 0
+        total += count
+        quantized += count if info.format in CONTAINERS else 0
+    return quantized / total
+
+
+def _compare(source: LoadedModel, written: LoadedModel, window: Tokens) -> Agreement:
+    num_blocks = -(-len(window) // BLOCK_SIZE)
+    graphs = [build_graph(model.spec) for model in (source, written)]
+    reference, candidate = (
+        NativeExecutor(graph, model.weights, num_blocks=num_blocks)
+        for graph, model in zip(graphs, (source, written), strict=True)
+    )
+    return compare_executors(reference, candidate, [window])

@@ -1,0 +1,137 @@
+"""Recipes over whole small models: what methods keep, and that folding changes nothing by itself."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from compress.models import random_windows, uneven_model
+from factories.tiny_models import ARCHITECTURES, ArrayWeights
+from vivace.compress import awq
+from vivace.compress.gptq import gptq
+from vivace.compress.pipeline import compress_weights
+from vivace.compress.recipe import PRESETS, Recipe, TensorRule
+from vivace.compress.schemes import QuantScheme
+from vivace.compress.statistics import CalibrationWalk, layer_segments
+from vivace.execute.reference import ReferenceExecutor
+from vivace.execute.score import compare_executors
+from vivace.graph.build import build_graph
+from vivace.types.errors import ConfigError
+from vivace.types.model import ModelSpec
+from vivace.types.weights import TensorFormat, WeightSource
+
+INT3 = (TensorRule("layers.*", TensorFormat.Q4_0, bits=3),)
+
+
+def divergence(spec: ModelSpec, reference: WeightSource, candidate: WeightSource) -> float:
+    executors = [ReferenceExecutor(build_graph(spec), weights, num_blocks=3) for weights in (reference, candidate)]
+    return compare_executors(executors[0], executors[1], random_windows(spec, seed=9)).mean_kl
+
+
+def loss_of(recipe: Recipe, architecture: str = "llama") -> float:
+    spec, weights = uneven_model(architecture)
+    compressed = compress_weights(spec, weights, recipe, random_windows(spec, count=12))
+    return divergence(spec, weights, compressed.weights)
+
+
+def test_methods_that_look_at_activations_beat_rounding() -> None:
+    nearest = loss_of(Recipe("nearest", INT3, scales="minmax"))
+    assert loss_of(Recipe("importance", INT3, importance=True)) < 0.9 * nearest
+    assert loss_of(Recipe("awq", INT3, fold="awq")) < 0.9 * nearest
+    assert loss_of(Recipe("gptq", INT3, rounding="gptq")) < 0.95 * nearest
+    assert loss_of(Recipe("gptq", INT3, rounding="gptq", act_order=False)) < 0.98 * nearest
+    assert loss_of(Recipe("all", INT3, fold="awq", rounding="gptq", importance=True)) < 0.7 * nearest
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_folding_alone_changes_no_logits(architecture: str) -> None:
+    spec, weights = uneven_model(architecture)
+    graph = build_graph(spec)
+    arrays = dict(weights.arrays)
+    generator = np.random.default_rng(0)
+    sites = [site for segment in layer_segments(graph) for site in awq.fold_sites(segment, graph)]
+    assert {site.x.rsplit(".", 2)[-2] for site in sites} == {"attn_norm", "mixed", "mlp_norm", "gated"} or len(
+        sites
+    ) == 4 * spec.num_layers
+    for site in sites:
+        shared = site.share(np.ones(graph.widths[site.x], np.float32))
+        scales = site.spread(np.exp(generator.standard_normal(shared.shape)).astype(np.float32))
+        awq.fold(site, scales, arrays.__getitem__, arrays.__setitem__)
+    assert divergence(spec, weights, ArrayWeights(arrays)) < 1e-6
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_preset_runs_on_every_architecture(preset: str, architecture: str) -> None:
+    spec, weights = uneven_model(architecture)
+    compressed = compress_weights(spec, weights, PRESETS[preset], random_windows(spec, count=3))
+    assert set(compressed.weights.names()) == set(weights.names())
+    for outcome in compressed.outcomes:
+        info = compressed.weights.info(outcome.plan.name)
+        assert (info.format, info.num_bytes) == (outcome.plan.format, outcome.plan.num_bytes)
+    assert divergence(spec, weights, compressed.weights) < 1.6
+
+
+def test_int8_loses_next_to_nothing() -> None:
+    assert loss_of(PRESETS["int8"]) < 0.1 * loss_of(PRESETS["int4"])
+
+
+def test_a_run_is_reproducible() -> None:
+    spec, weights = uneven_model()
+    runs = [compress_weights(spec, weights, PRESETS["int4"], random_windows(spec)).weights for _ in range(2)]
+    for name in weights.names():
+        np.testing.assert_array_equal(runs[0].raw(name), runs[1].raw(name))
+
+
+def test_the_walk_sees_what_the_executor_computes() -> None:
+    spec, weights = uneven_model()
+    graph = build_graph(spec)
+    walk = CalibrationWalk(graph, random_windows(spec, count=2))
+    segments = layer_segments(graph)
+    assert len(segments) == spec.num_layers + 2
+    for segment in segments[:-1]:
+        found = walk.observe(segment, weights.dequantize, lambda name: True)
+        for statistics in found.values():
+            assert statistics.num_tokens == 96
+            assert statistics.gram is not None
+            np.testing.assert_allclose(np.diagonal(statistics.gram), statistics.squares, rtol=1e-3)
+        walk.advance(segment, weights.dequantize)
+
+
+def test_gptq_lowers_the_output_error_and_survives_singular_hessians() -> None:
+    generator = np.random.default_rng(0)
+    matrix = generator.standard_normal((16, 64)).astype(np.float32)
+    inputs = (generator.standard_normal((24, 8)) @ generator.standard_normal((8, 64))).astype(np.float32)
+    scheme = QuantScheme(3, "full_symmetric", "group", 32, "F16")
+    ones = np.ones(64, np.float32)
+    errors = {}
+    for name, gram in (("gptq", inputs.T @ inputs), ("plain", np.zeros((64, 64), np.float32))):
+        for act_order in (True, False):
+            found = gptq(matrix, gram, scheme, "minmax", ones, act_order=act_order).dequantize()
+            errors[name, act_order] = float(np.square(inputs @ (found - matrix).T).sum())
+    assert errors["plain", True] == errors["plain", False]  # no information: plain rounding
+    for act_order in (True, False):
+        assert errors["gptq", act_order] < 0.3 * errors["plain", True]
+
+
+def test_what_cannot_work_is_refused_before_the_run() -> None:
+    spec, weights = uneven_model()
+    with pytest.raises(ConfigError, match="calibration text"):
+        compress_weights(spec, weights, PRESETS["int4"])
+    groups = Recipe("g", (TensorRule("layers.*", TensorFormat.Q4_0, group_size=128),))
+    with pytest.raises(ConfigError, match="Choose a group size of 32, 64"):
+        compress_weights(spec, weights, groups)
+    k_quant = Recipe("k", (TensorRule("layers.*", TensorFormat.Q4_K),))
+    with pytest.raises(ConfigError, match="does not write Q4_K"):
+        compress_weights(spec, weights, k_quant)
+
+
+def test_rows_that_blocks_do_not_divide_are_kept_and_said() -> None:
+    from factories.tiny_models import random_weights, tiny_spec
+
+    spec = replace(tiny_spec(), hidden_size=48)
+    weights = random_weights(spec)
+    compressed = compress_weights(spec, weights, PRESETS["int4-fast"])
+    plan = next(outcome.plan for outcome in compressed.outcomes if outcome.plan.name == "layers.0.attn.q.weight")
+    assert plan.format == TensorFormat.F16
+    assert "kept as F16" in plan.note
