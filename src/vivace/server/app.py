@@ -15,6 +15,7 @@ from vivace.server.errors import error_response
 from vivace.server.loading import LoadingModel
 from vivace.server.middleware import BodyLimit, ErrorAnswers, Gate, RequestRecord, routing_error
 from vivace.server.pages import page_routes
+from vivace.server.safety import Safety
 from vivace.server.status import StatusEndpoints
 from vivace.server.streams import Streams
 from vivace.server.tokens import TokenEndpoints
@@ -30,15 +31,19 @@ def build_app(config: ServerConfig, model: LoadingModel) -> Starlette:
 
 
 def _routes(config: ServerConfig, model: LoadingModel) -> list[Route]:
-    status, tokens, streams = StatusEndpoints(model), TokenEndpoints(model), Streams()
+    status, tokens = StatusEndpoints(model), TokenEndpoints(model)
+    safety = Safety(config.safety)
+    streams = Streams(safety, config.on_disconnect)
+    chat = ChatCompletions(model, streams, safety)
+    completions = Completions(model, safety, max_prompts=config.max_prompts)
     return [
         *page_routes(),
         Route("/health", status.health, methods=["GET"]),
         Route("/ready", status.ready, methods=["GET"]),
         Route("/v1/models", status.models, methods=["GET"]),
         Route("/v1/models/{model:path}", status.model, methods=["GET"]),
-        Route("/v1/chat/completions", ChatCompletions(model, streams).answer, methods=["POST"]),
-        Route("/v1/completions", Completions(model, max_prompts=config.max_prompts).answer, methods=["POST"]),
+        Route("/v1/chat/completions", chat.answer, methods=["POST"]),
+        Route("/v1/completions", completions.answer, methods=["POST"]),
         Route("/v1/streams/{stream_id}", streams.resume, methods=["GET"]),
         Route("/v1/streams/{stream_id}", streams.cancel, methods=["DELETE"]),
         Route("/v1/streams/{stream_id}/cancel", streams.cancel, methods=["POST"]),

@@ -34,6 +34,7 @@ from vivace.server.responses import (
     Delta,
     WireUsage,
 )
+from vivace.server.safety import Safety
 from vivace.server.streams import Streams
 from vivace.types.answer import Answer, AnswerChunk, TextLogprob, Usage
 from vivace.types.errors import RequestError, VivaceError
@@ -43,9 +44,10 @@ from vivace.types.request import GenerationRequest
 class ChatCompletions:
     """The chat endpoint over one model."""
 
-    def __init__(self, model: LoadingModel, streams: Streams) -> None:
+    def __init__(self, model: LoadingModel, streams: Streams, safety: Safety) -> None:
         self._model = model
         self._streams = streams
+        self._safety = safety
 
     async def answer(self, request: Request) -> Response | EventStream:
         """Answer one HTTP request.
@@ -59,11 +61,12 @@ class ChatCompletions:
         include_usage = wants_usage(wire)
         options = self._streams.options(wire.stream_options)
         admitted = await asyncio.to_thread(_admit, service, wire)
+        self._safety.check([message.content for message in chat_messages(wire.messages)], admitted.logprobs)
         reply = _Reply(service.name, admitted, include_usage)
         if wire.stream:
             return self._streams.open(request, service, admitted, reply, options)
         answers = await while_connected(request.receive, complete_all(service, [admitted]))
-        return json_response(reply.whole(answers[0]))
+        return json_response(reply.whole(self._safety.screened(answers[0])))
 
 
 def _admit(service: ModelService, wire: ChatCompletionRequest) -> GenerationRequest:

@@ -23,6 +23,7 @@ from vivace.server.logprobs import completion_logprobs
 from vivace.server.outcome import wire_finish, wire_usage
 from vivace.server.requests import CompletionRequest
 from vivace.server.responses import Completion, CompletionChoice, CompletionLogprobs, WireUsage
+from vivace.server.safety import Safety
 from vivace.types.answer import Answer, AnswerChunk, TextLogprob, Usage
 from vivace.types.errors import RequestError
 from vivace.types.request import GenerationRequest
@@ -34,8 +35,9 @@ DEFAULT_MAX_TOKENS = 16
 class Completions:
     """The completions endpoint over one model."""
 
-    def __init__(self, model: LoadingModel, *, max_prompts: int) -> None:
+    def __init__(self, model: LoadingModel, safety: Safety, *, max_prompts: int) -> None:
         self._model = model
+        self._safety = safety
         self._max_prompts = max_prompts
 
     async def answer(self, request: Request) -> Response | EventStream:
@@ -53,12 +55,14 @@ class Completions:
             raise RequestError(
                 "echo with logprobs is not supported: prompt tokens have none here.", "Leave one out.", param="echo"
             )
+        self._safety.check([prompt for prompt in prompts if isinstance(prompt, str)], wire.logprobs)
         requests, echoes = await asyncio.to_thread(_admit, service, wire, prompts)
         reply = _Reply(service.name, requests, echoes, include_usage)
         if wire.stream:
-            return EventStream(with_ending(reply.events(service)))
+            pairs = self._safety.screened_stream(stream_all(service, requests))
+            return EventStream(with_ending(reply.events(pairs)))
         answers = await while_connected(request.receive, complete_all(service, requests))
-        return json_response(reply.whole(answers))
+        return json_response(reply.whole([self._safety.screened(answer) for answer in answers]))
 
 
 def _prompts(prompt: str | list[str | int | list[int]], max_prompts: int) -> list[str | list[int]]:
@@ -123,12 +127,12 @@ class _Reply:
         ]
         return self._body(choices, wire_usage(total_usage([answer.usage for answer in answers])))
 
-    async def events(self, service: ModelService) -> AsyncGenerator[bytes, None]:
+    async def events(self, pairs: AsyncGenerator[tuple[int, AnswerChunk], None]) -> AsyncGenerator[bytes, None]:
         """The events of a streamed reply: the echoes, what is added to each choice, how it ended, the usage."""
         usages: list[Usage] = []
         offsets = [0] * (self._n * len(self.requests))
         started = False
-        async with aclosing(stream_all(service, self.requests)) as chunks:
+        async with aclosing(pairs) as chunks:
             async for prompt, chunk in chunks:
                 if not started:
                     started = True

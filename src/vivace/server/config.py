@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from vivace.stream.options import CANCEL, DisconnectPolicy
+from vivace.stream.safety.screen import SafetyConfig
+
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
@@ -16,6 +19,8 @@ class ServerConfig:
         max_prompts: most prompts in one `/v1/completions` request.
         drain_s: how long a shutdown waits for answers that are being written.
         access_log: write one line a request to standard error.
+        safety: what may not leave the server; None: no filter.
+        on_disconnect: what happens to a streamed answer whose reader has left, unless the request says otherwise.
     """
 
     host: str = "127.0.0.1"
@@ -26,3 +31,5 @@ class ServerConfig:
     max_prompts: int = 64
     drain_s: int = 10
     access_log: bool = False
+    safety: SafetyConfig | None = None
+    on_disconnect: DisconnectPolicy = CANCEL

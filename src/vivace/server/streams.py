@@ -15,6 +15,7 @@ from vivace.server.errors import error_body
 from vivace.server.event_stream import DONE, EventStream
 from vivace.server.json_response import json_response
 from vivace.server.requests import StreamOptions
+from vivace.server.safety import Safety
 from vivace.stream.errors import OffsetLostError
 from vivace.stream.flush import FlushStage, flush_policy
 from vivace.stream.journal import RunRecord
@@ -42,11 +43,15 @@ class Streams:
     """All streams of this server: opens them, resumes them, stops them.
 
     Args:
+        safety: what may not leave.
         on_disconnect: what happens to work whose reader has left, unless the request says otherwise.
         limits: how much is kept for how long.
     """
 
-    def __init__(self, on_disconnect: DisconnectPolicy = CANCEL, limits: RegistryLimits | None = None) -> None:
+    def __init__(
+        self, safety: Safety, on_disconnect: DisconnectPolicy = CANCEL, limits: RegistryLimits | None = None
+    ) -> None:
+        self._safety = safety
         self._on_disconnect = on_disconnect
         self._registry = StreamRegistry(limits)
 
@@ -114,7 +119,7 @@ class Streams:
             service.stream(request),
             partial(service.cancel, request.request_id),
             writer,
-            stages=(FlushStage(flush_policy(options.flush)),),
+            stages=(*self._safety.stages(), FlushStage(flush_policy(options.flush))),
             num_choices=request.n,
         )
 

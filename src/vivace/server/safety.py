@@ -1,0 +1,74 @@
+"""The safety filter at the server's doors: what comes in, what goes out whole, what goes out in a stream."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from vivace.server.errors import HttpError
+from vivace.stream.safety.screen import SafetyConfig, SafetyRules, ScreenStage
+from vivace.stream.stages import Stage
+from vivace.types.answer import Answer, AnswerChunk, Choice
+from vivace.types.errors import RequestError
+
+
+class Safety:
+    """The rules of one server, or none.
+
+    Raises:
+        ConfigError: rules that can never work.
+    """
+
+    def __init__(self, config: SafetyConfig | None = None) -> None:
+        self._rules = SafetyRules(config or SafetyConfig())
+
+    def check(self, texts: Sequence[str], logprobs: int | None) -> None:
+        """Refuse a request whose own text is not allowed, or that asks for what a filter cannot pass.
+
+        Raises:
+            HttpError: 400 `content_filter`.
+            RequestError: log probabilities spell out tokens that the filter holds back.
+        """
+        if not self._rules:
+            return
+        if logprobs is not None:
+            raise RequestError(
+                "This server filters what it says, and log probabilities would tell it nevertheless.",
+                "Leave out logprobs.",
+                param="logprobs",
+            )
+        if self._rules.check_input and any(map(self._rules.holds_match, texts)):
+            raise HttpError(
+                400, "content_filter", "The request holds text that this server does not take.", "Change the text."
+            )
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The filter as the stage of one request's stream."""
+        return (ScreenStage(self._rules),) if self._rules else ()
+
+    def screened(self, answer: Answer) -> Answer:
+        """A whole answer as it may leave."""
+        if not self._rules:
+            return answer
+        return replace(answer, choices=tuple(map(self._screened_choice, answer.choices)))
+
+    async def screened_stream(
+        self, pairs: AsyncGenerator[tuple[int, AnswerChunk], None]
+    ) -> AsyncGenerator[tuple[int, AnswerChunk], None]:
+        """The chunks of several requests as they may leave; a choice that the filter ends is silent from there on."""
+        stages: dict[int, ScreenStage] = {}
+        async with aclosing(pairs):
+            async for position, chunk in pairs:
+                if not self._rules:
+                    yield position, chunk
+                    continue
+                stage = stages.setdefault(position, ScreenStage(self._rules))
+                shown = list(stage.feed(chunk))
+                for ready in shown:
+                    yield position, ready
+                if not shown and chunk.usage is not None:
+                    yield position, AnswerChunk(chunk.choice, "", usage=chunk.usage)
+
+    def _screened_choice(self, choice: Choice) -> Choice:
+        text, has_stopped = self._rules.screened(choice.text)
+        reason = "content_filter" if has_stopped else choice.finish_reason
+        return replace(choice, text=text, finish_reason=reason, logprobs=())

@@ -1,0 +1,1 @@
+"""Safety filters over text that still grows: what they forbid never leaves, whatever the tokens are."""
