@@ -11,9 +11,10 @@ from engine.fake_executor import FakeExecutor
 from engine.harness import finish_of, tokens_alone, tokens_of
 from vivace.engine.core import Engine
 from vivace.schedule.config import SchedulerConfig
+from vivace.schedule.orders.config import ORDER_NAMES, OrderConfig
 from vivace.schedule.sequence import Sequence
 from vivace.types.events import EngineEvent, FailEvent
-from vivace.types.request import GenerationRequest, SamplingParams, StopParams
+from vivace.types.request import GenerationRequest, SamplingParams, ServiceLevel, StopParams
 
 KINDS = (
     SamplingParams(temperature=0),
@@ -44,6 +45,7 @@ def arrivals(draw: st.DrawFn) -> Arrival:
         sampling=draw(st.sampled_from(KINDS)),
         stopping=StopParams(draw(st.sampled_from((1, 4, 20, 45))), stop_token_ids=stops),
         n=n,
+        service_level=ServiceLevel(tier=draw(st.integers(0, 2)), tenant=draw(st.sampled_from(("", "a", "b")))),
     )
     cancel_after = draw(st.sampled_from((None, None, None, None, 0, 1, 3, 9)))
     return Arrival(request, draw(st.integers(0, 8)), cancel_after, draw(st.sampled_from((None, 0, n - 1))))
@@ -56,6 +58,8 @@ configs = st.builds(
     max_chunk_tokens=st.sampled_from((1, 3, 7, 16, 64)),
     max_prompt_tokens_beside_streams=st.sampled_from((1, 5, 64)),
     prefix_cache=st.booleans(),
+    order=st.sampled_from([OrderConfig(kind, ageing_s=0.01, tier_credit_s=0.01) for kind in ORDER_NAMES]),
+    inter_token_s=st.sampled_from((1e-6, 1e-3, 0.1)),
 )
 
 

@@ -90,6 +90,9 @@ def test_who_is_too_late_lets_those_pass_that_can_still_be_met_until_their_patie
     jobs += [Job("met", 1.9, ServiceLevel(ttft_s=1.0))]
     config = OrderConfig("deadline", patience=4.0)
     assert started_order(jobs, config, step_ms=100) == ["running", "met", "missed"]
+
+    # the same, but the patience of the one that missed is over, and the other has time
+    jobs[-1] = Job("met", 1.9, ServiceLevel(ttft_s=5.0))
     assert started_order(jobs, OrderConfig("deadline", patience=1.5), step_ms=100) == ["running", "missed", "met"]
 
 

@@ -86,6 +86,7 @@ class Engine:
 
         Raises:
             RequestError: the id is in work, or the request can never fit.
+            OverloadedError: the queue is full, or the request could not be served in time.
         """
         seed = request.sampling.seed
         self.scheduler.add(request, secrets.randbits(64) if seed is None else seed)
@@ -106,8 +107,13 @@ class Engine:
     def step(self) -> list[EngineEvent]:
         """Plan, run and commit one step; returns what there is to tell, in order.
 
-        An executor that raises fails the requests of that step; the others go on.
+        An executor that raises fails the requests of that step; the others go on. Requests that have waited longer than
+        they may are failed first.
         """
+        expired = self._recorded(self.scheduler.expire())
+        return expired + self._step()
+
+    def _step(self) -> list[EngineEvent]:
         began_ns = self._clock()
         plan = self.scheduler.schedule()
         if not plan.shares:

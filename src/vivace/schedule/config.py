@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from vivace.schedule.orders.config import OrderConfig
+from vivace.schedule.queue_config import QueueConfig
 from vivace.types.errors import ConfigError
 
 
@@ -16,13 +17,14 @@ class SchedulerConfig:
         max_sequences: sequences that run at the same time; below max_batch_tokens, so that in every step each stream
             gets its token and a prompt advances.
         max_chunk_tokens: rows of one sequence in one step.
-        max_prompt_tokens_beside_streams: rows for prompts in a step that also serves streams: the gap between two
-            tokens of a stream is the time such a step takes.
+        max_prompt_tokens_beside_streams: rows for prompts in a step that also serves streams, as long as step costs
+            are not measured; from then on inter_token_s decides (see prompt_budget.py).
         context_length: most known tokens of a sequence.
         eos_ids: token ids that end an answer.
         prefix_cache: find the KV blocks of known prefixes again.
         order: who is served first.
         inter_token_s: target for the time between two tokens of a stream, for requests that name none.
+        queue: who may wait, and how long.
     """
 
     max_batch_tokens: int = 512
@@ -34,6 +36,7 @@ class SchedulerConfig:
     prefix_cache: bool = True
     order: OrderConfig = field(default_factory=OrderConfig)
     inter_token_s: float = 0.1
+    queue: QueueConfig = field(default_factory=QueueConfig)
 
     def __post_init__(self) -> None:
         for name in ("max_sequences", "max_chunk_tokens", "max_prompt_tokens_beside_streams", "context_length"):
@@ -49,6 +52,6 @@ class SchedulerConfig:
 
     @property
     def least_prompt_tokens(self) -> int:
-        """Rows that prompts are sure to get in every step, however many streams run."""
+        """Rows that prompts get in a step as a rule, however many streams run."""
         beside = min(self.max_prompt_tokens_beside_streams, self.max_batch_tokens - self.max_sequences)
         return min(beside, self.max_chunk_tokens)

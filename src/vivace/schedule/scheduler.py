@@ -12,13 +12,17 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.block_table import num_blocks_for
+from vivace.schedule.books import check_books
 from vivace.schedule.completion import CompletionEstimator
 from vivace.schedule.config import SchedulerConfig
 from vivace.schedule.drafts import DraftDesk, draws_of
 from vivace.schedule.estimates import Estimates
+from vivace.schedule.forecast import Room, forecast
+from vivace.schedule.gate import AdmissionGate, timed_out
 from vivace.schedule.group import RequestGroup, build_group
 from vivace.schedule.orders.table import build_order
 from vivace.schedule.prefixes import PrefixIndex
+from vivace.schedule.prompt_budget import PromptBudget
 from vivace.schedule.sequence import Sequence, SequenceState
 from vivace.schedule.step_cost import StepCostModel, num_pairs
 from vivace.schedule.waiting import WaitingQueue
@@ -57,6 +61,7 @@ class Scheduler:
         self._desk = DraftDesk(speculator, pool)
         self._prefixes = PrefixIndex(pool, enabled=config.prefix_cache)
         self.estimates = Estimates(StepCostModel(), CompletionEstimator())
+        self.gate = AdmissionGate(config.queue)
         self.order = build_order(config.order, self.estimates, config.inter_token_s)
         self._groups: dict[str, RequestGroup] = {}
         self._running: dict[int, Sequence] = {}
@@ -100,18 +105,22 @@ class Scheduler:
         Raises:
             RequestError: a request of that id is in work.
             ContextLengthError: it can never fit.
+            OverloadedError: the queue is full, or the request could not be served in time.
         """
         if request.request_id in self._groups:
             raise RequestError(f"A request {request.request_id!r} is in work.", "Give each request its own id.")
         first_id, arrival = self._num_sequences, self._num_arrivals
         group = build_group(request, seed, self._config, self._pool, arrival=arrival, first_id=first_id)
+        now_s, expected = self._read_clock(), self.estimates.completion.expect(request)
+        for sequence in group.live.values():
+            sequence.arrived_s, sequence.expected_tokens = now_s, expected
+        self._pass_gate(group.live[0])
         self._num_arrivals += 1
         self._num_sequences += request.n
         self._groups[request.request_id] = group
         self._waiting.push(group.live[0])
-        now_s, expected = self._read_clock(), self.estimates.completion.expect(request)
+        self.gate.watch(group.live[0])
         for sequence in group.live.values():
-            sequence.arrived_s, sequence.expected_tokens = now_s, expected
             self.order.note_arrived(sequence)
 
     def cancel(self, request_id: str, choice: int | None = None) -> list[EngineEvent]:
@@ -134,6 +143,18 @@ class Scheduler:
         for sequence in tuple(group.live.values()):
             self._drop(sequence)
         return [FailEvent(request_id, error)]
+
+    def expire(self) -> list[EngineEvent]:
+        """Fail the requests whose time in the queue is over; to be called before `schedule`."""
+        events: list[EngineEvent] = []
+        now_s = self._read_clock()
+        for request_id in self.gate.take_expired(now_s):
+            group = self._groups.get(request_id)
+            first = None if group is None else group.live.get(0)
+            if first is not None and first.num_cached is None:
+                self.gate.num_timed_out += 1
+                events += self.fail(request_id, timed_out(now_s - first.arrived_s))
+        return events
 
     def schedule(self) -> StepPlan:
         """Decide the next step. Empty only when there is nothing to do."""
@@ -173,17 +194,7 @@ class Scheduler:
 
     def check(self) -> None:
         """Raise AssertionError unless blocks, tables and states agree."""
-        self._pool.check()
-        holders = Counter(block for sequence in self._running.values() for block in sequence.table.entries.tolist())
-        for block, count in enumerate(self._pool.num_holders()):
-            assert holders[block] == count, f"block {block} counts {count} holders, {holders[block]} tables have it"
-        for group in self._groups.values():
-            for sequence in group.live.values():
-                is_running = sequence.sequence_id in self._running
-                assert is_running == (sequence.state is SequenceState.RUNNING)
-                assert is_running or (sequence.table.num_blocks == 0 and sequence.num_computed == 0)
-                assert sequence.num_computed < sequence.num_known <= sequence.max_known
-                assert sequence.num_computed <= sequence.table.num_slots
+        check_books(self._pool, self._running, self._groups.values())
 
     # Shares -----------------------------------------------------------------------------------------------------------
 
@@ -192,22 +203,21 @@ class Scheduler:
         prompts: list[Sequence] = []
         for sequence in self._running.values():
             (streams if sequence.num_known - sequence.num_computed == 1 else prompts).append(sequence)
-        prompt_shares = tuple(self._prompt_shares(prompts, len(streams)))
+        prompt_shares = tuple(self._prompt_shares(prompts, streams))
         num_rows = len(streams) + sum(share.count for share in prompt_shares)
         drafts_of_all = self._desk.drafts_for(streams, num_rows, self._config.max_batch_tokens - num_rows)
         for sequence, drafts in zip(streams, drafts_of_all, strict=True):
             yield SequenceShare(sequence.sequence_id, sequence.num_computed, 1 + len(drafts), True, drafts)
         yield from prompt_shares
 
-    def _prompt_shares(self, prompts: list[Sequence], num_streams: int) -> Iterator[SequenceShare]:
-        budget = self._config.max_batch_tokens - num_streams
-        if num_streams:
-            budget = min(budget, self._config.max_prompt_tokens_beside_streams)
+    def _prompt_shares(self, prompts: list[Sequence], streams: list[Sequence]) -> Iterator[SequenceShare]:
+        if not prompts:
+            return
+        budget = PromptBudget(self._config, self.estimates, streams)
         for sequence in self._in_order(prompts):
-            count = min(sequence.num_pending, self._config.max_chunk_tokens, budget)
+            count = budget.take(sequence)
             if count == 0:
                 return
-            budget -= count
             is_last = count == sequence.num_pending
             yield SequenceShare(sequence.sequence_id, sequence.num_computed, count, is_last)
 
@@ -245,6 +255,14 @@ class Scheduler:
                 self.order.note_started(sequence, sequence.num_prompt - sequence.num_computed)
                 if self.order.follows_service:
                     self._waiting.sort(self._now_s)
+
+    def _pass_gate(self, newcomer: Sequence) -> None:
+        key = self.order.key(newcomer, newcomer.arrived_s)
+        queue = [(self.order.key(entry, newcomer.arrived_s) < key, entry) for entry in self._waiting]
+        tenants = Counter(entry.request.service_level.tenant for _, entry in queue)
+        room = Room(self._config, self._pool, tuple(self._running.values()))
+        ahead = [entry for is_ahead, entry in queue if is_ahead]
+        self.gate.check(newcomer, tenants, forecast(newcomer, ahead, room, self.estimates))
 
     def _in_order(self, sequences: Iterable[Sequence]) -> list[Sequence]:
         return sorted(sequences, key=lambda sequence: self.order.key(sequence, self._now_s))

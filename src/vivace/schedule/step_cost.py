@@ -17,6 +17,7 @@ MEMORY_STEPS = 256
 ENOUGH_STEPS = 8
 FIT_EVERY = 8
 OUTLIER = 4.0
+MANY_ROWS = 1 << 30
 PAIRS_UNIT = 1e-3  # pairs are counted in thousands, so that the sums have like sizes
 
 
@@ -35,12 +36,11 @@ class StepCost:
     def prompt_rows(self, start: int, budget_ms: float) -> int:
         """Rows of one sequence, from position `start` on, that fit into a budget beside other work."""
         linear = self.per_row_ms + self.per_pair_ms * start
-        half = self.per_pair_ms / 2
         if budget_ms <= 0:
             return 0
-        if half * budget_ms < 1e-9 * linear * linear:
-            return int(budget_ms / linear) if linear > 0 else 1 << 30
-        return int(((linear * linear + 4 * half * budget_ms) ** 0.5 - linear) / (2 * half))
+        # the positive root of per_pair / 2 n^2 + linear n = budget, in the form that bears a factor of 0
+        slope = linear + (linear * linear + 2 * self.per_pair_ms * budget_ms) ** 0.5
+        return int(min(2 * budget_ms / slope, MANY_ROWS)) if slope > 0 else MANY_ROWS
 
 
 def num_pairs(shares: Iterable[SequenceShare]) -> float:

@@ -112,6 +112,13 @@ class OverloadedError(VivaceError):
         self.retry_after_s = retry_after_s
 
 
+class TenantLimitError(OverloadedError):
+    """The asker has too many requests in work already; others are still served."""
+
+    code = "too_many_requests"
+    http_status = 429
+
+
 class EngineError(VivaceError):
     """The engine failed while it worked on a request."""
 

@@ -1,0 +1,23 @@
+"""The books of a scheduler, audited: for tests, after every step."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from vivace.cache.block_pool import BlockPool
+from vivace.schedule.group import RequestGroup
+from vivace.schedule.sequence import Sequence, SequenceState
+
+
+def check_books(pool: BlockPool, running: Mapping[int, Sequence], groups: Iterable[RequestGroup]) -> None:
+    """Raise AssertionError unless blocks, tables and states agree."""
+    pool.check()
+    holders = Counter(block for sequence in running.values() for block in sequence.table.entries.tolist())
+    for block, count in enumerate(pool.num_holders()):
+        assert holders[block] == count, f"block {block} counts {count} holders, {holders[block]} tables have it"
+    for group in groups:
+        for sequence in group.live.values():
+            is_running = sequence.sequence_id in running
+            assert is_running == (sequence.state is SequenceState.RUNNING)
+            assert is_running or (sequence.table.num_blocks == 0 and sequence.num_computed == 0)
+            assert sequence.num_computed < sequence.num_known <= sequence.max_known
+            assert sequence.num_computed <= sequence.table.num_slots
