@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from vivace.cli import plan_speculate
 from vivace.types.errors import ConfigError
 from vivace.types.kv import DEFAULT_KV_FORMAT, KV_FORMAT_NAMES
 
@@ -31,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shape.add_argument("--kv-heads", type=int, metavar="N", help="KV heads (default: as many as heads)")
     shape.add_argument("--head-dim", type=int, metavar="N", help="lanes of a head")
     kv.add_argument("--json", action="store_true", help="print JSON")
+    speculate = actions.add_parser("speculate", help=plan_speculate.HELP, description=plan_speculate.DESCRIPTION)
+    plan_speculate.add_arguments(speculate)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -115,4 +118,4 @@ def _text(plan: "KvPlan") -> str:
     return "\n".join(f"{title:11}{text}" for title, text in lines.items())
 
 
-_ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {"kv": _kv}
+_ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {"kv": _kv, "speculate": plan_speculate.run}
