@@ -125,26 +125,42 @@ std::vector<double> turned(const std::vector<double>& x) {
   return out;
 }
 
+// Keys and values as the format stores them, [position][kv head][lane].
+struct Stored {
+  std::vector<double> keys, values;
+
+  explicit Stored(const Layer& layer) {
+    const KvFormat& format = *layer.pool.layer(0).format;
+    const int head_dim = layer.shape.head_dim;
+    for (size_t i = 0; i < layer.k.size(); i += head_dim) {
+      const auto key = rounded(format.keys, &layer.k[i], head_dim),
+                 value = rounded(format.values, &layer.v[i], head_dim);
+      keys.insert(keys.end(), key.begin(), key.end());
+      values.insert(values.end(), value.begin(), value.end());
+    }
+  }
+};
+
 // Plain attention of one row and head over keys and values as the format stores them. Queries, keys and values are
 // turned already where the format turns them.
-std::vector<double> exact(const Layer& layer, int row, int head) {
+std::vector<double> exact(const Layer& layer, const Stored& stored, int row, int head) {
   const Shape& s = layer.shape;
   const KvFormat& format = *layer.pool.layer(0).format;
   const int kv = head / (s.num_heads / s.num_kv_heads);
   std::vector<double> scores, out(s.head_dim);
   double total = 0, peak = -1e300;
   for (int key = 0; key <= row; ++key) {
-    const auto stored = rounded(format.keys, &layer.k[(key * s.num_kv_heads + kv) * s.head_dim], s.head_dim);
     double score = 0;
     for (int d = 0; d < s.head_dim; ++d)
-      score += static_cast<double>(layer.q[(row * s.num_heads + head) * s.head_dim + d]) * stored[d];
+      score += static_cast<double>(layer.q[(row * s.num_heads + head) * s.head_dim + d]) *
+               stored.keys[(key * s.num_kv_heads + kv) * s.head_dim + d];
     scores.push_back(layer.sees(row, key) ? score : -1e300);
     peak = std::max(peak, scores.back());
   }
   for (double& score : scores) total += score = std::exp(score - peak);
   for (int key = 0; key <= row; ++key) {
-    const auto stored = rounded(format.values, &layer.v[(key * s.num_kv_heads + kv) * s.head_dim], s.head_dim);
-    for (int d = 0; d < s.head_dim; ++d) out[d] += scores[key] / total * stored[d];
+    for (int d = 0; d < s.head_dim; ++d)
+      out[d] += scores[key] / total * stored.values[(key * s.num_kv_heads + kv) * s.head_dim + d];
   }
   return format.rotates ? turned(out) : out;
 }
@@ -168,9 +184,10 @@ void test_attention(const KernelTable& table, Shape shape) {
   check(std::memcmp(out.data(), chunked.data(), out.size() * sizeof(float)) == 0, "attention: chunks equal the whole",
         table.name);
   double worst = 0;
+  const Stored stored(layer);
   for (int row = 0; row < rows; row += 7)
     for (int head = 0; head < shape.num_heads; ++head) {
-      const auto expected = exact(layer, row, head);
+      const auto expected = exact(layer, stored, row, head);
       for (int d = 0; d < shape.head_dim; ++d)
         worst = std::max(worst, std::abs(expected[d] - out[row * width + head * shape.head_dim + d]));
     }
