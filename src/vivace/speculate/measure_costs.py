@@ -19,7 +19,7 @@ def measure_step_costs(
     """Milliseconds of a step of one sequence by its number of rows, all of which give logits; medians.
 
     Args:
-        executor: with `context + max(row_counts)` positions of KV memory that nobody uses; its first blocks are written.
+        executor: with KV memory for `context + max(row_counts)` positions; what its first blocks hold is lost.
         row_counts: rows to time, in turns, so that a busy moment falls on all of them.
         context: tokens before the rows.
         repeats: steps of each row count.
