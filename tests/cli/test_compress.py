@@ -92,6 +92,24 @@ def test_a_folder_is_compressed_by_a_recipe_of_ones_own(
     written.close()
 
 
+def test_mixed_precision_keeps_to_its_budget(
+    tmp_path: Path, model: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.gguf"
+    figures = compress_json(
+        capsys, model, out, "--recipe", "mixed", "--bits-per-weight", 6, "--calibrate-on", text, "--samples", 2
+    )
+    written = open_model(out)
+    infos = [written.weights.info(name) for name in written.weights.names()]
+    matrices = [info for info in infos if len(info.shape) == 2]
+    assert sum(info.num_bytes for info in matrices) * 8 <= 6 * sum(np.prod(info.shape) for info in matrices)
+    assert len({info.format for info in matrices}) > 1
+    sensitivity = figures["sensitivity"]
+    assert isinstance(sensitivity, dict)
+    assert sensitivity["layers.0.mlp.down"] > 0
+    written.close()
+
+
 def test_evaluate_compares_and_holds_to_limits(
     tmp_path: Path, model: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +151,7 @@ def test_a_model_against_itself_loses_nothing(model: Path, text: Path, capsys: p
         (("compress", "{model}", "{tmp}/none/o.gguf"), "folder"),
         (("compress", "{model}", "{tmp}/o.gguf", "--recipe", "best"), "no recipe 'best'"),
         (("compress", "{model}", "{tmp}/o.gguf", "--mix", "chapter"), "needs text"),
+        (("compress", "{model}", "{tmp}/o.gguf", "--recipe", "mixed"), "belong together"),
         (("compress", "{model}", "{tmp}/o.gguf", "--samples", "0"), "Calibration on 0 samples"),
         (("compress", "{model}", "{tmp}/o.gguf", "--calibrate-on", "{text}", "--mix", "chapter"), "labelled 'chat'"),
         (("compress", "{model}", "{tmp}/o.gguf", "--calibrate-on", "{tmp}/none"), "does not exist"),

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         default="int4",
         metavar="R",
-        help="int8, int4, int4-fast, chapter ... or a YAML file (default: int4; docs/compression.md has all)",
+        help="int8, int4, int4-fast, chapter, mixed ... or a YAML file (default: int4; docs/compression.md has all)",
     )
     parser.add_argument(
         "--calibrate-on",
@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mix", metavar="NAME", help="draw calibration text by label: 'chapter' is 30/30/20/20")
     parser.add_argument("--samples", type=int, metavar="N", help="calibration windows (default: the recipe's)")
     parser.add_argument("--seed", type=int, metavar="N", help="of every draw (default: the recipe's)")
+    parser.add_argument(
+        "--bits-per-weight", type=float, metavar="B", help="for --recipe mixed: what matrices may take on average"
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -55,7 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(Path(arguments.model), arguments.out, overwrite=arguments.force)
     with WorkProgress() as progress:
         saved = compress_file(
-            resolve(arguments.model), arguments.out, recipe, text, progress, overwrite=arguments.force
+            resolve(arguments.model),
+            arguments.out,
+            recipe,
+            text,
+            progress,
+            bits_per_weight=arguments.bits_per_weight,
+            overwrite=arguments.force,
         )
     if arguments.json:
         print(json.dumps(_figures(saved)))
@@ -69,7 +78,12 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
 
     from vivace.compress.recipe import find_recipe
 
-    recipe = find_recipe(arguments.recipe)
+    mixed = arguments.recipe == "mixed"
+    if mixed != (arguments.bits_per_weight is not None):
+        raise ConfigError(
+            "--recipe mixed and --bits-per-weight belong together.", "Give both, such as --bits-per-weight 5.5."
+        )
+    recipe = find_recipe("int4" if mixed else arguments.recipe)
     given = {name: value for name in ("samples", "seed") if (value := getattr(arguments, name)) is not None}
     return replace(recipe, calibration=replace(recipe.calibration, **given))
 
@@ -104,6 +118,7 @@ def _figures(saved: "SavedModel") -> dict[str, object]:
         "tensor_bytes": saved.model.weights.num_bytes(),
         "source_bytes": saved.source_bytes,
         "quantized_share": check.quantized_share,
+        "sensitivity": {part.name: part.options[0].loss for part in saved.sensitivities},
         "check_kld": check.agreement.mean_kl,
         "check_same_top": check.agreement.same_top,
         "tensors": tensors,
@@ -120,5 +135,9 @@ def _print_summary(saved: "SavedModel") -> None:
         print(f"  {format:<5} {size / 1e6:9.2f} MB, run by {kernel}")
     print(f"  {check.quantized_share:.1%} of the weights are quantised; read back and compared with the source:")
     print(f"  KL divergence {check.agreement.mean_kl:.4f}, same top token {check.agreement.same_top:.1%}")
+    for part in saved.sensitivities:
+        if part.collapses:
+            loss = part.options[0].loss
+            print(f"  kept high: {part.name}, which alone costs {loss:.3f} nats in 4 bits", file=sys.stderr)
     for note in dict.fromkeys(plan.note for plan in plans if plan.note):
         print(f"vivace: note: {note}", file=sys.stderr)

@@ -10,6 +10,7 @@ from vivace.compress.layout import plan_layout
 from vivace.compress.pipeline import CompressedModel, Report, compress_weights
 from vivace.compress.recipe import CalibrationSettings, Recipe
 from vivace.compress.self_text import blocks_needed, write_samples
+from vivace.compress.sensitivity import PartSensitivity, measure_sensitivity, mixed_recipe
 from vivace.compress.verify import Verification, verify_file
 from vivace.execute.native import NativeExecutor
 from vivace.execute.score import Tokens
@@ -21,6 +22,7 @@ from vivace.text.tokenizer import Tokenizer
 from vivace.types.errors import ConfigError, StorageError
 
 _CHECK_TOKENS = 96  # of the comparison after saving
+_SENSITIVITY_SAMPLES, _SENSITIVITY_TOKENS = 2, 256
 _CHECK = CalibrationSettings(samples=1, tokens=_CHECK_TOKENS)
 
 
@@ -40,6 +42,7 @@ class SavedModel:
     model: CompressedModel
     verification: Verification
     source_bytes: int
+    sensitivities: tuple[PartSensitivity, ...] = ()
 
 
 def compress_file(
@@ -49,6 +52,7 @@ def compress_file(
     text: CalibrationText | None = None,
     report: Report = lambda done, total, what: None,
     *,
+    bits_per_weight: float | None = None,
     overwrite: bool = False,
 ) -> SavedModel:
     """Compress a model file or folder into a GGUF file, and check what was written.
@@ -59,6 +63,8 @@ def compress_file(
         recipe: what to do.
         text: calibration text; the model writes its own when it is needed and none is given.
         report: told how far it is.
+        bits_per_weight: measure what each part suffers and mix formats under this budget, in place of the recipe's
+            own rules.
         overwrite: whether a file at `out` may be replaced.
 
     Raises:
@@ -72,6 +78,11 @@ def compress_file(
         plan_layout(source.spec, source.weights, recipe)  # refuse before any work is done
         tokenizer = None if source.vocabulary is None else build_tokenizer(source.vocabulary)
         samples = _samples(source, tokenizer, recipe, text, report) if recipe.needs_calibration else []
+        sensitivities: list[PartSensitivity] = []
+        if bits_per_weight is not None:
+            windows = [sample[:_SENSITIVITY_TOKENS] for sample in samples[:_SENSITIVITY_SAMPLES]]
+            sensitivities = measure_sensitivity(source.spec, source.weights, windows, report)
+            recipe, _ = mixed_recipe(source.spec, sensitivities, bits_per_weight, recipe)
         model = compress_weights(source.spec, source.weights, recipe, samples, report)
         unchecked = out.with_name(f".{out.stem}.{os.getpid()}.gguf")
         try:
@@ -82,7 +93,7 @@ def compress_file(
         finally:
             unchecked.unlink(missing_ok=True)
         source_bytes = sum(source.weights.info(name).num_bytes for name in source.weights.names())
-        return SavedModel(out, model, verification, source_bytes)
+        return SavedModel(out, model, verification, source_bytes, tuple(sensitivities))
     finally:
         source.close()
 

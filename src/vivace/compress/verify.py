@@ -20,7 +20,7 @@ _BROKEN_KL = 8.0  # nats: about what a model that knows nothing has against one 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was found: bytes of the file, share of its matrices' weights that are quantised, and how near its logits are."""
+    """Bytes of the file, share of its matrices' weights that are quantised, and how near its logits are."""
 
     file_bytes: int
     quantized_share: float
@@ -55,7 +55,7 @@ def verify_file(path: Path, source: LoadedModel, compressed: CompressedModel, wi
 
 
 def _check_bytes(written: LoadedModel, layout: Layout, compressed: CompressedModel) -> float:
-    """Formats are the planned ones and rows read back to what was simulated; returns the share of matrix weights that are quantised."""
+    """Formats and bytes are the planned ones; returns the share of matrix weights that are quantised."""
     total = quantized = 0
     for name, plan in layout.items():
         info = written.weights.info(name)

@@ -1,0 +1,77 @@
+"""The solver against exhaustive search, and mixed precision against uniform formats of the same size."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from compress.models import random_windows, uneven_model
+from vivace.compress.allocate import Option, allocate
+from vivace.compress.pipeline import compress_weights
+from vivace.compress.recipe import PRESETS
+from vivace.compress.sensitivity import measure_sensitivity, mixed_recipe, model_parts
+from vivace.execute.reference import ReferenceExecutor
+from vivace.execute.score import compare_executors
+from vivace.graph.build import build_graph
+from vivace.types.errors import ConfigError
+from vivace.types.weights import TensorFormat
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_allocation_is_the_best_there_is(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    parts = [
+        [Option(str(i), int(generator.integers(1, 40)) * 6, float(generator.random())) for i in range(3)]
+        for _ in range(6)
+    ]
+    smallest = sum(min(option.num_bytes for option in options) for options in parts)
+    budget = smallest + int(generator.integers(0, 400))
+    found = allocate(parts, budget)
+    best = min(
+        sum(option.loss for option in choice)
+        for choice in product(*parts)
+        if sum(option.num_bytes for option in choice) <= budget
+    )
+    assert found.loss == pytest.approx(best)
+    assert found.num_bytes <= budget
+    assert found.lower_bound <= best + 1e-9
+
+
+def test_coarse_units_keep_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vivace.compress.allocate.MOST_UNITS", 400)
+    parts = [[Option("small", 1000, 1.0 + i), Option("large", 2000 + i, 0.1)] for i in range(20)]
+    found = allocate(parts, 30_000)
+    assert found.num_bytes <= 30_000
+    assert found.lower_bound <= found.loss < 1.3 * found.lower_bound
+
+
+def test_a_budget_below_the_smallest_is_refused() -> None:
+    with pytest.raises(ConfigError, match="takes 30 bytes"):
+        allocate([[Option("a", 10, 1.0)], [Option("a", 20, 1.0)]], 29)
+
+
+def test_mixed_precision_beats_a_uniform_format_of_the_same_size() -> None:
+    spec, weights = uneven_model()
+    for layer, scale in ((0, 6.0), (2, 0.05)):  # a layer that matters much, and one that hardly does
+        weights.arrays[f"layers.{layer}.mlp.down.weight"] *= np.float32(scale)
+    windows = random_windows(spec)
+    parts = measure_sensitivity(spec, weights, windows[:3])
+    assert [part.name for part in parts] == list(model_parts(spec))
+    by_name = {part.name: part.options[0].loss for part in parts}
+    assert by_name["layers.0.mlp.down"] > 3 * by_name["layers.2.mlp.down"]
+    base = PRESETS["int4-fast"]
+    mixed, allocation = mixed_recipe(spec, parts, 5.5, base)
+    assert {rule.format for rule in mixed.rules} > {TensorFormat.Q4_0}
+    uniform = type(base)("q5", tuple(type(r)(r.match, TensorFormat.Q5_0) for r in base.rules))
+    losses, sizes = [], []
+    for recipe in (mixed, uniform):
+        compressed = compress_weights(spec, weights, recipe)
+        executors = [
+            ReferenceExecutor(build_graph(spec), source, num_blocks=3) for source in (weights, compressed.weights)
+        ]
+        losses.append(compare_executors(executors[0], executors[1], random_windows(spec, seed=5)).mean_kl)
+        sizes.append(sum(o.plan.num_bytes for o in compressed.outcomes if len(o.plan.shape) == 2))
+    assert sizes[0] == allocation.num_bytes <= sizes[1]
+    assert losses[0] < losses[1]
+    with pytest.raises(ConfigError, match=r"takes 4\.5"):
+        mixed_recipe(spec, parts, 4.0)
