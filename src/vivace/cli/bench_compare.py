@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--list", action="store_true", help="show peers, formats and what is installed, and leave")
     what.add_argument("--install", action="store_true", help="install the peers that are asked for (from PyPI)")
-    what.add_argument("--cases", default="full", metavar="NAME", help="quick or full (default: %(default)s)")
+    what.add_argument("--cases", default="full", metavar="NAME", help="quick, prompts, streams or full (default: full)")
     how = parser.add_argument_group("how")
     how.add_argument("--threads", type=int, metavar="N", help="threads of every engine (default: the machine's cores)")
     how.add_argument("--turns", type=int, default=5, metavar="K", help="runs that count (default: %(default)s)")
@@ -231,8 +231,7 @@ def _start(
         if install:
             _say(f"{row.name}: installing unless it is there (about {row.peer.minutes} min)")
             environments.install(row.peer)
-        environments.python_of(row.peer)  # before a conversion that would be for nothing
-        path = model_in(row.format, model)
+        path = model_in(row.format, model, environments.python_of(row.peer))
         return PeerProcess(row.peer, row.name, {**options, "model": str(path)})
     except environments.PeerError as error:
         comparison.absent[row.name] = str(error)

@@ -30,9 +30,14 @@ class Case:
         return self.prompt_tokens + self.new_tokens
 
 
+_PROMPTS = (Case(1, 128, 1), Case(1, 512, 97), Case(1, 2048, 1))
+_STREAMS = (Case(8, 256, 129), Case(16, 256, 129))
+
 CASES: Mapping[str, tuple[Case, ...]] = {
     "quick": (Case(1, 512, 97),),
-    "full": (Case(1, 128, 1), Case(1, 512, 97), Case(1, 2048, 1), Case(8, 256, 129), Case(16, 256, 129)),
+    "prompts": _PROMPTS,
+    "streams": _STREAMS,
+    "full": _PROMPTS + _STREAMS,
 }
 
 

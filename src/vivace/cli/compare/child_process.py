@@ -6,18 +6,11 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from vivace.cli.compare.environments import PeerError, peers_folder, python_of
+from vivace.cli.compare.environments import PeerError, child_program, peers_folder, python_of
 from vivace.cli.compare.peers import Peer
 from vivace.files.cache_folder import make_folder
-
-# The folder is on the path only while our own modules are found: a peer must not take them for its own.
-_START = (
-    "import sys, importlib; sys.path.insert(0, {folder!r}); import children.protocol; "
-    "child = importlib.import_module('children.' + {child!r}); sys.path.remove({folder!r}); child.main()"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +38,10 @@ class PeerProcess:
         python = python_of(peer)
         make_folder(peers_folder())
         self._log = peers_folder() / f"{label.replace('/', '-').replace(':', '-')}.log"
-        program = _START.format(folder=str(Path(__file__).parent), child=peer.child)
         started_s = time.perf_counter()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [str(python), "-c", program],
+                [str(python), "-c", child_program(peer.child)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

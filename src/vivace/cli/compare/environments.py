@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from vivace.cli.compare.peers import Peer
@@ -51,7 +52,7 @@ def install(peer: Peer) -> None:
     log = peers_folder() / f"{peer.name}-install.log"
     variables = {**os.environ, **peer.variables}
     python = str(_python_in(folder))
-    commands = [[sys.executable, "-m", "venv", str(folder)]]
+    commands = [[sys.executable, "-m", "venv", "--clear", str(folder)]]
     commands += [[python, "-m", "pip", "install", "--upgrade", "numpy", *group] for group in peer.packages]
     with log.open("wb") as output:
         for command in commands:
@@ -59,6 +60,30 @@ def install(peer: Peer) -> None:
                 raise PeerError(f"cannot be installed: {_last_error(log)}", f"The log is {log}.")
     listed = subprocess.run([python, "-m", "pip", "freeze"], capture_output=True, check=False)
     (folder / _DONE).write_bytes(listed.stdout)
+
+
+def child_program(child: str) -> str:
+    """What a peer's Python runs (with -c) to be a module of `children`.
+
+    Our folder is on its path only while our own modules are found: a peer must not take them for its own.
+    """
+    folder = str(Path(__file__).parent)
+    return (
+        f"import sys, importlib; sys.path.insert(0, {folder!r}); import children.protocol; "
+        f"child = importlib.import_module('children.{child}'); sys.path.remove({folder!r}); child.main()"
+    )
+
+
+def run_child(python: Path, child: str, arguments: Sequence[str], log: Path) -> None:
+    """Run a module of `children` to its end.
+
+    Raises:
+        PeerError: it fails; the log is kept.
+    """
+    command = [str(python), "-c", child_program(child), *arguments]
+    with log.open("wb") as output:
+        if subprocess.run(command, stdout=output, stderr=output, check=False).returncode:
+            raise PeerError(f"{child} failed: {_last_error(log)}", f"The log is {log}.")
 
 
 def _python_in(folder: Path) -> Path:

@@ -7,49 +7,76 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.cli.compare.environments import peers_folder
+from vivace.cli.compare.environments import PeerError, peers_folder, run_child
+from vivace.cli.compare.hf_folder import write_hf_folder
 from vivace.cli.compare.peers import FILE
 from vivace.files.cache_folder import make_folder
 from vivace.files.gguf import GgufFile, GgufTensor
 from vivace.files.gguf_values import StringArray
 from vivace.files.gguf_writer import TensorToWrite, WritableValue, write_gguf_file
 from vivace.numerics.formats import dequantize, quantize
-from vivace.types.errors import ConfigError
 from vivace.types.weights import TensorFormat
 
 _FILE_TYPES = {TensorFormat.Q4_0: 2, TensorFormat.Q8_0: 7}  # general.file_type, as llama.cpp numbers it
 
 
-def model_in(format: str, model: Path) -> Path:
+Maker = Callable[[Path, Path], Path]
+"""Makes a format of the model (first argument), with the peer's own Python (second) where its tools are needed."""
+
+
+def model_in(format: str, model: Path, python: Path) -> Path:
     """The model file or folder of a format; made when it is not there yet.
 
     Args:
         format: a row of FORMATS.
         model: the file that was shipped.
+        python: of the peer that will read it.
 
     Raises:
-        ConfigError: the model is no GGUF file, so it cannot be turned into that format.
+        PeerError: the model cannot be turned into that format.
         StorageError: the cache folder cannot be written.
     """
-    return FORMATS[format](model)
+    return FORMATS[format](model, python)
 
 
-def _as_shipped(model: Path) -> Path:
+def _as_shipped(model: Path, python: Path) -> Path:
     return model
 
 
-def _requantized(target: TensorFormat) -> Callable[[Path], Path]:
-    def make(model: Path) -> Path:
-        if model.suffix != ".gguf":
-            raise ConfigError(f"{model} is no GGUF file.", "Leave out the requantised formats.")
-        folder = peers_folder() / "models"
-        made = folder / f"{model.stem}-as-{target}.gguf"
-        if not made.exists() or made.stat().st_mtime < model.stat().st_mtime:
-            make_folder(folder)
+def _requantized(target: TensorFormat) -> Maker:
+    def make(model: Path, python: Path) -> Path:
+        made = _target(model, f"{target}.gguf")
+        if _is_older(made, model):
             _requantize(model, made, target)
         return made
 
     return make
+
+
+def _openvino(weight_format: str) -> Maker:
+    def make(model: Path, python: Path) -> Path:
+        made = _target(model, f"openvino-{weight_format}")
+        if _is_older(made / "openvino_model.xml", model):
+            folder = _target(model, "hf")
+            make_folder(folder)
+            write_hf_folder(model, folder)
+            arguments = [str(folder), str(model.resolve()), str(made), weight_format]
+            run_child(python, "openvino_convert", arguments, made.with_suffix(".log"))
+        return made
+
+    return make
+
+
+def _target(model: Path, ending: str) -> Path:
+    if model.suffix != ".gguf":
+        raise PeerError(f"{model.name} is no GGUF file, so it is not converted", "compare the format it has")
+    folder = peers_folder() / "models"
+    make_folder(folder)
+    return folder / f"{model.stem}-as-{ending}"
+
+
+def _is_older(made: Path, model: Path) -> bool:
+    return not made.exists() or made.stat().st_mtime < model.stat().st_mtime
 
 
 def _requantize(source: Path, made: Path, target: TensorFormat) -> None:
@@ -75,8 +102,10 @@ def _read_as(target: TensorFormat, file: GgufFile, tensor: GgufTensor) -> NDArra
     return raw if target is tensor.format else quantize(target, dequantize(tensor.format, raw, tensor.shape))
 
 
-FORMATS: Mapping[str, Callable[[Path], Path]] = {
+FORMATS: Mapping[str, Maker] = {
     FILE: _as_shipped,
     "Q4_0": _requantized(TensorFormat.Q4_0),
     "Q8_0": _requantized(TensorFormat.Q8_0),
+    "int4": _openvino("int4"),
+    "int8": _openvino("int8"),
 }

@@ -46,6 +46,13 @@ _PEERS = (
         minutes=10,
     ),
     Peer("xllamacpp", "xllamacpp_engine", (FILE, "Q4_0", "Q8_0"), packages=(("xllamacpp",),)),
+    Peer(
+        "openvino-genai",
+        "openvino_engine",
+        ("int4", "int8"),
+        packages=(("openvino-genai", "optimum-intel[openvino]", "nncf", "gguf", "accelerate"),),
+        minutes=5,
+    ),
 )
 
 PEERS: Mapping[str, Peer] = {peer.name: peer for peer in _PEERS}
