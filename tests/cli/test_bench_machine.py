@@ -37,9 +37,8 @@ def test_the_limits_follow_from_bytes_and_operations(model: Path) -> None:
     loaded = open_model(model)
     cost = token_cost(loaded)
     loaded.close()
-    decode, prompt = limits(
-        cost, bytes_per_s=cost.bytes_per_step * 10.0, peaks={"int8": cost.operations["int8"] * 50.0}
-    )
+    peaks = {"int8": cost.operations["int8"] * 50.0}
+    decode, prompt = limits(cost, bytes_per_s=cost.bytes_per_step * 10.0, peaks=peaks)
     assert (decode, prompt) == (pytest.approx(10.0), pytest.approx(50.0))
     decode, _ = limits(cost, bytes_per_s=1e30, peaks=peaks)
     assert decode == pytest.approx(50.0)  # arithmetic binds where memory does not
