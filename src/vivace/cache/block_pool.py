@@ -6,21 +6,30 @@ memory itself; that belongs to the executor. At any time free + held + cached ==
 
 from collections.abc import Iterable, Sequence
 
+from vivace.cache.eviction import BlockUse, build_eviction
+
 
 class BlockPool:
     """Hands out KV blocks, whole requests or nothing, and takes them back.
 
     A block with a key goes to the cache when its last holder lets go, and is found again by that key until the room is
-    needed: the block that was let go longest ago is forgotten first (LRU).
+    needed; the eviction says which block is forgotten first.
 
     Args:
         num_blocks: blocks of the executor, numbered from 0.
+        eviction: a row of cache/eviction.py.
+
+    Raises:
+        ConfigError: there is no such eviction.
     """
 
-    def __init__(self, num_blocks: int) -> None:
+    def __init__(self, num_blocks: int, eviction: str = "lru") -> None:
         self._num_holders = [0] * num_blocks
         self._free = list(range(num_blocks - 1, -1, -1))
-        self._cached: dict[int, None] = {}  # in the order they were let go
+        self._cached: set[int] = set()
+        self._eviction_kind = eviction
+        self._eviction = build_eviction(eviction)
+        self._uses: dict[int, BlockUse] = {}
         self._key_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
 
@@ -54,7 +63,7 @@ class BlockPool:
         if count > self.num_available:
             return None
         while len(self._free) < count:
-            self._forget_oldest()
+            self._forget_one()
         blocks = [self._free.pop() for _ in range(count)]
         for block in blocks:
             self._num_holders[block] = 1
@@ -64,8 +73,11 @@ class BlockPool:
         """Add a holder to each block; the blocks are held or cached."""
         for block in blocks:
             if self._num_holders[block] == 0:
-                del self._cached[block]
+                self._cached.remove(block)
+                self._eviction.discard(block)
             self._num_holders[block] += 1
+            if block in self._uses:
+                self._uses[block].num_hits += 1
 
     def release(self, blocks: Sequence[int]) -> None:
         """Take a holder from each block. The last of `blocks` is forgotten first, so a prefix outlives its ends."""
@@ -77,15 +89,23 @@ class BlockPool:
             if holders:
                 continue
             if block in self._key_of:
-                self._cached[block] = None
+                self._cached.add(block)
+                self._eviction.add(block, self._uses[block])
             else:
                 self._free.append(block)
 
-    def publish(self, block: int, key: bytes) -> None:
-        """Let a held block be found by `key`; the first block published under a key keeps it."""
+    def publish(self, block: int, key: bytes, depth: int = 0) -> None:
+        """Let a held block be found by `key`; the first block published under a key keeps it.
+
+        Args:
+            block: held by somebody.
+            key: name of its contents.
+            depth: blocks before it in its sequence.
+        """
         if key not in self._block_of and block not in self._key_of:
             self._block_of[key] = block
             self._key_of[block] = key
+            self._uses[block] = BlockUse(depth)
 
     def find(self, keys: Iterable[bytes]) -> list[int]:
         """The blocks of the longest run of known keys from the first on. They are not held: `retain` them at once."""
@@ -109,13 +129,15 @@ class BlockPool:
         """Make every key unknown and every cached block free, as when the memory can no longer be trusted."""
         self._free.extend(self._cached)
         self._cached.clear()
+        self._eviction = build_eviction(self._eviction_kind)
+        self._uses.clear()
         self._key_of.clear()
         self._block_of.clear()
 
     def check(self) -> None:
         """Raise AssertionError unless every block is free, held or cached, and exactly one of them."""
         held = {block for block, holders in enumerate(self._num_holders) if holders > 0}
-        free, cached = set(self._free), set(self._cached)
+        free, cached = set(self._free), self._cached
         if len(free) != len(self._free) or len(free) + len(held) + len(cached) != self.num_blocks:
             raise AssertionError(f"{len(self._free)} free + {len(held)} held + {len(cached)} cached != all")
         if free & held or held & cached or free & cached or min(self._num_holders, default=0) < 0:
@@ -125,8 +147,9 @@ class BlockPool:
         if {key: block for block, key in self._key_of.items()} != self._block_of:
             raise AssertionError("keys and blocks do not mirror each other")
 
-    def _forget_oldest(self) -> None:
-        block = next(iter(self._cached))
-        del self._cached[block]
+    def _forget_one(self) -> None:
+        block = self._eviction.pop()
+        self._cached.remove(block)
+        del self._uses[block]
         del self._block_of[self._key_of.pop(block)]
         self._free.append(block)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vivace.engine.service import ModelService
 
 
-SERVING_OPTIONS = ("order", "speculate")
+SERVING_OPTIONS = ("order", "eviction", "speculate")
 """Settings of the engine that only commands with many readers have options for."""
 
 

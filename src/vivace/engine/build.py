@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vivace.cache.eviction import build_eviction
 from vivace.engine.kv_memory import available_memory_bytes, choose_num_blocks
 from vivace.schedule.orders.config import OrderConfig
 from vivace.speculate.proposers import CHOICES
@@ -40,6 +41,7 @@ class EngineConfig:
         kv_format: how keys and values are stored: a row of KV_FORMATS (`numerics.kv_formats`), or one a layer.
         executor: a row of EXECUTORS.
         prefix_cache: keep the keys and values of finished requests while there is room, and find them again.
+        eviction: what is forgotten first when the prefix cache is full: lru, lfu or cost (see cache/eviction.py).
         order: who is served first: a name of ORDER_NAMES, or an OrderConfig with weights of its own.
         speculate: who guesses tokens ahead, a row of speculate.proposers.CHOICES; changes the speed and never the text.
     """
@@ -54,6 +56,7 @@ class EngineConfig:
     kv_format: str | tuple[str, ...] = DEFAULT_KV_FORMAT
     executor: str = "native"
     prefix_cache: bool = True
+    eviction: str = "lru"
     order: str | OrderConfig = "fcfs"
     speculate: str = "off"
 
@@ -63,6 +66,7 @@ class EngineConfig:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} is {value!r}.", "Give a whole number of at least 1.")
         _order(self.order)
+        build_eviction(self.eviction)
         if self.executor not in EXECUTORS:
             raise ConfigError(f"There is no executor {self.executor!r}.", f"Known are: {', '.join(EXECUTORS)}.")
         if self.speculate not in CHOICES:
@@ -194,6 +198,7 @@ def _scheduler_config(config: EngineConfig, context_length: int, tokenizer: "Tok
         eos_ids=frozenset(tokenizer.eos_ids),
         prefix_cache=config.prefix_cache,
         order=_order(config.order),
+        eviction=config.eviction,
     )
 
 

@@ -26,6 +26,7 @@ from vivace.types.step import Executor, StepPlan
 logger = logging.getLogger(__name__)
 
 MAX_FAILURES_IN_A_ROW = 3
+KV_LOOK_STEPS = 8  # the use of KV memory is looked at every so many steps
 
 
 class Engine:
@@ -55,7 +56,7 @@ class Engine:
                 f"Lower max_batch_tokens to {executor.max_rows}.",
             )
         self._executor = executor
-        self._pool = BlockPool(executor.num_blocks)
+        self._pool = BlockPool(executor.num_blocks, config.eviction)
         self._clock = clock
         self._speculator = speculator
         self.scheduler = Scheduler(config, self._pool, clock, speculator)
@@ -130,6 +131,8 @@ class Engine:
         self._num_failures_in_a_row = 0
         self.scheduler.note_step(plan, (self._clock() - started_ns) / 1e6)
         self._recorder.note_step(plan, result)
+        if self._recorder.counters.num_steps % KV_LOOK_STEPS == 0:
+            self._recorder.note_kv(*self.scheduler.kv_tokens())
         events = self._recorded(self.scheduler.commit(plan, result))
         if self._speculator is not None and all(share.count == 1 + len(share.drafts) for share in plan.shares):
             self._speculator.note_step(plan.num_tokens, (self._clock() - began_ns) / 1e6)
@@ -137,6 +140,7 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """The numbers of this moment; may be read from any thread."""
+        wait = self.scheduler.gate.last_forecast
         return EngineStats(
             running_sequences=len(self.scheduler.running),
             waiting_sequences=self.scheduler.num_waiting,
@@ -145,6 +149,11 @@ class Engine:
             held_blocks=self._pool.num_held,
             cached_blocks=self._pool.num_cached,
             num_preemptions=self.scheduler.num_preemptions,
+            num_refused=self.scheduler.gate.num_refused,
+            num_timed_out=self.scheduler.gate.num_timed_out,
+            expected_wait_s=None if wait is None else wait.first_token_s,
+            completion_error=self.scheduler.estimates.completion.relative_error,
+            step_cost_error=self.scheduler.estimates.steps.relative_error,
             **asdict(self._recorder.counters),
         )
 

@@ -22,6 +22,9 @@ class EngineCounters:
     num_cached_tokens: int = 0
     num_drafted_tokens: int = 0
     num_accepted_tokens: int = 0
+    num_prompt_tokens: int = 0
+    kv_held_tokens: int = 0
+    kv_reserved_tokens: int = 0
 
 
 class EngineRecorder:
@@ -66,6 +69,11 @@ class EngineRecorder:
             counters.num_drafted_tokens += num_drafted
             counters.num_accepted_tokens += len(result.draws) - sum(share.wants_logits for share in plan.shares)
 
+    def note_kv(self, num_held: int, num_reserved: int) -> None:
+        """So many known tokens lie in so many slots."""
+        self.counters.kv_held_tokens += num_held
+        self.counters.kv_reserved_tokens += num_reserved
+
     def note_events(self, events: Sequence[EngineEvent]) -> None:
         """These events are about to be told."""
         counters = self.counters
@@ -76,7 +84,9 @@ class EngineRecorder:
                     self._timelines[event.request_id].enter("decode", self._clock())
             elif isinstance(event, FinishEvent):
                 counters.num_finished_choices += 1
-                counters.num_cached_tokens += event.num_cached_tokens if event.choice == 0 else 0
+                if event.choice == 0:
+                    counters.num_cached_tokens += event.num_cached_tokens
+                    counters.num_prompt_tokens += event.num_prompt_tokens
             elif isinstance(event, FailEvent):
                 counters.num_failed_requests += 1
 

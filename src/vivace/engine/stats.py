@@ -9,6 +9,10 @@ class EngineStats:
 
     `num_computed_tokens` counts rows of all steps, prompts and answers, again after a pre-emption;
     `num_generated_tokens` tokens told; `num_cached_tokens` prompt tokens found in the prefix cache;
+    `num_prompt_tokens` the prompt tokens these were found among; `kv_held_tokens` and `kv_reserved_tokens` known tokens
+    and the slots of held blocks, summed over every KV_LOOK_STEPS-th step; `num_refused` requests not admitted, and
+    `num_timed_out` those that waited too long; `expected_wait_s` what the last newcomer had to expect until its first
+    token; `completion_error` and `step_cost_error` mean absolute errors of estimates over what they estimate;
     `num_drafted_tokens` guesses that steps verified, `num_accepted_tokens` those of them that stood.
     """
 
@@ -28,3 +32,21 @@ class EngineStats:
     num_cached_tokens: int
     num_drafted_tokens: int = 0
     num_accepted_tokens: int = 0
+    num_prompt_tokens: int = 0
+    kv_held_tokens: int = 0
+    kv_reserved_tokens: int = 0
+    num_refused: int = 0
+    num_timed_out: int = 0
+    expected_wait_s: float | None = None
+    completion_error: float | None = None
+    step_cost_error: float | None = None
+
+    @property
+    def prefix_hit_rate(self) -> float | None:
+        """Share of prompt tokens that were found in the prefix cache; None before a request has ended."""
+        return self.num_cached_tokens / self.num_prompt_tokens if self.num_prompt_tokens else None
+
+    @property
+    def kv_utilisation(self) -> float | None:
+        """Share of the reserved token slots that known tokens fill, over all steps looked at; None before any."""
+        return self.kv_held_tokens / self.kv_reserved_tokens if self.kv_reserved_tokens else None

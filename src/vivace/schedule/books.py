@@ -1,4 +1,4 @@
-"""The books of a scheduler, audited: for tests, after every step."""
+"""The books of a scheduler, counted for its statistics and audited in tests after every step."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from vivace.cache.block_pool import BlockPool
 from vivace.schedule.group import RequestGroup
 from vivace.schedule.sequence import Sequence, SequenceState
+from vivace.types.step import BLOCK_SIZE
 
 
 def check_books(pool: BlockPool, running: Mapping[int, Sequence], groups: Iterable[RequestGroup]) -> None:
@@ -21,3 +22,9 @@ def check_books(pool: BlockPool, running: Mapping[int, Sequence], groups: Iterab
             assert is_running or (sequence.table.num_blocks == 0 and sequence.num_computed == 0)
             assert sequence.num_computed < sequence.num_known <= sequence.max_known
             assert sequence.num_computed <= sequence.table.num_slots
+
+
+def count_kv_tokens(pool: BlockPool, running: Iterable[Sequence]) -> tuple[int, int]:
+    """Known tokens that have a slot, and slots of held blocks; shared blocks count once."""
+    reserved = pool.num_held * BLOCK_SIZE
+    return reserved - sum(max(0, entry.table.num_slots - entry.num_known) for entry in running), reserved

@@ -25,6 +25,7 @@ class SchedulerConfig:
         order: who is served first.
         inter_token_s: target for the time between two tokens of a stream, for requests that name none.
         queue: who may wait, and how long.
+        eviction: which cached block is forgotten first, a row of cache/eviction.py.
     """
 
     max_batch_tokens: int = 512
@@ -37,6 +38,7 @@ class SchedulerConfig:
     order: OrderConfig = field(default_factory=OrderConfig)
     inter_token_s: float = 0.1
     queue: QueueConfig = field(default_factory=QueueConfig)
+    eviction: str = "lru"
 
     def __post_init__(self) -> None:
         for name in ("max_sequences", "max_chunk_tokens", "max_prompt_tokens_beside_streams", "context_length"):

@@ -32,9 +32,8 @@ class PrefixIndex:
         num_full = sequence.num_computed // BLOCK_SIZE
         if self._enabled:
             extend_keys(sequence.keys, sequence.tokens, tenant_salt(sequence.request.service_level.tenant))
-            blocks = sequence.table.entries[sequence.num_published : num_full].tolist()
-            for block, key in zip(blocks, sequence.keys[sequence.num_published : num_full], strict=True):
-                self._pool.publish(block, key)
+            for depth in range(sequence.num_published, num_full):
+                self._pool.publish(int(sequence.table.entries[depth]), sequence.keys[depth], depth)
         sequence.num_published = num_full
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.block_table import num_blocks_for
-from vivace.schedule.books import check_books
+from vivace.schedule.books import check_books, count_kv_tokens
 from vivace.schedule.completion import CompletionEstimator
 from vivace.schedule.config import SchedulerConfig
 from vivace.schedule.drafts import DraftDesk, draws_of
@@ -187,6 +187,10 @@ class Scheduler:
     def note_step(self, plan: StepPlan, elapsed_ms: float) -> None:
         """The step of this plan took so long, sampling included."""
         self.estimates.steps.observe(plan.num_tokens, num_pairs(plan.shares), elapsed_ms)
+
+    def kv_tokens(self) -> tuple[int, int]:
+        """Known tokens that have a slot, and slots of held blocks; shared blocks count once."""
+        return count_kv_tokens(self._pool, self._running.values())
 
     def forget_prefixes(self) -> None:
         """Trust no cached block any more, as after a step that broke halfway."""
