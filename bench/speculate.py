@@ -23,6 +23,7 @@ from vivace.files.open import LoadedModel, open_model
 from vivace.graph.build import build_graph
 from vivace.schedule.config import SchedulerConfig
 from vivace.speculate.config import SpeculationConfig
+from vivace.speculate.measure_costs import START_ROWS, measure_step_costs
 from vivace.speculate.proposers import CHOICES
 from vivace.speculate.speculator import EngineSpeculator
 from vivace.telemetry.clock import Clock, now_ns
@@ -36,6 +37,7 @@ VARIANTS: dict[str, tuple[str, int] | None] = {
     "plain": None,
     "fixed 2": ("fixed", 2),
     "fixed 4": ("fixed", 4),
+    "fixed 7": ("fixed", 7),
     "fixed 8": ("fixed", 8),
     "window": ("window", 8),
     "measured": ("measured", 8),
@@ -59,6 +61,12 @@ def question_prompts(data: Path) -> Iterator[str]:
         yield json.loads(line)["turns"][0]
 
 
+def repeat_prompts(data: Path) -> Iterator[str]:
+    """The same paragraphs, to be given back as they are."""
+    for prompt in copy_prompts(data):
+        yield f"Repeat this text word for word:\n\n{prompt.partition(':')[2].strip()}"
+
+
 def copy_prompts(data: Path) -> Iterator[str]:
     """Paragraphs to be summarised by quoting them."""
     paragraphs = (data / "wikitext2" / "wiki.test.raw").read_text(encoding="utf-8").splitlines()
@@ -75,6 +83,7 @@ def chat_prompts(data: Path) -> Iterator[str]:
 
 
 WORKLOADS: dict[str, tuple[Callable[[Path], Iterator[str]], bool]] = {
+    "repeat": (repeat_prompts, True),
     "copy": (copy_prompts, True),
     "code": (code_prompts, False),
     "mt_bench": (question_prompts, True),
@@ -108,6 +117,7 @@ class Subject:
     template: ChatTemplate
     clock: Clock
     max_tokens: int
+    costs_ms: dict[int, float]
 
     def encode(self, text: str, is_chat: bool) -> tuple[int, ...]:
         """Token ids of a prompt."""
@@ -145,12 +155,15 @@ class Subject:
 def measure(subject: Subject, prompts: list[tuple[int, ...]], num_streams: int, proposer: str) -> dict[str, Tally]:
     """Run all variants in turn over the prompts, so many at once."""
     tallies = {name: Tally() for name in VARIANTS}
-    speculators = {
+    speculators: dict[str, EngineSpeculator | None] = {
         name: None
         if row is None
         else EngineSpeculator(SpeculationConfig(CHOICES[proposer], *row), subject.tokenizer.decode)
         for name, row in VARIANTS.items()
     }
+    for speculator in speculators.values():
+        if speculator is not None:
+            speculator.assume_costs(subject.costs_ms)
     names = list(VARIANTS)
     for turn, start in enumerate(range(0, len(prompts), num_streams)):
         group = prompts[start : start + num_streams]
@@ -172,7 +185,8 @@ def open_subject(options: argparse.Namespace) -> Subject:
     )
     clock = time.thread_time_ns if options.cpu_time else now_ns
     template = build_template(loaded.vocabulary, tokenizer)
-    return Subject(executor, tokenizer, template, clock, options.max_tokens)
+    costs_ms = measure_step_costs(executor, START_ROWS, clock=clock)
+    return Subject(executor, tokenizer, template, clock, options.max_tokens, costs_ms)
 
 
 def row_of(workload: str, num_streams: int, tallies: dict[str, Tally]) -> dict[str, object]:

@@ -3,7 +3,7 @@
 import pytest
 
 from engine.fake_executor import FakeExecutor
-from vivace.speculate.measure_costs import measure_step_costs
+from vivace.speculate.measure_costs import START_ROWS, measure_at_start, measure_step_costs
 from vivace.types.errors import ConfigError
 
 
@@ -11,9 +11,22 @@ def test_each_row_count_is_timed_in_turns() -> None:
     executor = FakeExecutor(num_blocks=4)
     costs = measure_step_costs(executor, (1, 3, 9), context=20, repeats=2)
     assert list(costs) == [1, 3, 9] and min(costs.values()) >= 0
-    assert executor.batch_sizes == [20, *[1, 3, 9] * 4]
+    assert executor.batch_sizes == [20, *[1, 3, 9] * 3]
 
 
 def test_an_executor_that_is_too_small_is_refused() -> None:
     with pytest.raises(ConfigError):
         measure_step_costs(FakeExecutor(num_blocks=1), (1, 9), context=20)
+
+
+def test_at_the_start_only_what_fits_is_timed() -> None:
+    assert list(measure_at_start(FakeExecutor(num_blocks=20))) == list(START_ROWS)
+    assert list(measure_at_start(FakeExecutor(num_blocks=1))) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert measure_at_start(FakeExecutor(num_blocks=1, max_rows=1)) == {}
+
+
+def test_a_slow_executor_is_not_timed_for_long() -> None:
+    ticks = iter(range(0, 10**12, 10**9))
+    executor = FakeExecutor(num_blocks=20)
+    costs = measure_step_costs(executor, (1, 2, 3, 4), context=16, limit_s=9.5, clock=lambda: next(ticks))
+    assert list(costs) == [1, 2, 3] and len(executor.batch_sizes) == 8

@@ -202,3 +202,13 @@ def test_a_new_request_begins_with_what_the_server_learned_of_its_kind() -> None
 def test_settings_that_can_never_work_are_refused(fields: dict) -> None:
     with pytest.raises(ConfigError):
         SpeculationConfig(**fields)
+
+
+def test_costs_that_were_timed_before_serving_decide_from_the_first_step() -> None:
+    costs = StepCosts()
+    costs.assume({})
+    assert costs.of(2) > costs.of(1)
+    costs.assume({1: 7.5, 2: 10.2, 5: 15.2, 8: 14.2, 9: 16.8})
+    assert costs.of(8) < costs.of(5)
+    assert MeasuredPolicy().choose([falling(0.9)], 1, 100, costs) == [7]
+    assert costs.milliseconds(1) == pytest.approx(7.5)

@@ -74,7 +74,7 @@ def _measure(arguments: argparse.Namespace) -> dict[int, float]:
         num_threads=arguments.threads,
     )
     try:
-        return measure_step_costs(executor, MEASURED_ROWS, CONTEXT_TOKENS)
+        return measure_step_costs(executor, MEASURED_ROWS, context=CONTEXT_TOKENS)
     finally:
         executor.close()
 

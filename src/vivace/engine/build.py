@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vivace.cache.eviction import build_eviction
+from vivace.cache.policies import parse_policy
 from vivace.engine.kv_memory import available_memory_bytes, choose_num_blocks
+from vivace.engine.long_chat import LONG_CHAT_NAMES
 from vivace.schedule.orders.config import OrderConfig
 from vivace.speculate.proposers import CHOICES
 from vivace.types.errors import ConfigError, TokenizerError
@@ -41,6 +43,9 @@ class EngineConfig:
         kv_format: how keys and values are stored: a row of KV_FORMATS (`numerics.kv_formats`), or one a layer.
         executor: a row of EXECUTORS.
         prefix_cache: keep the keys and values of finished requests while there is room, and find them again.
+        kv_policy: which keys a row sees, as in `full`, `window:1024:4` or `adaptive` (cache/policies.py); the rest of a
+            long sequence's blocks go back to the pool.
+        long_chat: what happens to chats that outgrow the context: reject or truncate (see engine/long_chat.py).
         eviction: what is forgotten first when the prefix cache is full: lru, lfu or cost (see cache/eviction.py).
         order: who is served first: a name of ORDER_NAMES, or an OrderConfig with weights of its own.
         speculate: who guesses tokens ahead, a row of speculate.proposers.CHOICES; changes the speed and never the text.
@@ -56,6 +61,8 @@ class EngineConfig:
     kv_format: str | tuple[str, ...] = DEFAULT_KV_FORMAT
     executor: str = "native"
     prefix_cache: bool = True
+    kv_policy: str = "full"
+    long_chat: str = "reject"
     eviction: str = "lru"
     order: str | OrderConfig = "fcfs"
     speculate: str = "off"
@@ -67,6 +74,9 @@ class EngineConfig:
                 raise ConfigError(f"{name} is {value!r}.", "Give a whole number of at least 1.")
         _order(self.order)
         build_eviction(self.eviction)
+        if self.long_chat not in LONG_CHAT_NAMES:
+            raise ConfigError(f"long_chat is {self.long_chat!r}.", f"Known are: {', '.join(LONG_CHAT_NAMES)}.")
+        parse_policy(self.kv_policy)
         if self.executor not in EXECUTORS:
             raise ConfigError(f"There is no executor {self.executor!r}.", f"Known are: {', '.join(EXECUTORS)}.")
         if self.speculate not in CHOICES:
@@ -157,9 +167,11 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
     )
     scheduler_config = _scheduler_config(config, context_length, tokenizer)
     executor = EXECUTORS[config.executor](build_graph(loaded.spec), loaded.weights, size)
-    speculator = _speculator(config.speculate, tokenizer)
+    speculator = _speculator(config.speculate, tokenizer, executor)
     engine_loop = EngineLoop(Engine(executor, scheduler_config, speculator=speculator))
-    return ModelService(name, loaded.spec, tokenizer, template, engine_loop, context_length=context_length)
+    return ModelService(
+        name, loaded.spec, tokenizer, template, engine_loop, context_length=context_length, long_chat=config.long_chat
+    )
 
 
 def choose_sizes(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, int]:
@@ -199,20 +211,24 @@ def _scheduler_config(config: EngineConfig, context_length: int, tokenizer: "Tok
         prefix_cache=config.prefix_cache,
         order=_order(config.order),
         eviction=config.eviction,
+        policy=parse_policy(config.kv_policy),
     )
 
 
-def _speculator(choice: str, tokenizer: "Tokenizer") -> "Speculator | None":
+def _speculator(choice: str, tokenizer: "Tokenizer", executor: Executor) -> "Speculator | None":
     proposers = CHOICES[choice]
     if not proposers:
         return None
     from vivace.speculate.config import SpeculationConfig
+    from vivace.speculate.measure_costs import measure_at_start
     from vivace.speculate.speculator import EngineSpeculator
 
     def decode(ids: Sequence[int]) -> str:
         return tokenizer.decode([token_id for token_id in ids if token_id < tokenizer.vocab_size])
 
-    return EngineSpeculator(SpeculationConfig(proposers), decode)
+    speculator = EngineSpeculator(SpeculationConfig(proposers), decode)
+    speculator.assume_costs(measure_at_start(executor))
+    return speculator
 
 
 def _order(order: str | OrderConfig) -> OrderConfig:

@@ -7,9 +7,11 @@ figure follows the height quickly, the ratios between row counts are learned slo
 import bisect
 import statistics
 from collections import deque
+from collections.abc import Mapping
 
 HEIGHT_RATE = 0.25
 NUM_KEPT = 9  # ratios kept for each row count; their median counts
+NUM_ASSUMED = 4  # of them, for a step that was timed before serving
 OUTLIER = 3.0  # a step so many times off says nothing about its rows
 PRIOR_SLOPE = 0.25  # what a row more is taken to cost before it was measured, in plain steps
 
@@ -24,6 +26,18 @@ class StepCosts:
         self._rows: list[int] = []
         self._noted_at: dict[int, int] = {}
         self.num_steps = 0
+
+    def assume(self, costs_ms: Mapping[int, float]) -> None:
+        """Begin with steps that were timed before serving, by rows; each counts as `NUM_ASSUMED` sights."""
+        if not costs_ms:
+            return
+        self._height_ms = costs_ms[min(costs_ms)]
+        for num_rows, elapsed_ms in costs_ms.items():
+            ratio = elapsed_ms / self._height_ms
+            if num_rows not in self._ratios:
+                bisect.insort(self._rows, num_rows)
+            self._ratios[num_rows] = deque((ratio,) * NUM_ASSUMED, maxlen=NUM_KEPT)
+            self._median[num_rows] = ratio
 
     def note(self, num_rows: int, elapsed_ms: float) -> None:
         """A step of so many rows took so long; a clock that stood still says nothing."""

@@ -1,20 +1,31 @@
 """Times of verifying steps on an executor that is loaded: what a planner needs beside acceptance."""
 
+import math
 import statistics
-import time
 from collections.abc import Sequence
 
 import numpy as np
 
+from vivace.telemetry.clock import NS_PER_S, Clock, now_ns
 from vivace.types.errors import ConfigError
 from vivace.types.step import BLOCK_SIZE, Executor, ForwardBatch
 
 REPEATS = 7
-WARM_UP_STEPS = 2
+WARM_UP_STEPS = 1
+START_ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 24, 32)  # kernels work in tiles: a row more may even cost less
+START_REPEATS = 3
+START_CONTEXT = 128
+START_LIMIT_S = 2.0
 
 
 def measure_step_costs(
-    executor: Executor, row_counts: Sequence[int], context: int = 128, repeats: int = REPEATS
+    executor: Executor,
+    row_counts: Sequence[int],
+    *,
+    context: int = START_CONTEXT,
+    repeats: int = REPEATS,
+    limit_s: float = math.inf,
+    clock: Clock = now_ns,
 ) -> dict[int, float]:
     """Milliseconds of a step of one sequence by its number of rows, all of which give logits; medians.
 
@@ -23,6 +34,8 @@ def measure_step_costs(
         row_counts: rows to time, in turns, so that a busy moment falls on all of them.
         context: tokens before the rows.
         repeats: steps of each row count.
+        limit_s: begin no step after so many seconds; row counts that were not timed are left out.
+        clock: to time with.
 
     Raises:
         ConfigError: the executor is too small.
@@ -31,15 +44,28 @@ def measure_step_costs(
     num_blocks = -(-last // BLOCK_SIZE)
     if num_blocks > executor.num_blocks or last > executor.max_rows:
         raise ConfigError(f"An executor of {executor.num_blocks} blocks cannot time {last} positions.")
+    began_ns = clock()
     _forward(executor, 0, context)
     times: dict[int, list[float]] = {count: [] for count in row_counts}
     for turn in range(WARM_UP_STEPS + repeats):
         for count in row_counts:
-            started_s = time.perf_counter()
+            started_ns = clock()
+            if started_ns - began_ns > limit_s * NS_PER_S:
+                break
             _forward(executor, context, count)
             if turn >= WARM_UP_STEPS:
-                times[count].append((time.perf_counter() - started_s) * 1e3)
-    return {count: statistics.median(mine) for count, mine in times.items()}
+                times[count].append((clock() - started_ns) / 1e6)
+    return {count: statistics.median(mine) for count, mine in times.items() if mine}
+
+
+def measure_at_start(executor: Executor) -> dict[int, float]:
+    """What an engine knows of its steps when it begins to serve; empty for an executor that is very small or slow."""
+    room = min(executor.max_rows, executor.num_blocks * BLOCK_SIZE)
+    context = min(START_CONTEXT, room // 2)
+    rows = [count for count in START_ROWS if count <= room - context]
+    if context < 1 or not rows:
+        return {}
+    return measure_step_costs(executor, rows, context=context, repeats=START_REPEATS, limit_s=START_LIMIT_S)
 
 
 def _forward(executor: Executor, start: int, count: int) -> None:

@@ -3,7 +3,7 @@
 Learns from the tokens that streams turn out to have, never from the verifier: what stood is what was appended.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vivace.speculate.acceptance import Acceptance, KindPriors, Watch
@@ -64,6 +64,10 @@ class EngineSpeculator:
     def report(self) -> SpeculationReport:
         """Figures so far; outcomes of turns after which a stream ended are not in them."""
         return SpeculationReport(self._kinds)
+
+    def assume_costs(self, costs_ms: Mapping[int, float]) -> None:
+        """Begin with milliseconds of steps by rows, see `measure_costs`; without them costs are learned slowly."""
+        self._costs.assume(costs_ms)
 
     def propose(self, places: Sequence[DraftPlace], num_rows: int, budget: int) -> list[tuple[int, ...]]:
         """Drafts for each place; see `types.draft.Speculator`."""
