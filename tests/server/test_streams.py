@@ -103,6 +103,11 @@ def test_flush_policies_choose_where_text_is_cut(
     assert coalesce or found == deltas
 
 
+def test_a_paced_stream_has_the_same_text(client: httpx.Client) -> None:
+    response = client.post(PATH, json={**ASK, "stream_options": {"pace": "reader"}})
+    assert text_of(read_events(response)) == TEXT
+
+
 def test_unknown_streams_and_numbers_are_refused(client: httpx.Client) -> None:
     stream_id = client.post(PATH, json=ASK).headers["x-stream-id"]
     for method, path, status, code in (
@@ -121,6 +126,7 @@ def test_unknown_streams_and_numbers_are_refused(client: httpx.Client) -> None:
     "options",
     [
         {"flush": "page"},
+        {"pace": "slow"},
         {"on_disconnect": "stay"},
         {"on_disconnect": -2},
         {"soft_timeout_s": 0},

@@ -10,7 +10,7 @@ import pytest
 from factories.scripted_stream import Script, payloads, scripted_run
 from vivace.stream.errors import UnknownStreamError
 from vivace.stream.lifecycle import StreamStatus
-from vivace.stream.options import CANCEL, KEEP, DisconnectPolicy, parse_disconnect_policy
+from vivace.stream.options import CANCEL, KEEP, DisconnectPolicy, RunOptions, parse_disconnect_policy
 from vivace.stream.registry import RegistryLimits, StreamRegistry, new_stream_id, owner_of
 from vivace.types.errors import EngineError, OverloadedError, RequestError
 
@@ -144,6 +144,27 @@ def test_an_answer_that_a_shutdown_cuts_has_failed() -> None:
         script.stop()  # not through the run: the engine was closed
         assert (await reading)[-2:] == ["<overloaded>", "end"]
         assert run.log.status is StreamStatus.FAILED
+
+    run_async(scenario())
+
+
+def test_a_hard_timeout_ends_an_answer_with_what_there_is() -> None:
+    async def scenario() -> None:
+        run = scripted_run(Script(["a"] * 9, free=False), options=RunOptions(KEEP, hard_timeout_s=0.01))
+        run.start()
+        assert await payloads(run) == ["<open>", "<timeout>", "<close>", "end"]
+        assert run.log.status is StreamStatus.INCOMPLETE
+
+    run_async(scenario())
+
+
+@pytest.mark.parametrize("events", [False, True])
+def test_a_soft_timeout_warns_those_who_asked(events: bool) -> None:
+    async def scenario() -> None:
+        script = Script(["a"], free=False)
+        run = scripted_run(script, options=RunOptions(KEEP, events=events, soft_timeout_s=0.01, hard_timeout_s=0.1))
+        run.start()
+        assert await payloads(run) == ["slow"] * events + ["<open>", "<timeout>", "<close>", "end"]
 
     run_async(scenario())
 

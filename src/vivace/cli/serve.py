@@ -5,10 +5,13 @@ import logging
 import sys
 
 from vivace.cli.model_options import add_model_options, open_service
+from vivace.cli.stream_options import add_stream_options, stream_settings
 from vivace.schedule.orders.config import ORDER_NAMES
 from vivace.speculate.proposers import CHOICES
 
+LONG_CHAT_NAMES = ("reject", "truncate")  # rows of engine/long_chat.py
 NAME = "serve"
+EVICTION_NAMES = ("lru", "lfu", "cost")  # rows of cache/eviction.py, which help need not load
 HELP = "serve the chat page and the OpenAI-style API"
 
 
@@ -46,7 +49,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"who guesses tokens ahead: {', '.join(CHOICES)}; never changes the text (default: %(default)s)",
     )
+    group.add_argument(
+        "--eviction",
+        default="lru",
+        choices=EVICTION_NAMES,
+        metavar="NAME",
+        help=f"what the prefix cache forgets first: {', '.join(EVICTION_NAMES)} (default: %(default)s)",
+    )
+    group.add_argument(
+        "--long-chat",
+        default="reject",
+        choices=LONG_CHAT_NAMES,
+        metavar="NAME",
+        help="chats that outgrow the context: reject answers with an error, truncate drops old turns "
+        "(default: %(default)s)",
+    )
     group.add_argument("--access-log", action="store_true", help="write one line a request to standard error")
+    add_stream_options(parser)
     add_model_options(parser)
 
 
@@ -66,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         api_key=arguments.api_key,
         cors_origins=tuple(arguments.cors_origin),
         drain_s=arguments.drain,
+        **stream_settings(arguments),
     )
     serve(config, lambda: open_service(arguments), _announce)
     return 0

@@ -19,6 +19,7 @@ from vivace.server.safety import Safety
 from vivace.server.status import StatusEndpoints
 from vivace.server.streams import Streams
 from vivace.server.tokens import TokenEndpoints
+from vivace.stream.sqlite_journal import SqliteJournal
 
 
 def build_app(config: ServerConfig, model: LoadingModel) -> Starlette:
@@ -33,7 +34,8 @@ def build_app(config: ServerConfig, model: LoadingModel) -> Starlette:
 def _routes(config: ServerConfig, model: LoadingModel) -> list[Route]:
     status, tokens = StatusEndpoints(model), TokenEndpoints(model)
     safety = Safety(config.safety)
-    streams = Streams(safety, config.on_disconnect)
+    journal = None if config.stream_file is None else SqliteJournal(config.stream_file)
+    streams = Streams(model, safety, config.on_disconnect, journal=journal)
     chat = ChatCompletions(model, streams, safety)
     completions = Completions(model, safety, max_prompts=config.max_prompts)
     return [

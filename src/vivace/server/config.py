@@ -1,6 +1,7 @@
 """What an operator chooses about the server. Nothing changes a config after it is made."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from vivace.stream.options import CANCEL, DisconnectPolicy
 from vivace.stream.safety.screen import SafetyConfig
@@ -20,6 +21,7 @@ class ServerConfig:
         drain_s: how long a shutdown waits for answers that are being written.
         access_log: write one line a request to standard error.
         safety: what may not leave the server; None: no filter.
+        stream_file: where streams are kept, so that they go on after the process was killed; None: in memory only.
         on_disconnect: what happens to a streamed answer whose reader has left, unless the request says otherwise.
     """
 
@@ -32,4 +34,5 @@ class ServerConfig:
     drain_s: int = 10
     access_log: bool = False
     safety: SafetyConfig | None = None
+    stream_file: Path | None = None
     on_disconnect: DisconnectPolicy = CANCEL

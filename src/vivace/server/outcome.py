@@ -1,6 +1,8 @@
 """How an answer ended and what it cost, on the wire."""
 
-from vivace.server.responses import PromptDetails, WireFinish, WireUsage
+from msgspec import UNSET
+
+from vivace.server.responses import PromptDetails, VivaceUsage, WireFinish, WireUsage
 from vivace.types.answer import Usage
 from vivace.types.errors import OverloadedError
 from vivace.types.events import FinishReason
@@ -32,4 +34,5 @@ def wire_usage(usage: Usage) -> WireUsage:
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens,
         prompt_tokens_details=PromptDetails(usage.cached_tokens),
+        vivace=VivaceUsage(usage.dropped_tokens) if usage.dropped_tokens else UNSET,
     )

@@ -30,6 +30,7 @@ class StreamOptions(msgspec.Struct):
     include_obfuscation: bool | None = None
     flush: str | None = None
     coalesce: bool | None = None
+    pace: str | None = None
     on_disconnect: str | float | None = None
     events: bool | None = None
     soft_timeout_s: float | None = None
@@ -37,8 +38,12 @@ class StreamOptions(msgspec.Struct):
 
 
 class ServiceFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Who asks and how soon they need it: fields of `types.request.ServiceLevel`, all optional."""
+    """Who asks and how soon they need it: fields of `types.request.ServiceLevel`, all optional.
 
+    `long_chat` says what happens to a conversation that has outgrown the context (see engine/long_chat.py).
+    """
+
+    long_chat: str | None = None
     tier: int | None = None
     tenant: str | None = None
     kind: str | None = None

@@ -14,6 +14,12 @@ class PromptDetails(msgspec.Struct):
     cached_tokens: int
 
 
+class VivaceUsage(msgspec.Struct):
+    """What no field of the OpenAI API tells: tokens of a long chat that were left out of the prompt."""
+
+    dropped_tokens: int
+
+
 class WireUsage(msgspec.Struct):
     """Token counts of a request."""
 
@@ -21,6 +27,7 @@ class WireUsage(msgspec.Struct):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails
+    vivace: VivaceUsage | UnsetType = UNSET
 
 
 class WireAlternative(msgspec.Struct):

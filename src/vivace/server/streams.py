@@ -1,9 +1,10 @@
 """Answers that are read from a numbered log: the first reader, readers that come back, and the verb that stops."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
@@ -11,19 +12,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vivace.engine.service import ModelService
+from vivace.server.chat_reply import ChatReply
 from vivace.server.errors import error_body
 from vivace.server.event_stream import DONE, EventStream
 from vivace.server.json_response import json_response
+from vivace.server.loading import LoadingModel
 from vivace.server.requests import StreamOptions
 from vivace.server.safety import Safety
 from vivace.stream.errors import OffsetLostError
 from vivace.stream.flush import FlushStage, flush_policy
-from vivace.stream.journal import RunRecord
+from vivace.stream.journal import Journal, NoJournal, RunRecord, SavedRun
+from vivace.stream.lifecycle import StreamStatus
 from vivace.stream.log import LogEvent, NumberedLog
 from vivace.stream.options import CANCEL, DisconnectPolicy, RunOptions, parse_disconnect_policy
+from vivace.stream.pacing import pace
 from vivace.stream.registry import RegistryLimits, StreamRegistry, new_stream_id, owner_of
-from vivace.stream.run import StreamRun, Work, Writer
-from vivace.types.errors import RequestError
+from vivace.stream.run import StreamRun, Work
+from vivace.stream.sqlite_journal import SqliteJournal
+from vivace.types.answer import AnswerChunk
+from vivace.types.errors import EngineError, RequestError
 from vivace.types.request import GenerationRequest
 
 KEEP_ALIVE_S = 15.0
@@ -39,21 +46,39 @@ class CancelledStream(msgspec.Struct):
     last_event: int
 
 
+@dataclass(frozen=True, slots=True)
+class KeptChat:
+    """What the journal keeps of a chat request: its seed is fixed, so the same answer can be computed again."""
+
+    reply: ChatReply
+    options: RunOptions
+
+
 class Streams:
     """All streams of this server: opens them, resumes them, stops them.
 
     Args:
+        model: continues the streams that a restart has found, once it is there.
         safety: what may not leave.
         on_disconnect: what happens to work whose reader has left, unless the request says otherwise.
         limits: how much is kept for how long.
+        journal: keeps streams across restarts; None: nothing does.
     """
 
     def __init__(
-        self, safety: Safety, on_disconnect: DisconnectPolicy = CANCEL, limits: RegistryLimits | None = None
+        self,
+        model: LoadingModel,
+        safety: Safety,
+        on_disconnect: DisconnectPolicy = CANCEL,
+        limits: RegistryLimits | None = None,
+        journal: SqliteJournal | None = None,
     ) -> None:
+        self._model = model
         self._safety = safety
         self._on_disconnect = on_disconnect
-        self._registry = StreamRegistry(limits)
+        self._journal: Journal = journal or NoJournal()
+        self._registry = StreamRegistry(limits, forget=self._journal.forget)
+        self._found = {saved.record.stream_id: saved for saved in (journal.load() if journal else ())}
 
     def options(self, wire: StreamOptions | None) -> RunOptions:
         """What a request chose about its stream.
@@ -66,29 +91,32 @@ class Streams:
         policy = wire.on_disconnect
         defaults = RunOptions()
         flush_policy(wire.flush or defaults.flush)
+        pace(wire.pace or defaults.pace)
         return RunOptions(
             on_disconnect=self._on_disconnect if policy is None else parse_disconnect_policy(policy),
             flush=wire.flush or defaults.flush,
             coalesce=bool(wire.coalesce),
+            pace=wire.pace or defaults.pace,
             events=bool(wire.events),
             soft_timeout_s=_seconds("soft_timeout_s", wire.soft_timeout_s, defaults.soft_timeout_s),
             hard_timeout_s=_seconds("hard_timeout_s", wire.hard_timeout_s, defaults.hard_timeout_s),
         )
 
-    def open(
-        self, request: Request, service: ModelService, admitted: GenerationRequest, writer: Writer, options: RunOptions
-    ) -> EventStream:
+    def open(self, request: Request, service: ModelService, reply: ChatReply, options: RunOptions) -> EventStream:
         """Start an answer and read it from its beginning.
 
         Raises:
             OverloadedError: too many streams run.
+            StorageError: the stream cannot be kept as the operator wants.
         """
-        record = RunRecord(new_stream_id(), _owner(request), "chat", b"")
-        seeded = with_seed(admitted)
-        work = self._work(service, seeded, writer, options)
-        run = StreamRun(record, work, options, NumberedLog(self._registry.limits.max_log_bytes))
-        self._registry.add(run)
-        run.start()
+        if self._found:
+            self._continue_found()
+        reply = replace(reply, request=with_seed(reply.request))
+        kept = msgspec.json.encode(KeptChat(reply, options))
+        record = RunRecord(new_stream_id(), _owner(request), "chat", kept)
+        log = NumberedLog(self._registry.limits.max_log_bytes)
+        work = self._work(service, reply, options)
+        run = self._start(StreamRun(record, work, options, log, journal=self._journal))
         return self._response(run, 0)
 
     async def resume(self, request: Request) -> EventStream:
@@ -114,17 +142,51 @@ class Streams:
         run.cancel()
         return json_response(CancelledStream(run.stream_id, run.log.status.value, run.log.last_number))
 
-    def _work(self, service: ModelService, request: GenerationRequest, writer: Writer, options: RunOptions) -> Work:
+    def _work(self, service: ModelService, reply: ChatReply, options: RunOptions) -> Work:
         return Work(
-            service.stream(request),
-            partial(service.cancel, request.request_id),
-            writer,
+            service.stream(reply.request),
+            partial(service.cancel, reply.request.request_id),
+            reply,
             stages=(*self._safety.stages(), FlushStage(flush_policy(options.flush))),
-            num_choices=request.n,
+            num_choices=reply.request.n,
         )
 
+    def _start(self, run: StreamRun) -> StreamRun:
+        self._registry.add(run)
+        run.start()
+        return run
+
     def _find(self, request: Request) -> StreamRun:
-        return self._registry.find(request.path_params["stream_id"], _owner(request))
+        stream_id = request.path_params["stream_id"]
+        if stream_id in self._found:
+            self._continue_found()
+        return self._registry.find(stream_id, _owner(request))
+
+    def _continue_found(self) -> None:
+        """Take over what a restart has found: ended streams to be read, the others to be brought to their end.
+
+        Happens when the first reader comes back, which is when the event loop runs and the model may be there.
+
+        Raises:
+            OverloadedError: the model is still loading.
+        """
+        service = self._model.service()
+        found, self._found = self._found, {}
+        for saved in found.values():
+            self._take_over(service, saved)
+
+    def _take_over(self, service: ModelService, saved: SavedRun) -> None:
+        kept = msgspec.json.decode(saved.record.request, type=KeptChat)
+        log = NumberedLog(self._registry.limits.max_log_bytes, saved.events)
+        work = self._work(service, kept.reply, kept.options)
+        if kept.reply.model != service.name:
+            work = replace(work, chunks=_refuse(kept.reply.model))
+        run = StreamRun(saved.record, work, kept.options, log, journal=self._journal, progress=saved.progress)
+        if saved.status is not StreamStatus.RUNNING:
+            log.close_replayed(saved.status)
+            self._registry.add(run)
+            return
+        self._start(run)
 
     def _response(self, run: StreamRun, starting_after: int) -> EventStream:
         return EventStream(self._events(run, starting_after), {"x-stream-id": run.stream_id})
@@ -132,6 +194,8 @@ class Streams:
     async def _events(self, run: StreamRun, starting_after: int) -> AsyncGenerator[bytes, None]:
         """A stream as server-sent events. One that failed before it wrote anything raises its error instead."""
         started = False
+        pacer = pace(run.options.pace)()
+        loop = asyncio.get_running_loop()
         try:
             async with aclosing(run.read(starting_after, KEEP_ALIVE_S)) as events:
                 async for event in events:
@@ -141,6 +205,9 @@ class Streams:
                         continue
                     else:
                         payload = server_sent(event)
+                        if pacer is not None:
+                            backlog_s = run.log.reading_s_after(event.number)
+                            await asyncio.sleep(pacer.delay_s(event.reading_s, backlog_s, loop.time()))
                     started = True
                     yield payload
         except OffsetLostError as error:
@@ -164,6 +231,12 @@ def with_seed(request: GenerationRequest) -> GenerationRequest:
     if request.sampling.seed is not None:
         return request
     return replace(request, sampling=replace(request.sampling, seed=secrets.randbits(63)))
+
+
+async def _refuse(model: str) -> AsyncGenerator[AnswerChunk, None]:
+    """The rest of an answer whose model is not served any more."""
+    raise EngineError(f"The model {model[:128]!r} is not served any more.", "Send the request again.")
+    yield  # makes this a generator
 
 
 def _owner(request: Request) -> str:

@@ -123,6 +123,10 @@ class NumberedLog:
             )
         return self._events[number + 1 - self.first_number :]
 
+    def reading_s_after(self, number: int) -> float:
+        """Reading time of the events after a number."""
+        return sum(event.reading_s for event in self._events[max(0, number + 1 - self.first_number) :])
+
     async def follow(
         self, starting_after: int = 0, idle_s: float | None = None
     ) -> AsyncGenerator[LogEvent | None, None]:

@@ -18,6 +18,7 @@ from vivace.stream.journal import Journal, NoJournal, Progress, RunRecord
 from vivace.stream.lifecycle import StreamStatus, status_of
 from vivace.stream.log import LogEvent, NumberedLog
 from vivace.stream.options import RunOptions
+from vivace.stream.pacing import ReadingTime
 from vivace.stream.stages import Stage, through
 from vivace.types.answer import AnswerChunk, Usage
 from vivace.types.errors import EngineError, OverloadedError, VivaceError
@@ -115,6 +116,9 @@ class StreamRun:
         self._reasons: dict[int, FinishReason] = {}
         self._usage: Usage | None = None
         self._ended_by: FinishReason | None = None
+        self._reading: dict[int, ReadingTime] = {}
+        self._slow_timer: asyncio.TimerHandle | None = None
+        self._hard_timer: asyncio.TimerHandle | None = None
         self._num_readers = 0
         self._leave_timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -130,9 +134,19 @@ class StreamRun:
         return self._num_readers
 
     def start(self) -> None:
-        """Begin the work."""
+        """Begin the work.
+
+        Raises:
+            StorageError: the journal cannot take it.
+        """
+        if not self.log.last_number:
+            self._journal.begin(self.record)
         self._task = asyncio.get_running_loop().create_task(self._run())
         self._watch_readers(at_least_s=ATTACH_S)
+        if self.options.hard_timeout_s is not None:
+            loop = asyncio.get_running_loop()
+            self._hard_timer = loop.call_later(self.options.hard_timeout_s, self.cancel, "timeout")
+        self._expect_chunk()
 
     def cancel(self, reason: FinishReason = "cancelled") -> None:
         """End the work early; what there is stays readable. Nothing happens to a stream that has ended."""
@@ -182,6 +196,23 @@ class StreamRun:
             self._leave_timer.cancel()
             self._leave_timer = None
 
+    def _expect_chunk(self) -> None:
+        """Warn, once for each wait, when the next chunk takes longer than the soft timeout."""
+        if self._slow_timer is not None:
+            self._slow_timer.cancel()
+        if self.options.events and self.options.soft_timeout_s is not None:
+            loop = asyncio.get_running_loop()
+            self._slow_timer = loop.call_later(self.options.soft_timeout_s, self._tell_slow)
+
+    def _tell_slow(self) -> None:
+        self.notice("slow", {"waited_s": self.options.soft_timeout_s})
+
+    def notice(self, name: str, told: Mapping[str, object]) -> None:
+        """Write an event for readers that asked for such events; nothing once the stream has ended."""
+        if self.options.events and not self.log.has_ended:
+            self._append(msgspec.json.encode(told), name=name)
+            self._commit()
+
     async def _run(self) -> None:
         status = StreamStatus.FAILED
         try:
@@ -196,8 +227,9 @@ class StreamRun:
             self._fail(EngineError("The server made a mistake of its own.", "Its log says more."))
         finally:
             self._stop_watching()
-            if self._send_timer is not None:
-                self._send_timer.cancel()
+            for timer in (self._send_timer, self._slow_timer, self._hard_timer):
+                if timer is not None:
+                    timer.cancel()
             self._end(status)
 
     async def _write_all(self) -> None:
@@ -205,6 +237,7 @@ class StreamRun:
             async for chunk in chunks:
                 self._take(chunk)
                 self._commit()
+                self._expect_chunk()
 
     def _take(self, chunk: AnswerChunk) -> None:
         self._usage = chunk.usage or self._usage
@@ -283,12 +316,19 @@ class StreamRun:
             self._has_opened = True
             for payload in self._work.writer.opening():
                 self._append(payload)
+        reading_s = self._reading_s(chunk)
         for payload in self._work.writer.piece(chunk):
-            self._append(payload)
+            self._append(payload, reading_s=reading_s)
+            reading_s = 0.0
         progress = self._progress.setdefault(chunk.choice, Progress())
         progress.num_chars += len(chunk.text)
         progress.num_tokens += len(chunk.token_ids)
         progress.has_finished = progress.has_finished or chunk.finish_reason is not None
+
+    def _reading_s(self, chunk: AnswerChunk) -> float:
+        if self.options.pace == "off":
+            return 0.0
+        return self._reading.setdefault(chunk.choice, ReadingTime()).of(chunk.text)
 
     def _append(self, payload: bytes, *, name: str = "", reading_s: float = 0.0) -> None:
         self._batch.append(self.log.append(payload, name=name, reading_s=reading_s))
@@ -308,6 +348,7 @@ class StreamRun:
     def _fail(self, error: VivaceError) -> None:
         self.failure = error
         if self.log.last_number:
+            self._send_held()
             self._append(self._work.writer.failure(error))
 
     def _end(self, status: StreamStatus) -> None:
@@ -322,4 +363,7 @@ class StreamRun:
         )
         self._batch.append(self.log.end(status, msgspec.json.encode(end)))
         batch, self._batch = self._batch, []
-        self._journal.end(self.stream_id, batch, status)
+        try:
+            self._journal.end(self.stream_id, batch, status)
+        except VivaceError:
+            logger.exception("the end of stream %s was not kept", self.stream_id)

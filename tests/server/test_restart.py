@@ -1,0 +1,105 @@
+"""kill -9 in the middle of an answer: the restarted server gives the rest, and the text is the same."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from factories.live_server import DEADLINE_S, read_numbered
+from factories.scripted_service import SCRIPT
+
+SCRIPTED = Path(__file__).parents[1] / "factories" / "scripted_vivace.py"
+PATH = "/v1/chat/completions"
+ASK = {
+    "messages": [{"role": "user", "content": "Tell me a story."}],
+    "stream": True,
+    "stream_options": {"on_disconnect": "keep", "include_usage": True},
+}
+
+
+@contextmanager
+def killable(command: list[str], stream_file: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """A server process, killed at the end if it is not dead by then."""
+    arguments = [sys.executable, *command, "--port", "0", "--stream-file", str(stream_file)]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = next(word for word in process.stdout.readline().split() if word.startswith("http"))
+        with httpx.Client(base_url=url, timeout=DEADLINE_S, trust_env=False) as client:
+            yield process, client
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait(DEADLINE_S)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def scripted(**options: object) -> list[str]:
+    return [str(SCRIPTED), json.dumps({"warm_up_passes": True, **options}), "serve"]
+
+
+def read_until(response: httpx.Response, num_events: int) -> str:
+    """The body up to and with event number `num_events`."""
+    body = b""
+    for piece in response.iter_raw():
+        body += piece
+        if body.count(b"\n\n") >= num_events:
+            break
+    return "\n\n".join(body.decode().split("\n\n")[:num_events]) + "\n\n"
+
+
+def text_of(numbered: list[tuple[int | None, object]]) -> str:
+    choices = [event["choices"][0] for _, event in numbered if isinstance(event, dict) and event["choices"]]
+    return "".join(choice["delta"].get("content", "") for choice in choices)
+
+
+@pytest.mark.parametrize("hold_at", [0, 1, 5, len(SCRIPT) - 1])
+def test_a_killed_server_goes_on_where_it_was(tmp_path: Path, hold_at: int) -> None:
+    stream_file = tmp_path / "streams.db"
+    seen = hold_at + 1 if hold_at else 0  # the role, then a piece each
+    command = scripted(hold_at=hold_at + (hold_at == 0))
+    with killable(command, stream_file) as (process, client), client.stream("POST", PATH, json=ASK) as response:
+        stream_id = response.headers["x-stream-id"]
+        head = read_numbered(read_until(response, seen)) if seen else []
+        process.send_signal(signal.SIGKILL)
+        process.wait(DEADLINE_S)
+    with killable(scripted(), stream_file) as (_, client):
+        resumed = client.get(f"/v1/streams/{stream_id}", headers={"last-event-id": str(seen)})
+        rest = read_numbered(resumed.text)
+        again = read_numbered(client.get(f"/v1/streams/{stream_id}").text)
+    assert text_of(head) + text_of(rest) == "".join(SCRIPT)
+    numbers = [number for number, _ in head + rest]
+    assert numbers == [*range(1, len(numbers)), None]
+    assert again == head + rest
+    assert len({event["id"] for _, event in again if isinstance(event, dict)}) == 1
+    with killable(scripted(), stream_file) as (_, client):  # an ended stream survives a restart as well
+        assert read_numbered(client.get(f"/v1/streams/{stream_id}").text) == again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 1.0, "seed": 7}, {"temperature": 1.0}])
+def test_a_real_model_goes_on_with_the_same_text(
+    tmp_path: Path, smollm2_path: Path, sampling: dict[str, float]
+) -> None:
+    command = ["-m", "vivace", "serve", "--model", str(smollm2_path), "--context", "512"]
+    fields = {**ASK, **sampling, "max_tokens": 48, "ignore_eos": True}
+    stream_file = tmp_path / "streams.db"
+    with killable(command, stream_file) as (process, client), client.stream("POST", PATH, json=fields) as response:
+        stream_id = response.headers["x-stream-id"]
+        head = read_numbered(read_until(response, 12))
+        process.send_signal(signal.SIGKILL)
+        process.wait(DEADLINE_S)
+    with killable(command, stream_file) as (_, client):
+        resumed = client.get(f"/v1/streams/{stream_id}", params={"starting_after": head[-1][0]})
+        rest = read_numbered(resumed.text)
+        text = text_of(head) + text_of(rest)
+        if "seed" in sampling or sampling["temperature"] == 0:
+            assert text == text_of(read_numbered(client.post(PATH, json=fields).text))
+        numbers = [number for number, _ in head + rest]
+        assert numbers == [*range(1, len(numbers)), None]
