@@ -234,3 +234,18 @@ def test_a_prompt_longer_than_the_context_is_refused_before_it_is_queued() -> No
     with pytest.raises(ContextLengthError, match=r"25 tokens.*20"):
         service.admit([5] * 25, {})
     service.close()
+
+
+def test_a_long_chat_is_refused_or_loses_turns_as_asked_and_tells_how_much() -> None:
+    service, _ = make_service("hello", context_length=200)
+    messages = [ChatMessage(("user", "assistant")[index % 2], f"turn {index} " + "word " * 8) for index in range(21)]
+    with pytest.raises(ContextLengthError):
+        service.admit_chat(messages, {"max_tokens": 4})
+    request = service.admit_chat(messages, {"max_tokens": 4, "long_chat": "truncate", "temperature": 0})
+    said = service.tokenizer.decode(request.prompt_ids)
+    assert "turn 0 " in said and "turn 20 " in said and "turn 10 " not in said
+    assert len(request.prompt_ids) + request.dropped_tokens == len(service.encode_chat(messages))
+    assert service.complete(request).usage.dropped_tokens == request.dropped_tokens
+    with pytest.raises(RequestError, match="reject, truncate"):
+        service.admit_chat(messages, {"long_chat": "shrink"})
+    service.close()

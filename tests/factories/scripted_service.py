@@ -8,6 +8,7 @@ import asyncio
 import threading
 import uuid
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from vivace.engine.admission import RequestLimits, build_request
 from vivace.types.answer import Answer, AnswerChunk, Choice, TextLogprob, Usage
@@ -60,6 +61,8 @@ class ScriptedService:
         warm_up_passes: bool = False,
     ) -> None:
         self.script = tuple(script)
+        self.dropped_tokens = 0
+        self.long_chat: object = None
         self.ready = True
         self.context_length = context_length
         self.requests: list[GenerationRequest] = []
@@ -90,6 +93,14 @@ class ScriptedService:
     ) -> GenerationRequest:
         limits = RequestLimits(VOCAB_SIZE, self.context_length)
         return build_request(prompt_ids, parameters, limits, request_id or uuid.uuid4().hex)
+
+    def admit_chat(
+        self, messages: Sequence[ChatMessage], parameters: Mapping[str, object], request_id: str | None = None
+    ) -> GenerationRequest:
+        given = dict(parameters)
+        self.long_chat = given.pop("long_chat", None)
+        request = self.admit(self.encode_chat(messages), given, request_id, chat=True)
+        return replace(request, dropped_tokens=self.dropped_tokens)
 
     def iterate(self, request: GenerationRequest) -> Iterator[AnswerChunk]:
         self.requests.append(request)
@@ -140,7 +151,9 @@ class ScriptedService:
         for piece in pieces:
             for choice in range(request.n):
                 yield AnswerChunk(choice, piece, (1,), _logprobs(request, piece))
-        usage = Usage(len(request.prompt_ids), len(pieces) * request.n, cached_tokens=1)
+        usage = Usage(
+            len(request.prompt_ids), len(pieces) * request.n, cached_tokens=1, dropped_tokens=request.dropped_tokens
+        )
         for choice in range(request.n):
             yield AnswerChunk(choice, "", finish_reason=reason, usage=usage if choice == request.n - 1 else None)
 

@@ -38,6 +38,7 @@ class AnswerBuilder:
     def __init__(self, request: GenerationRequest, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._num_prompt = len(request.prompt_ids)
+        self._num_dropped = request.dropped_tokens
         self._choices = {
             choice: _ChoiceText(
                 IncrementalDetokenizer(tokenizer, continues=request.continues_text),
@@ -98,7 +99,8 @@ class AnswerBuilder:
         self._num_completion += num_tokens
         if event.choice == 0:
             self._num_cached = event.num_cached_tokens
-        usage = Usage(self._num_prompt, self._num_completion, self._num_cached) if self.done else None
+        counts = (self._num_prompt, self._num_completion, self._num_cached, self._num_dropped)
+        usage = Usage(*counts) if self.done else None
         return AnswerChunk(event.choice, rest, finish_reason=reason, usage=usage)
 
     def _text_logprob(self, logprob: TokenLogprob) -> TextLogprob:

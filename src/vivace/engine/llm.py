@@ -20,7 +20,8 @@ class LLM:
     """A chat model in this process.
 
     Sampling keywords of every method: temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
-    frequency_penalty, logit_bias, seed, max_tokens, stop, stop_token_ids, ignore_eos, n, logprobs.
+    frequency_penalty, logit_bias, seed, max_tokens, stop, stop_token_ids, ignore_eos, n, logprobs, the fields of
+    `types.request.ServiceLevel`, and for chats long_chat.
 
     Args:
         model: a catalogue name, a path of a model file or folder, or a hub id; downloaded first if it has to be.
@@ -113,8 +114,7 @@ class LLM:
         self.close()
 
     def _chat_request(self, messages: Conversation, sampling: Mapping[str, object]) -> GenerationRequest:
-        ids = self.service.encode_chat(as_messages(messages))
-        return self.service.admit(ids, sampling, chat=True)
+        return self.service.admit_chat(as_messages(messages), sampling)
 
     def _raw_request(self, prompt: str, sampling: Mapping[str, object]) -> GenerationRequest:
         if not isinstance(prompt, str):

@@ -6,11 +6,13 @@ Owns tokenizer, chat template and engine loop, and closes them. Every method may
 import weakref
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 
-from vivace.engine.admission import RequestLimits, build_request
+from vivace.engine.admission import STOP_RULES, RequestLimits, build_request
 from vivace.engine.answers import AnswerBuilder, assemble
+from vivace.engine.long_chat import check_long_chat, prompt_room, truncate
 from vivace.engine.loop import EngineLoop
 from vivace.engine.stats import EngineStats
 from vivace.telemetry.clock import now_ns
@@ -35,6 +37,7 @@ class ModelService:
         template: conversation to token ids.
         loop: the engine thread.
         context_length: most tokens of prompt and answer together; None: the model's own.
+        long_chat: what happens to conversations that have outgrown it, a row of engine/long_chat.py.
     """
 
     def __init__(
@@ -46,12 +49,14 @@ class ModelService:
         loop: EngineLoop,
         *,
         context_length: int | None = None,
+        long_chat: str = "reject",
     ) -> None:
         self.name = name
         self.spec = spec
         self.tokenizer = tokenizer
         self.context_length = context_length or spec.context_length
         self._template = template
+        self._long_chat = check_long_chat(long_chat)
         self._loop = loop
         self._limits = RequestLimits(min(spec.vocab_size, tokenizer.vocab_size), self.context_length)
         self._closer = weakref.finalize(self, loop.close)
@@ -106,6 +111,36 @@ class ModelService:
         return build_request(
             prompt_ids, parameters, self._limits, request_id, more_stops=more_stops, continues_text=not chat
         )
+
+    def admit_chat(
+        self, messages: Sequence[ChatMessage], parameters: Mapping[str, object], request_id: str | None = None
+    ) -> GenerationRequest:
+        """A conversation as a request, shortened to the context where `long_chat` asks for it.
+
+        Args:
+            messages: the turns, oldest first.
+            parameters: as for `admit`, and `long_chat`: a row of engine/long_chat.py; None: the service's own.
+            request_id: unique among running requests; made when None.
+
+        Raises:
+            RequestError: a malformed conversation, an unknown name, a wrong type or a value out of range.
+            ContextLengthError: prompt and answer do not fit into the context.
+        """
+        given = dict(parameters)
+        asked = given.pop("long_chat", None)
+        kind = self._long_chat if asked is None else check_long_chat(asked)
+        max_tokens = given.get("max_tokens")
+        if max_tokens is not None:
+            STOP_RULES["max_tokens"]("max_tokens", max_tokens)
+        if kind == "reject":
+            return self.admit(self.encode_chat(messages), given, request_id, chat=True)
+        room = prompt_room(self.context_length, max_tokens if isinstance(max_tokens, int) else None)
+        fitted = truncate(messages, room, self.encode_chat, self._count)
+        request = self.admit(fitted.prompt_ids, given, request_id, chat=True)
+        return replace(request, dropped_tokens=fitted.dropped_tokens)
+
+    def _count(self, text: str) -> int:
+        return len(self.tokenizer.encode(text, add_special=False))
 
     async def stream(
         self, request: GenerationRequest, timeline: StageTimeline | None = None

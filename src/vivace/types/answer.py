@@ -7,11 +7,12 @@ from vivace.types.events import FinishReason
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of a request over all its choices."""
+    """Token counts of a request over all its choices; `dropped_tokens` of a long chat were left out of the prompt."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    dropped_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:

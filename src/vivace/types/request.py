@@ -72,6 +72,7 @@ class GenerationRequest:
 
     `logprobs` is None (off) or how many alternatives to report beside each drawn token (0 to 20). `continues_text`: the
     answer goes on from the prompt's text (a raw completion) and is not a text of its own (a turn of a chat).
+    `dropped_tokens` of the conversation are not in the prompt because it had outgrown the context.
     """
 
     request_id: str
@@ -81,4 +82,5 @@ class GenerationRequest:
     n: int = 1
     logprobs: int | None = None
     continues_text: bool = False
+    dropped_tokens: int = 0
     service_level: ServiceLevel = field(default_factory=ServiceLevel)
