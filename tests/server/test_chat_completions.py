@@ -167,3 +167,13 @@ def test_an_internal_mistake_is_an_error_object_without_a_traceback() -> None:
     assert response.status_code == 500
     assert response.json()["error"]["code"] == "engine_error"
     assert "oops" not in response.text
+
+
+def test_what_was_dropped_of_a_long_chat_is_told_in_the_usage() -> None:
+    service = ScriptedService()
+    with live_server(lambda: service) as server, server.client() as client:
+        assert "vivace" not in client.post(PATH, json={"messages": HELLO}).json()["usage"]
+        service.dropped_tokens = 12
+        body = {"messages": HELLO, "vivace": {"long_chat": "truncate"}}
+        assert client.post(PATH, json=body).json()["usage"]["vivace"] == {"dropped_tokens": 12}
+    assert service.long_chat == "truncate"

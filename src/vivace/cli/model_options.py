@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vivace.engine.service import ModelService
 
 
-SERVING_OPTIONS = ("order", "eviction", "speculate")
+SERVING_OPTIONS = ("order", "eviction", "long_chat", "speculate")
 """Settings of the engine that only commands with many readers have options for."""
 
 
@@ -37,6 +37,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         choices=KV_FORMAT_NAMES,
         default=DEFAULT_KV_FORMAT,
         help="how keys and values are stored (docs/kv-cache.md has what each costs)",
+    )
+    group.add_argument(
+        "--kv-policy",
+        default="full",
+        metavar="P",
+        help="which tokens before it a token sees: full, window:TOKENS:SINKS or adaptive (docs/kv-cache.md)",
     )
     group.add_argument("--isa", metavar="NAME", help="force an instruction set, as VIVACE_ISA does (scalar, avx2, ...)")
 
@@ -80,6 +86,7 @@ def build(arguments: argparse.Namespace) -> "ModelService":
         num_threads=arguments.threads,
         activation_bits=arguments.activation_bits,
         kv_format=arguments.kv_format,
+        kv_policy=arguments.kv_policy,
         **serving,
     )
     return build_service(arguments.model, config)
