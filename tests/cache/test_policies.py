@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tests.factories.greedy import blocks_for, make_batch
 from tests.factories.tiny_models import random_weights, tiny_spec
 
-from vivace.cache.policies import drop_blocks, num_blocks_held, parse_policy
+from vivace.cache.block_table import BlockTable
+from vivace.cache.policies import num_blocks_held, parse_policy
 from vivace.execute.native import NativeExecutor
 from vivace.graph.build import build_graph
 from vivace.types.errors import ConfigError
@@ -67,17 +68,20 @@ def test_a_chat_goes_on_while_its_dead_blocks_serve_another() -> None:
         arrays = (plain.token_ids, plain.positions, plain.sequence_starts, table[None], plain.logit_rows)
         return executor.forward(ForwardBatch(*arrays, starts, sinks)).copy()
 
-    table = np.arange(8, dtype=np.int32)
-    step(0, tokens[:100], table)
-    expected = [step(position, [tokens[position]], table) for position in range(100, 120)]
-    step(0, tokens[:100], table)
-    dropped = drop_blocks(table, policy.dead_blocks(100))
+    table = BlockTable()
+    table.extend(range(8))
+    step(0, tokens[:100], table.entries)
+    expected = [step(position, [tokens[position]], table.entries) for position in range(100, 120)]
+    step(0, tokens[:100], table.entries)
+    dropped = table.drop(policy.dead_blocks(100))
     assert dropped == [1, 2, 3]
     stranger = np.array([*dropped, 9, 10], np.int32)
     step(0, tokens[20:90], stranger)
-    found = [step(position, [tokens[position]], table) for position in range(100, 120)]
+    found = [step(position, [tokens[position]], table.entries) for position in range(100, 120)]
     assert np.array_equal(found, expected)
-    assert drop_blocks(table, policy.dead_blocks(119)) == [4]
+    assert table.drop(policy.dead_blocks(100)) == []
+    assert table.drop(policy.dead_blocks(119)) == [4]
+    assert table.clear() == [0, 5, 6, 7]
 
 
 @pytest.mark.parametrize("text", ["", "windows", "window:0", "window:-1", "window:8:x", "window:1:2:3", "full:1"])

@@ -14,12 +14,16 @@ def num_blocks_for(num_tokens: int) -> int:
 
 
 class BlockTable:
-    """Entry b is the block of positions [16 b, 16 b + 16). Knows nothing of holders: whoever extends it holds them."""
+    """Entry b is the block of positions [16 b, 16 b + 16), -1 once it was dropped.
 
-    __slots__ = ("_entries", "num_blocks")
+    Knows nothing of holders: whoever extends it holds them.
+    """
+
+    __slots__ = ("_entries", "_num_passed", "num_blocks")
 
     def __init__(self) -> None:
         self._entries: NDArray[np.int32] = np.zeros(8, dtype=np.int32)
+        self._num_passed = 0  # entries below this were offered to `drop`
         self.num_blocks = 0
 
     @property
@@ -42,8 +46,26 @@ class BlockTable:
         self._entries[self.num_blocks : total] = blocks
         self.num_blocks = total
 
+    def drop(self, dead: range) -> list[int]:
+        """Take out the blocks of entries that nobody will see again, and return them.
+
+        Args:
+            dead: grows at its end alone from one call to the next, as a policy's `dead_blocks` does.
+        """
+        fresh = slice(max(dead.start, self._num_passed), dead.stop)
+        if fresh.start >= fresh.stop:
+            return []
+        blocks = _present(self.entries[fresh])
+        self._entries[fresh] = -1
+        self._num_passed = dead.stop
+        return blocks
+
     def clear(self) -> list[int]:
         """Empty the table and return what it held, in order."""
-        blocks: list[int] = self.entries.tolist()
-        self.num_blocks = 0
+        blocks = _present(self.entries)
+        self.num_blocks = self._num_passed = 0
         return blocks
+
+
+def _present(entries: NDArray[np.int32]) -> list[int]:
+    return [block for block in entries.tolist() if block >= 0]

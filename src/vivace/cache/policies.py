@@ -5,7 +5,7 @@ stay the same to the bit, and a block may be given back as soon as the sequence 
 rotary angles: a policy saves memory and time, it does not stretch the context a model was trained for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,6 +43,9 @@ class FullPolicy:
         return range(0)
 
 
+FULL_POLICY = FullPolicy()
+
+
 @dataclass(frozen=True, slots=True)
 class WindowPolicy:
     """From position `full_until` on, rows see the first `sinks` positions and the last `window`, their own included.
@@ -73,7 +76,7 @@ class WindowPolicy:
 
 
 def _full() -> KvPolicy:
-    return FullPolicy()
+    return FULL_POLICY
 
 
 def _window(window: int = 1024, sinks: int = DEFAULT_SINKS) -> KvPolicy:
@@ -113,10 +116,3 @@ def parse_policy(text: str) -> KvPolicy:
 def num_blocks_held(policy: KvPolicy, num_tokens: int) -> int:
     """KV blocks that a sequence of `num_tokens` computed tokens holds once its dead ones are given back."""
     return -(-num_tokens // BLOCK_SIZE) - len(policy.dead_blocks(num_tokens))
-
-
-def drop_blocks(entries: Positions, dead: Sequence[int]) -> list[int]:
-    """Take dead blocks out of a table's entries, in place (they become -1), and return those that were there."""
-    dropped = [int(entries[index]) for index in dead if entries[index] >= 0]
-    entries[list(dead)] = -1
-    return dropped

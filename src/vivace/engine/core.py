@@ -60,7 +60,7 @@ class Engine:
         self._clock = clock
         self._speculator = speculator
         self.scheduler = Scheduler(config, self._pool, clock, speculator)
-        self._runner = StepRunner(executor, Sampler())
+        self._runner = StepRunner(executor, Sampler(), config.policy)
         self._recorder = EngineRecorder(clock)
         self._num_failures_in_a_row = 0
 

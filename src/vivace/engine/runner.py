@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.cache.block_table import BlockTable
+from vivace.cache.policies import FULL_POLICY, KvPolicy
 from vivace.sample.sampler import DrawRow, Sampler
 from vivace.schedule.sequence import Sequence
 from vivace.speculate.verify import draw_and_compare
@@ -18,10 +19,12 @@ class StepRunner:
     Args:
         executor: the model with its KV pool.
         sampler: logits to tokens.
+        policy: which keys rows see; None: all before them.
     """
 
-    def __init__(self, executor: Executor, sampler: Sampler) -> None:
+    def __init__(self, executor: Executor, sampler: Sampler, policy: KvPolicy | None = None) -> None:
         self._executor = executor
+        self._policy = policy or FULL_POLICY
         self._sampler = sampler
 
     def run(self, plan: StepPlan, sequences: Mapping[int, Sequence]) -> StepResult:
@@ -36,7 +39,7 @@ class StepRunner:
         """
         if plan.block_copies:
             self._executor.copy_blocks(plan.block_copies)
-        logits = self._executor.forward(build_batch(plan, sequences))
+        logits = self._executor.forward(build_batch(plan, sequences, self._policy))
         if any(share.drafts for share in plan.shares):
             return StepResult(tuple(self._verified(plan, sequences, logits)))
         rows = [
@@ -60,7 +63,7 @@ class StepRunner:
                 first = end
 
 
-def build_batch(plan: StepPlan, sequences: Mapping[int, Sequence]) -> ForwardBatch:
+def build_batch(plan: StepPlan, sequences: Mapping[int, Sequence], policy: KvPolicy = FULL_POLICY) -> ForwardBatch:
     """The arrays an executor reads for a plan.
 
     Gathered in lists and turned into arrays once: most steps have few rows, and a numpy call costs more than a row.
@@ -80,12 +83,16 @@ def build_batch(plan: StepPlan, sequences: Mapping[int, Sequence]) -> ForwardBat
         if share.wants_logits:
             logit_rows += range(len(positions) - 1 - len(share.drafts), len(positions))
         tables.append(owner.table)
+    row_positions = np.array(positions, dtype=np.int32)
+    window_starts, sink_ends = policy.sight(row_positions) or (None, None)
     return ForwardBatch(
         token_ids=np.array(token_ids, dtype=np.int32),
-        positions=np.array(positions, dtype=np.int32),
+        positions=row_positions,
         sequence_starts=np.array(starts, dtype=np.int32),
         block_tables=_stacked(tables),
         logit_rows=np.array(logit_rows, dtype=np.int32),
+        window_starts=window_starts,
+        sink_ends=sink_ends,
     )
 
 

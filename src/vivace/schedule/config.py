@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
+from vivace.cache.policies import FullPolicy, KvPolicy
 from vivace.schedule.orders.config import OrderConfig
 from vivace.schedule.queue_config import QueueConfig
 from vivace.types.errors import ConfigError
@@ -26,6 +27,7 @@ class SchedulerConfig:
         inter_token_s: target for the time between two tokens of a stream, for requests that name none.
         queue: who may wait, and how long.
         eviction: which cached block is forgotten first, a row of cache/eviction.py.
+        policy: which keys rows see, and so which blocks go back to the pool while their sequence still runs.
     """
 
     max_batch_tokens: int = 512
@@ -39,6 +41,7 @@ class SchedulerConfig:
     inter_token_s: float = 0.1
     queue: QueueConfig = field(default_factory=QueueConfig)
     eviction: str = "lru"
+    policy: KvPolicy = field(default_factory=FullPolicy)
 
     def __post_init__(self) -> None:
         for name in ("max_sequences", "max_chunk_tokens", "max_prompt_tokens_beside_streams", "context_length"):

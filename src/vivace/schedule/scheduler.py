@@ -179,6 +179,7 @@ class Scheduler:
                 sequence.num_computed = num_computed
                 if num_computed >= (sequence.num_published + 1) * BLOCK_SIZE:
                     self._prefixes.publish(sequence)
+                    self._pool.release(sequence.table.drop(self._config.policy.dead_blocks(num_computed)))
                 if draw is not None:
                     self._take(sequence, draw, events)
                 num_computed += 1  # the next draw is there because this one was a draft, and computed
@@ -333,7 +334,7 @@ class Scheduler:
             if not has_place or not self._may_take(1, num_pending):
                 self._enqueue(sequence)
                 continue
-            self._pool.retain(shared)
+            self._pool.retain(block for block in shared if block >= 0)
             (own,) = self._start(sequence, shared, 1)
             sequence.num_computed = source.num_prompt - 1
             sequence.num_cached = source.num_cached
