@@ -53,14 +53,19 @@ def _requantized(target: TensorFormat) -> Maker:
     return make
 
 
+def _hugging_face(model: Path, python: Path) -> Path:
+    made = _target(model, "hf")
+    if _is_older(made / "config.json", model):
+        make_folder(made)
+        write_hf_folder(model, made)
+    return made
+
+
 def _openvino(weight_format: str) -> Maker:
     def make(model: Path, python: Path) -> Path:
         made = _target(model, f"openvino-{weight_format}")
         if _is_older(made / "openvino_model.xml", model):
-            folder = _target(model, "hf")
-            make_folder(folder)
-            write_hf_folder(model, folder)
-            arguments = [str(folder), str(model.resolve()), str(made), weight_format]
+            arguments = [str(_hugging_face(model, python)), str(model.resolve()), str(made), weight_format]
             run_child(python, "openvino_convert", arguments, made.with_suffix(".log"))
         return made
 
@@ -108,4 +113,5 @@ FORMATS: Mapping[str, Maker] = {
     "Q8_0": _requantized(TensorFormat.Q8_0),
     "int4": _openvino("int4"),
     "int8": _openvino("int8"),
+    "bf16": _hugging_face,
 }

@@ -53,6 +53,9 @@ _PEERS = (
         packages=(("openvino-genai", "optimum-intel[openvino]", "nncf", "gguf", "accelerate"),),
         minutes=5,
     ),
+    Peer(
+        "transformers", "transformers_engine", ("bf16",), packages=(("torch", "transformers", "accelerate"),), minutes=5
+    ),
 )
 
 PEERS: Mapping[str, Peer] = {peer.name: peer for peer in _PEERS}
