@@ -24,6 +24,7 @@ from vivace.schedule.orders.table import build_order
 from vivace.schedule.prefixes import PrefixIndex
 from vivace.schedule.prompt_budget import PromptBudget
 from vivace.schedule.sequence import Sequence, SequenceState
+from vivace.schedule.serving import num_resting, split_running
 from vivace.schedule.step_cost import StepCostModel, num_pairs
 from vivace.schedule.waiting import WaitingQueue
 from vivace.telemetry.clock import NS_PER_S, Clock, now_ns
@@ -204,10 +205,8 @@ class Scheduler:
     # Shares -----------------------------------------------------------------------------------------------------------
 
     def _shares(self) -> Iterator[SequenceShare]:
-        streams: list[Sequence] = []
-        prompts: list[Sequence] = []
-        for sequence in self._running.values():
-            (streams if sequence.num_known - sequence.num_computed == 1 else prompts).append(sequence)
+        seats, others_wait = self._config.max_sequences, bool(self._waiting)
+        streams, prompts = split_running(self._running.values(), self.order, self._now_s, seats, others_wait)
         prompt_shares = tuple(self._prompt_shares(prompts, streams))
         num_rows = len(streams) + sum(share.count for share in prompt_shares)
         drafts_of_all = self._desk.drafts_for(streams, num_rows, self._config.max_batch_tokens - num_rows)
@@ -241,11 +240,13 @@ class Scheduler:
 
     def _admit_waiting(self) -> None:
         """Start those who wait, in order, until one does not fit: nobody overtakes."""
-        if not self._waiting or len(self._running) >= self._config.max_sequences:
+        resting = num_resting(self._running.values(), self.order, self._now_s) if self._waiting else 0
+        num_seats = self._config.max_sequences + resting
+        if not self._waiting or len(self._running) >= num_seats:
             return
         self._waiting.sort(self._now_s)
         num_pending = self._num_pending_prompt()
-        while (sequence := self._waiting.first()) is not None and len(self._running) < self._config.max_sequences:
+        while (sequence := self._waiting.first()) is not None and len(self._running) < num_seats:
             found = self._prefixes.find(sequence)
             num_pending += sequence.num_known - len(found) * BLOCK_SIZE
             num_new = num_blocks_for(sequence.num_known) - len(found)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from vivace.types.errors import ConfigError
 
-ORDER_NAMES = ("fcfs", "priority", "deadline", "fair")
+ORDER_NAMES = ("fcfs", "priority", "deadline", "fair", "reader")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,10 @@ class OrderConfig:
         tier_weight: `priority`: gamma, what the highest tier is worth against tier 0.
         ageing_s: `priority`: unit of the waiting time.
         short_answer_s: `priority`: a request estimated to take so long gets half of beta.
-        ttft_s: `deadline`: first-token target of requests that name none.
-        patience: `deadline`: a request that has waited so many times its target goes before all others.
+        ttft_s: `deadline` and `reader`: first-token target of requests that name none.
+        patience: `deadline` and `reader`: a request that has waited so many times its target goes before all others.
+        reading_tokens_per_s: `reader`: how fast readers read who do not say it.
+        reader_lead_s: `reader`: a stream with more than so many seconds to read may rest.
         prompt_charge: `fair`: what a tenant is charged for a computed prompt token.
         answer_charge: `fair`: what a tenant is charged for a token of an answer.
     """
@@ -35,15 +37,24 @@ class OrderConfig:
     short_answer_s: float = 5.0
     ttft_s: float = 2.0
     patience: float = 5.0
+    reading_tokens_per_s: float = 6.0
+    reader_lead_s: float = 3.0
     prompt_charge: float = 1.0
     answer_charge: float = 2.0
 
     def __post_init__(self) -> None:
         if self.kind not in ORDER_NAMES:
             raise ConfigError(f"There is no order {self.kind!r}.", f"Known are: {', '.join(ORDER_NAMES)}.")
-        for name in ("waiting_weight", "ageing_s", "short_answer_s", "ttft_s", "patience"):
+        for name in ("waiting_weight", "ageing_s", "short_answer_s", "ttft_s", "patience", "reading_tokens_per_s"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Give a number above 0, or somebody starves.")
-        for name in ("tier_credit_s", "completion_weight", "tier_weight", "prompt_charge", "answer_charge"):
+        for name in (
+            "tier_credit_s",
+            "reader_lead_s",
+            "completion_weight",
+            "tier_weight",
+            "prompt_charge",
+            "answer_charge",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}.", "Give a number of at least 0.")

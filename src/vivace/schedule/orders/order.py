@@ -12,13 +12,19 @@ class Order:
     """First come, first served in every hook that a kind leaves alone.
 
     `follows_service`: ranks change when a sequence starts, so that they have to be worked out again after each start.
+    `knows_readers`: `may_rest` is worth asking.
     """
 
     follows_service = False
+    knows_readers = False
 
     def rank(self, sequence: Sequence, now_s: float) -> Rank:
         """The smaller rank is served first; equal ranks by arrival, which is never part of the rank itself."""
         return ()
+
+    def may_rest(self, sequence: Sequence, now_s: float) -> bool:
+        """Nobody would notice if this stream got no token in this step."""
+        return False
 
     def note_arrived(self, sequence: Sequence) -> None:
         """The sequence has joined those that wait, for the first time."""

@@ -9,12 +9,14 @@ from vivace.schedule.orders.fair import FairOrder
 from vivace.schedule.orders.fcfs import FirstComeOrder
 from vivace.schedule.orders.order import Order
 from vivace.schedule.orders.priority import PriorityOrder
+from vivace.schedule.orders.reader import ReaderOrder
 
 ORDERS: dict[str, Callable[[OrderConfig, Estimates, float], Order]] = {
     "fcfs": lambda config, estimates, inter_token_s: FirstComeOrder(config),
     "priority": lambda config, estimates, inter_token_s: PriorityOrder(config, estimates),
     "deadline": DeadlineOrder,
     "fair": lambda config, estimates, inter_token_s: FairOrder(config),
+    "reader": ReaderOrder,
 }
 
 

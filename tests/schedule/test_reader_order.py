@@ -1,0 +1,49 @@
+"""Streams far ahead of their readers make room for those about to stall and for newcomers."""
+
+from schedule.simulation import Job, Simulation
+from vivace.schedule.orders.config import OrderConfig
+from vivace.telemetry.reading import quality_of_experience, stalled_s
+from vivace.types.request import ServiceLevel
+
+RATE = 5.0
+READER = OrderConfig("reader", reading_tokens_per_s=RATE, reader_lead_s=2.0)
+
+
+def test_a_stream_far_ahead_gives_its_seat_to_a_newcomer_and_does_not_stall() -> None:
+    first = {}
+    for order in (OrderConfig("fcfs"), READER):
+        simulation = Simulation(order, max_sequences=1, step_ms=20)
+        simulation.run([Job("long", 0.0, num_tokens=200), Job("new", 1.0, num_tokens=10)])
+        first[order.kind] = simulation.first_token_s["new"]
+        assert stalled_s(simulation.token_times_s["long"], RATE) == 0
+    assert first["fcfs"] > 3.5 and first["reader"] < 1.5
+
+
+def test_alone_a_stream_runs_as_fast_as_it_can() -> None:
+    simulation = Simulation(READER, max_sequences=4, step_ms=20)
+    simulation.run([Job("a", 0.0, num_tokens=100), Job("b", 0.0, num_tokens=100)])
+    assert simulation.clock.now_s < 2.2
+
+
+def test_a_fast_reader_is_not_kept_waiting() -> None:
+    simulation = Simulation(READER, max_sequences=1, step_ms=20)
+    fast = ServiceLevel(reading_tokens_per_s=40)
+    simulation.run([Job("fast", 0.0, fast, num_tokens=100), Job("slow", 0.5, num_tokens=50)])
+    assert stalled_s(simulation.token_times_s["fast"], 40) < 0.5
+
+
+def test_more_readers_are_happy_under_overload_than_first_come_first_served_makes() -> None:
+    happy = {}
+    for order in (OrderConfig("fcfs"), READER):
+        simulation = Simulation(order, max_sequences=4, step_ms=20, row_ms=5)
+        jobs = [Job(f"j{index}", index * 0.7, num_prompt=20 + index * 13 % 60, num_tokens=60) for index in range(40)]
+        simulation.run(jobs)
+        scores = [quality_of_experience(simulation.token_times_s[job.name], job.at_s, RATE, ttft_s=2.0) for job in jobs]
+        happy[order.kind] = sum(score >= 0.9 for score in scores)
+    assert happy["reader"] > happy["fcfs"]
+
+
+def test_everybody_is_served_when_all_readers_are_far_ahead() -> None:
+    simulation = Simulation(READER, max_sequences=2, step_ms=1)
+    simulation.run([Job(f"j{index}", 0.0, num_tokens=300) for index in range(6)])
+    assert len(simulation.finished) == 6
