@@ -1,6 +1,7 @@
 """Options of `vivace serve` about streams: where they are kept, what a disconnect means, what may not be said."""
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         choices=("stop", "mask", "replace"),
         help="what is done about what may not be said (default: %(default)s)",
     )
+    group.add_argument("--stream-log", action="store_true", help="write a line to standard error for each token sent")
     group.add_argument("--check-input", action="store_true", help="refuse requests that hold what may not be said")
 
 
@@ -41,6 +43,8 @@ def stream_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     from vivace.stream.options import parse_disconnect_policy
     from vivace.stream.safety.screen import SafetyConfig, SafetyRules
 
+    if arguments.stream_log:
+        logging.getLogger("vivace.stream").setLevel(logging.INFO)
     given = arguments.on_disconnect
     try:
         policy = parse_disconnect_policy(float(given) if given.replace(".", "", 1).isdecimal() else given)

@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from vivace.stream.coalesce import Coalescer
+from vivace.stream.diagnostics import StreamDiagnostics
 from vivace.stream.journal import Journal, NoJournal, Progress, RunRecord
 from vivace.stream.lifecycle import StreamStatus, status_of
 from vivace.stream.log import LogEvent, NumberedLog
@@ -119,6 +120,7 @@ class StreamRun:
         self._reading: dict[int, ReadingTime] = {}
         self._slow_timer: asyncio.TimerHandle | None = None
         self._hard_timer: asyncio.TimerHandle | None = None
+        self._diagnostics = StreamDiagnostics(record.stream_id)
         self._num_readers = 0
         self._leave_timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -142,6 +144,7 @@ class StreamRun:
         if not self.log.last_number:
             self._journal.begin(self.record)
         self._task = asyncio.get_running_loop().create_task(self._run())
+        self._diagnostics.note_start()
         self._watch_readers(at_least_s=ATTACH_S)
         if self.options.hard_timeout_s is not None:
             loop = asyncio.get_running_loop()
@@ -172,6 +175,7 @@ class StreamRun:
         """
         self._num_readers += 1
         self._stop_watching()
+        self._diagnostics.note_buffer(max(0, self.log.last_number - starting_after))
         try:
             async with aclosing(self.log.follow(starting_after, idle_s)) as events:
                 async for event in events:
@@ -241,6 +245,7 @@ class StreamRun:
 
     def _take(self, chunk: AnswerChunk) -> None:
         self._usage = chunk.usage or self._usage
+        self._diagnostics.note_tokens(len(chunk.token_ids))
         if chunk.finish_reason is not None:
             chunk = replace(chunk, finish_reason=self._true_reason(chunk.finish_reason))
         for ready in through(self._work.stages, chunk):
@@ -362,6 +367,7 @@ class StreamRun:
             error_code=None if self.failure is None else self.failure.code,
         )
         self._batch.append(self.log.end(status, msgspec.json.encode(end)))
+        self._diagnostics.note_end(status.value)
         batch, self._batch = self._batch, []
         try:
             self._journal.end(self.stream_id, batch, status)

@@ -32,10 +32,11 @@ class Pattern:
 class PatternMatcher:
     """Finds one pattern in one text."""
 
-    __slots__ = ("_alive", "_at", "_pattern", "_pending", "_previous", "_tail", "_tail_at")
+    __slots__ = ("_alive", "_at", "_pattern", "_pending", "_previous", "_start", "_tail", "_tail_at")
 
     def __init__(self, pattern: Pattern) -> None:
         self._pattern = pattern
+        self._start = pattern.expression.start
         self._at = 0
         self._previous = ""
         self._alive: list[tuple[Subset, int]] = []
@@ -74,21 +75,25 @@ class PatternMatcher:
             if char not in beside:
                 matches.extend(self._pending)
             self._pending = []
-        if not self._previous or self._previous not in beside:
-            self._alive.append((self._pattern.expression.start, self._at))
-        self._previous = char
-        if not self._alive:
+        previous, self._previous = self._previous, char
+        begun = self._start.step(char)
+        if begun is None and not self._alive:
             return
         alive: list[tuple[Subset, int]] = []
         for subset, start in self._alive:
             following = subset.step(char)
-            if following is None:
-                continue
-            if following.accepts and self._is_true(start):
-                self._pending.append(Match(start, self._at + 1, self._pattern.rule))
-            if following.is_open and not self._is_covered(following, alive):
-                alive.append((following, start))
+            if following is not None:
+                self._follow(following, start, alive)
+        if begun is not None and (not previous or previous not in beside):
+            self._follow(begun, self._at, alive)
         self._alive = alive
+
+    def _follow(self, subset: Subset, start: int, alive: list[tuple[Subset, int]]) -> None:
+        """A start has come to this state: note a match, and go on where more may come."""
+        if subset.accepts and self._is_true(start):
+            self._pending.append(Match(start, self._at + 1, self._pattern.rule))
+        if subset.is_open and not self._is_covered(subset, alive):
+            alive.append((subset, start))
 
     def _is_covered(self, subset: Subset, alive: list[tuple[Subset, int]]) -> bool:
         """Whether an earlier start is in the same state; where matches are checked each start stands for itself."""
