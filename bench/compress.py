@@ -1,0 +1,119 @@
+"""Methods of compression side by side: what each keeps of a model at the same number of bits.
+
+    python bench/compress.py --model M.gguf --text wiki.test.raw --calibrate-on wiki.train.txt --bits 4 --group 32
+
+Every row compresses the model in memory and is compared with it on the same windows (`vivace evaluate` has the same
+figures for files): perplexity, its ratio, KL divergence, same top token, and the seconds of processor time it took.
+`--methods` picks rows; `--json` prints a list of objects instead of a Markdown table.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from vivace.compress.calibration_text import draw_windows, read_texts
+from vivace.compress.evaluate import EvaluationSettings, evaluate, make_executor, read_windows
+from vivace.compress.pipeline import compress_weights
+from vivace.compress.recipe import CalibrationSettings, Recipe, TensorRule
+from vivace.execute.native import NativeExecutor
+from vivace.files.open import open_model
+from vivace.graph.build import build_graph
+from vivace.text.build import build_tokenizer
+from vivace.types.errors import VivaceError
+from vivace.types.step import BLOCK_SIZE
+from vivace.types.weights import TensorFormat
+
+METHODS: dict[str, dict[str, object]] = {
+    "nearest": {"scales": "minmax"},
+    "clipping": {"scales": "mse"},
+    "importance": {"scales": "mse", "importance": True},
+    "awq": {"scales": "mse", "importance": True, "fold": "awq"},
+    "gptq": {"scales": "mse", "importance": True, "rounding": "gptq"},
+    "gptq-ordered": {"scales": "mse", "importance": True, "rounding": "gptq", "act_order": False},
+    "awq+gptq": {"scales": "mse", "importance": True, "fold": "awq", "rounding": "gptq"},
+}
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Options of the command line."""
+    parser = argparse.ArgumentParser(description="Methods of compression side by side.")
+    parser.add_argument("--model", type=Path, required=True, help="a .gguf file or a Hugging Face folder")
+    parser.add_argument("--text", type=Path, required=True, help="a UTF-8 text to evaluate on")
+    parser.add_argument("--calibrate-on", type=Path, action="append", required=True, help="text to calibrate on")
+    parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=list(METHODS))
+    parser.add_argument("--format", type=TensorFormat, default=TensorFormat.Q4_0, help="of the layers' matrices")
+    parser.add_argument("--bits", type=int, help="fewer bits than the format has")
+    parser.add_argument("--group", type=int, default=32, help="weights that share a scale; 0: a row")
+    parser.add_argument("--windows", type=int, default=8)
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, object]]:
+    """One row a method, the model itself first."""
+    model = open_model(options.model)
+    assert model.vocabulary is not None, "the model file has no vocabulary"
+    tokenizer = build_tokenizer(model.vocabulary)
+    settings = EvaluationSettings(num_windows=options.windows, num_threads=options.threads)
+    windows = read_windows(model, options.text, settings)
+    samples = draw_windows(
+        read_texts(options.calibrate_on), tokenizer, CalibrationSettings(samples=options.samples), None
+    )
+    reference = make_executor(model, settings)
+    rules = (
+        TensorRule("embed.weight", TensorFormat.Q8_0),
+        TensorRule("lm_head.weight", TensorFormat.Q8_0),
+        TensorRule("layers.*", options.format, options.bits, options.group),
+    )
+    rows = []
+    for name in options.methods:
+        recipe = Recipe(name, rules, **METHODS[name])
+        started = time.process_time()
+        compressed = compress_weights(model.spec, model.weights, recipe, samples)
+        seconds = time.process_time() - started
+        executor = NativeExecutor(
+            build_graph(model.spec),
+            compressed.weights,
+            num_blocks=-(-settings.window_tokens // BLOCK_SIZE),
+            num_threads=options.threads,
+        )
+        figures = evaluate(executor, windows, compressed.weights.num_bytes(), reference=reference)
+        rows.append({"method": name, "cpu_s": seconds, **figures.as_dict()})
+        if not options.json:
+            print_row(rows[-1], first=len(rows) == 1)
+    return rows
+
+
+def print_row(row: dict[str, object], *, first: bool) -> None:
+    """A line of the Markdown table, under its head when it is the first."""
+    if first:
+        print(f"perplexity of the model itself: {row['reference_ppl']:.3f}\n")
+        print("| method | perplexity | ratio | KL divergence | same top token | MB | CPU s |")
+        print("|---|---|---|---|---|---|---|")
+    print(
+        f"| {row['method']} | {row['ppl']:.3f} | {row['ppl_ratio']:.4f} ± {row['ppl_ratio_error']:.4f} "
+        f"| {row['kld']:.4f} ± {row['kld_error']:.4f} | {row['same_top']:.1%} | {row['bytes'] / 1e6:.1f} "
+        f"| {row['cpu_s']:.0f} |",
+        flush=True,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Print the rows."""
+    options = parse(arguments)
+    try:
+        rows = measure(options)
+    except (VivaceError, OSError) as error:
+        print(f"compress: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
