@@ -15,7 +15,7 @@ def test_a_stream_far_ahead_gives_its_seat_to_a_newcomer_and_does_not_stall() ->
         simulation = Simulation(order, max_sequences=1, step_ms=20)
         simulation.run([Job("long", 0.0, num_tokens=200), Job("new", 1.0, num_tokens=10)])
         first[order.kind] = simulation.first_token_s["new"]
-        assert stalled_s(simulation.token_times_s["long"], RATE) == 0
+        assert stalled_s(simulation.token_times_s["long"], RATE) < 1e-6
     assert first["fcfs"] > 3.5 and first["reader"] < 1.5
 
 
@@ -36,7 +36,7 @@ def test_more_readers_are_happy_under_overload_than_first_come_first_served_make
     happy = {}
     for order in (OrderConfig("fcfs"), READER):
         simulation = Simulation(order, max_sequences=4, step_ms=20, row_ms=5)
-        jobs = [Job(f"j{index}", index * 0.7, num_prompt=20 + index * 13 % 60, num_tokens=60) for index in range(40)]
+        jobs = [Job(f"j{index}", index * 0.5, num_prompt=20 + index * 13 % 60, num_tokens=60) for index in range(40)]
         simulation.run(jobs)
         scores = [quality_of_experience(simulation.token_times_s[job.name], job.at_s, RATE, ttft_s=2.0) for job in jobs]
         happy[order.kind] = sum(score >= 0.9 for score in scores)
