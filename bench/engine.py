@@ -27,8 +27,6 @@ from vivace.types.step import Draw, StepResult
 
 BATCH = 32
 QUESTION = "Please tell me one more thing about the sea, and about the people who live beside it and work there."
-    "Please tell me one more thing about the sea, and about the people who live beside it and what they do there."
-)
 
 
 def continuous(trace: list[Arrival]) -> tuple[float, float]:
