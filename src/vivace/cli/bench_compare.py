@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--list", action="store_true", help="show peers, formats and what is installed, and leave")
     what.add_argument("--install", action="store_true", help="install the peers that are asked for (from PyPI)")
-    what.add_argument("--cases", default="full", metavar="NAME", help="quick, prompts, streams or full (default: full)")
+    what.add_argument(
+        "--cases", default="full", metavar="NAME", help="quick, prompts, streams, sixteen, full (the default)"
+    )
     how = parser.add_argument_group("how")
     how.add_argument("--threads", type=int, metavar="N", help="threads of every engine (default: the machine's cores)")
     how.add_argument("--turns", type=int, default=5, metavar="K", help="runs that count (default: %(default)s)")
@@ -171,6 +173,7 @@ def _compare(arguments: argparse.Namespace) -> "Comparison":
     from vivace.cli.compare.machine import processor_name
     from vivace.cli.compare.peers import OURSELVES
     from vivace.cli.compare.report import Comparison
+    from vivace.cli.compare.sanity import ANSWER_TOKENS
     from vivace.cli.compare.turns import Conditions, Failures, measure
     from vivace.files.catalogue import resolve
     from vivace.files.catalogue_rows import DEFAULT_MODEL
@@ -185,7 +188,8 @@ def _compare(arguments: argparse.Namespace) -> "Comparison":
     with ExitStack() as stack:
         running = {}
         for row in choose_rows(arguments.rows):
-            options = {"threads": threads, "shapes": [[case.streams, case.length + 1] for case in cases]}
+            shapes = [[1, len(text.question_ids) + ANSWER_TOKENS], *([case.streams, case.length + 1] for case in cases)]
+            options = {"threads": threads, "shapes": shapes}
             process = _start(row, model, options, comparison, install=arguments.install)
             if process is not None:
                 stack.callback(process.close)

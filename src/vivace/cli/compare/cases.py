@@ -37,6 +37,7 @@ CASES: Mapping[str, tuple[Case, ...]] = {
     "quick": (Case(1, 512, 97),),
     "prompts": _PROMPTS,
     "streams": _STREAMS,
+    "sixteen": _STREAMS[1:],
     "full": _PROMPTS + _STREAMS,
 }
 

@@ -12,6 +12,7 @@ from vivace.cli.compare.turns import Figures, Runs
 
 _NAME_WIDTH = 26
 _WIDTH = 20
+_PANELS_A_LINE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +73,15 @@ class Comparison:
 def as_table(comparison: Comparison) -> str:
     """Rows down, figures across; under each median its spread, beside it our ratio over it."""
     figures = list(comparison.figures)
-    head = "tokens/s".ljust(_NAME_WIDTH) + "".join(figure.rjust(_WIDTH) for figure in figures)
+    width = max([_WIDTH, *(len(figure) + 2 for figure in figures)])
+    head = "tokens/s".ljust(_NAME_WIDTH) + "".join(figure.rjust(width) for figure in figures)
     lines = [head + "start s".rjust(9) + "peak MiB".rjust(10) + "  answer"]
     for name, facts in comparison.facts.items():
-        cells = "".join(_cell(comparison, figure, name).rjust(_WIDTH) for figure in figures)
+        cells = "".join(_cell(comparison, figure, name).rjust(width) for figure in figures)
         answer = "-" if facts.answer is None else "sane" if facts.answer.sane else "NOT SANE"
         memory = f"{facts.peak_bytes / 2**20:.0f}".rjust(10)
         lines.append(name.ljust(_NAME_WIDTH) + cells + f"{facts.start_s:.2f}".rjust(9) + memory + f"  {answer}")
-        lines.append(" " * _NAME_WIDTH + "".join(_spread(comparison, figure, name).rjust(_WIDTH) for figure in figures))
+        lines.append(" " * _NAME_WIDTH + "".join(_spread(comparison, figure, name).rjust(width) for figure in figures))
     lines.append(f"medians of {comparison.conditions['turns']} turns; (N x): {comparison.ourselves} is N times as fast")
     busy = [share for rows in comparison.figures.values() for runs in rows.values() for share in runs.others]
     load = [value for rows in comparison.figures.values() for runs in rows.values() for value in runs.load]
@@ -113,9 +115,13 @@ def draw(comparison: Comparison, path: Path) -> None:
 
     figures = comparison.figures
     names = [name for name in comparison.facts if any(name in rows for rows in figures.values())]
-    canvas = Figure(figsize=(3.0 * len(figures) + 2.0, 0.4 * len(names) + 1.4), layout="constrained")
-    panels = canvas.subplots(1, len(figures), sharey=True, squeeze=False)[0]
-    for panel, (figure, rows) in zip(panels, figures.items(), strict=True):
+    columns = min(_PANELS_A_LINE, len(figures))
+    lines = -(-len(figures) // columns)
+    canvas = Figure(figsize=(3.0 * columns + 2.0, lines * (0.4 * len(names) + 1.2)), layout="constrained")
+    panels = list(canvas.subplots(lines, columns, sharey=True, squeeze=False).flat)
+    for unused in panels[len(figures) :]:
+        unused.set_visible(False)
+    for panel, (figure, rows) in zip(panels, figures.items(), strict=False):
         medians = [rows[name].median if name in rows else 0.0 for name in names]
         low = [medians[i] - min(rows[name].values) if name in rows else 0.0 for i, name in enumerate(names)]
         high = [max(rows[name].values) - medians[i] if name in rows else 0.0 for i, name in enumerate(names)]
@@ -123,6 +129,6 @@ def draw(comparison: Comparison, path: Path) -> None:
         panel.barh(names, medians, xerr=(low, high), color=colours, ecolor="#1e293b", capsize=2)
         panel.set_title(figure, fontsize=10)
         panel.set_xlabel("tokens/s")
-        panel.invert_yaxis() if panel is panels[0] else None
+    panels[0].invert_yaxis()  # shared: the first row of the table is the topmost
     canvas.suptitle(f"{comparison.model}, {comparison.machine['threads']} threads", fontsize=10)
     canvas.savefig(path, dpi=130)
