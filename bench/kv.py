@@ -143,7 +143,7 @@ Row = tuple[str, str, PolicyExecutor]
 def measure_speeds(options: argparse.Namespace, rows: Sequence[Row]) -> list[dict[str, float]]:
     """All rows in turns, so that a busy machine is busy for all of them."""
     tokens = np.array(read_tokens(options)[1][: options.size], np.int32)
-    prompts = [[] for _ in rows]
+    prompts: list[list[float]] = [[] for _ in rows]
     decodes: list[list[float]] = [[] for _ in rows]
     for round_number in range(ROUNDS):
         for index, (_, _, executor) in enumerate(rows):
