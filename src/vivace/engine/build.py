@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vivace.cache.eviction import build_eviction
 from vivace.cache.policies import parse_policy
 from vivace.engine.kv_memory import available_memory_bytes, choose_num_blocks
-from vivace.engine.long_chat import LONG_CHAT_NAMES
-from vivace.schedule.orders.config import OrderConfig
+from vivace.engine.serving_config import ServingConfig
 from vivace.speculate.proposers import CHOICES
 from vivace.types.errors import ConfigError, TokenizerError
 from vivace.types.kv import DEFAULT_KV_FORMAT
@@ -28,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """Settings of an engine. None means: chosen from the model and the machine.
+class EngineConfig(ServingConfig):
+    """Settings of an engine, with those of ServingConfig. None means: chosen from the model and the machine.
 
     Args:
         context_length: most tokens of prompt and answer together; at most the model's own.
@@ -45,9 +43,6 @@ class EngineConfig:
         prefix_cache: keep the keys and values of finished requests while there is room, and find them again.
         kv_policy: which keys a row sees, as in `full`, `window:1024:4` or `adaptive` (cache/policies.py); the rest of a
             long sequence's blocks go back to the pool.
-        long_chat: what happens to chats that outgrow the context: reject or truncate (see engine/long_chat.py).
-        eviction: what is forgotten first when the prefix cache is full: lru, lfu or cost (see cache/eviction.py).
-        order: who is served first: a name of ORDER_NAMES, or an OrderConfig with weights of its own.
         speculate: who guesses tokens ahead, a row of speculate.proposers.CHOICES; changes the speed and never the text.
     """
 
@@ -62,9 +57,6 @@ class EngineConfig:
     executor: str = "native"
     prefix_cache: bool = True
     kv_policy: str = "full"
-    long_chat: str = "reject"
-    eviction: str = "lru"
-    order: str | OrderConfig = "fcfs"
     speculate: str = "off"
 
     def __post_init__(self) -> None:
@@ -72,10 +64,7 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} is {value!r}.", "Give a whole number of at least 1.")
-        _order(self.order)
-        build_eviction(self.eviction)
-        if self.long_chat not in LONG_CHAT_NAMES:
-            raise ConfigError(f"long_chat is {self.long_chat!r}.", f"Known are: {', '.join(LONG_CHAT_NAMES)}.")
+        self.check_serving()
         parse_policy(self.kv_policy)
         if self.executor not in EXECUTORS:
             raise ConfigError(f"There is no executor {self.executor!r}.", f"Known are: {', '.join(EXECUTORS)}.")
@@ -209,7 +198,7 @@ def _scheduler_config(config: EngineConfig, context_length: int, tokenizer: "Tok
         context_length=context_length,
         eos_ids=frozenset(tokenizer.eos_ids),
         prefix_cache=config.prefix_cache,
-        order=_order(config.order),
+        order=config.order_config(),
         eviction=config.eviction,
         policy=parse_policy(config.kv_policy),
     )
@@ -229,7 +218,3 @@ def _speculator(choice: str, tokenizer: "Tokenizer", executor: Executor) -> "Spe
     speculator = EngineSpeculator(SpeculationConfig(proposers), decode)
     speculator.assume_costs(measure_at_start(executor))
     return speculator
-
-
-def _order(order: str | OrderConfig) -> OrderConfig:
-    return OrderConfig(order) if isinstance(order, str) else order

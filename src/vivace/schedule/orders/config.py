@@ -24,8 +24,7 @@ class OrderConfig:
         patience: `deadline` and `reader`: a request that has waited so many times its target goes before all others.
         reading_tokens_per_s: `reader`: how fast readers read who do not say it.
         reader_lead_s: `reader`: a stream with more than so many seconds to read may rest.
-        prompt_charge: `fair`: what a tenant is charged for a computed prompt token.
-        answer_charge: `fair`: what a tenant is charged for a token of an answer.
+        answer_charge: `fair`: what a tenant is charged for a token of an answer; a computed prompt token costs 1.
     """
 
     kind: str = "fcfs"
@@ -39,7 +38,6 @@ class OrderConfig:
     patience: float = 5.0
     reading_tokens_per_s: float = 6.0
     reader_lead_s: float = 3.0
-    prompt_charge: float = 1.0
     answer_charge: float = 2.0
 
     def __post_init__(self) -> None:
@@ -53,7 +51,6 @@ class OrderConfig:
             "reader_lead_s",
             "completion_weight",
             "tier_weight",
-            "prompt_charge",
             "answer_charge",
         ):
             if not 0 <= getattr(self, name) < math.inf:

@@ -1,12 +1,12 @@
 """Fair shares between tenants by virtual token counters (VTC; Sheng et al., 2024, "Fairness in Serving LLMs").
 
-Every tenant has a counter of the service it got: prompt_charge for each prompt token computed for it, answer_charge for
+Every tenant has a counter of the service it got: 1 for each prompt token computed for it, answer_charge for
 each token of an answer. The tenant with the least is served next. A tenant that comes back after a pause is lifted to
 the least counter of those that are there, so that idleness earns no credit (algorithm 2 of the paper). A tier is a
 weight: tier t gets 1 + t shares. Tokens from the prefix cache are free, tokens computed again after a pre-emption too.
 
-Between two tenants that always have work waiting, the counters differ by at most 2 x max(prompt_charge x longest
-prompt, answer_charge x tokens in the batch) (theorem 4.3 there).
+Between two tenants that always have work waiting, the counters differ by at most 2 x max(longest prompt,
+answer_charge x tokens in the batch) (theorem 4.3 there).
 """
 
 from collections import Counter
@@ -49,7 +49,7 @@ class FairOrder(Order):
 
     def note_started(self, sequence: Sequence, num_prompt: int) -> None:
         """Charge the prompt."""
-        self._charge(sequence, self._config.prompt_charge * num_prompt)
+        self._charge(sequence, num_prompt)
 
     def note_token(self, sequence: Sequence) -> None:
         """Charge a token."""

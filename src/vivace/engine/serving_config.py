@@ -1,0 +1,38 @@
+"""Settings of an engine that matter where many readers share it."""
+
+from dataclasses import dataclass
+
+from vivace.cache.eviction import build_eviction
+from vivace.engine.long_chat import LONG_CHAT_NAMES
+from vivace.schedule.orders.config import OrderConfig
+from vivace.types.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ServingConfig:
+    """Who is served first, and what happens where room runs short.
+
+    Args:
+        order: who is served first: a name of ORDER_NAMES, or an OrderConfig with weights of its own.
+        eviction: what is forgotten first when the prefix cache is full: lru, lfu or cost (see cache/eviction.py).
+        long_chat: what happens to chats that outgrow the context: reject or truncate (see engine/long_chat.py).
+    """
+
+    order: str | OrderConfig = "fcfs"
+    eviction: str = "lru"
+    long_chat: str = "reject"
+
+    def check_serving(self) -> None:
+        """Refuse names that no table has.
+
+        Raises:
+            ConfigError: an unknown name.
+        """
+        self.order_config()
+        build_eviction(self.eviction)
+        if self.long_chat not in LONG_CHAT_NAMES:
+            raise ConfigError(f"long_chat is {self.long_chat!r}.", f"Known are: {', '.join(LONG_CHAT_NAMES)}.")
+
+    def order_config(self) -> OrderConfig:
+        """The order with its weights."""
+        return OrderConfig(self.order) if isinstance(self.order, str) else self.order
