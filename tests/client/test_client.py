@@ -38,24 +38,26 @@ class Cuts:
         return self.rng.randint(0, 2500)
 
 
-def read_through_cuts(port: int, seed: int, count: int) -> list[int]:
-    with cutting_proxy(port, Cuts(random.Random(seed), count)) as url, Client(url, retry=QUICK) as client:
+def read_through_cuts(port: int, seed: int, count: int) -> int:
+    """Read one answer through at most `count` cuts; how many there were."""
+    cuts = Cuts(random.Random(seed), count)
+    with cutting_proxy(port, cuts) as url, Client(url, retry=QUICK) as client:
         events = list(client.events(HELLO))
     assert "".join(event.text for event in events) == TEXT
-    return [event.number for event in events]
+    assert [event.number for event in events] == list(range(1, len(PIECES) + 3))
+    return count - cuts.left
 
 
 def test_cuts_at_random_places_lose_and_double_nothing(server: LiveServer) -> None:
-    for seed in range(6):
-        numbers = read_through_cuts(server.port, seed, count=6)
-        assert numbers == list(range(1, len(PIECES) + 3))
+    assert sum(read_through_cuts(server.port, seed, count=6) for seed in range(6)) > 20
 
 
 @pytest.mark.slow
 def test_two_thousand_cuts_lose_and_double_nothing(server: LiveServer) -> None:
-    for seed in range(250):
-        numbers = read_through_cuts(server.port, 1000 + seed, count=8)
-        assert numbers == list(range(1, len(PIECES) + 3))
+    num_cuts, seed = 0, 1000
+    while num_cuts < 2000:
+        num_cuts += read_through_cuts(server.port, seed, count=8)
+        seed += 1
 
 
 def test_the_async_client_does_the_same(server: LiveServer) -> None:
