@@ -64,14 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="chats that outgrow the context: reject answers with an error, truncate drops old turns "
         "(default: %(default)s)",
     )
-    group.add_argument(
-        "--long-chat",
-        default="reject",
-        choices=LONG_CHAT_NAMES,
-        metavar="NAME",
-        help="chats that outgrow the context: reject answers with an error, truncate drops old turns "
-        "(default: %(default)s)",
-    )
     group.add_argument("--access-log", action="store_true", help="write one line a request to standard error")
     add_stream_options(parser)
     add_model_options(parser)
