@@ -127,7 +127,7 @@ PRESETS: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe("int8", _layers(TensorFormat.Q8_0)),
-        # The best measured: GPTQ on top lost again on a small calibration set (docs/compression.md).
+        # Without GPTQ, which lost again what AWQ won in a first trial on little text (docs/compression.md).
         Recipe("int4", _layers(TensorFormat.Q4_0), fold="awq", importance=True),
         Recipe("int4-gptq", _layers(TensorFormat.Q4_0), fold="awq", rounding="gptq", importance=True),
         Recipe("int4-fast", _layers(TensorFormat.Q4_0)),
