@@ -14,10 +14,11 @@ from vivace.stream.flush import FLUSH_POLICIES, FlushStage
 from vivace.stream.journal import RunRecord
 from vivace.stream.log import NumberedLog
 from vivace.stream.options import KEEP, RunOptions
-from vivace.stream.run import StreamRun, Work
+from vivace.stream.run import StreamRun
 from vivace.stream.safety.screen import SafetyConfig, SafetyRules, ScreenStage
 from vivace.stream.sqlite_journal import SqliteJournal
 from vivace.stream.stages import Stage
+from vivace.stream.work import Work
 from vivace.types.answer import AnswerChunk, Usage
 from vivace.types.errors import VivaceError
 

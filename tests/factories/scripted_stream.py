@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from vivace.stream.journal import Journal, Progress, RunRecord
 from vivace.stream.log import LogEvent, NumberedLog
 from vivace.stream.options import CANCEL, DisconnectPolicy, RunOptions
-from vivace.stream.run import StreamRun, Work
+from vivace.stream.run import StreamRun
+from vivace.stream.work import Work
 from vivace.types.answer import AnswerChunk, Usage
 from vivace.types.errors import VivaceError
 

@@ -27,8 +27,9 @@ from vivace.stream.log import LogEvent, NumberedLog
 from vivace.stream.options import CANCEL, DisconnectPolicy, RunOptions, parse_disconnect_policy
 from vivace.stream.pacing import pace
 from vivace.stream.registry import RegistryLimits, StreamRegistry, new_stream_id, owner_of
-from vivace.stream.run import StreamRun, Work
+from vivace.stream.run import StreamRun
 from vivace.stream.sqlite_journal import SqliteJournal
+from vivace.stream.work import Work
 from vivace.types.answer import AnswerChunk
 from vivace.types.errors import EngineError, RequestError
 from vivace.types.request import GenerationRequest

@@ -6,13 +6,13 @@ follows is the request's own disconnect policy. `cancel` is the separate verb.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 import msgspec
 
+from vivace.stream.attendance import ATTACH_S, Attendance
 from vivace.stream.coalesce import Coalescer
 from vivace.stream.diagnostics import StreamDiagnostics
 from vivace.stream.journal import Journal, NoJournal, Progress, RunRecord
@@ -20,63 +20,14 @@ from vivace.stream.lifecycle import StreamStatus, status_of
 from vivace.stream.log import LogEvent, NumberedLog
 from vivace.stream.options import RunOptions
 from vivace.stream.pacing import ReadingTime
-from vivace.stream.stages import Stage, through
+from vivace.stream.stages import through
+from vivace.stream.work import RunEnd, Work
+from vivace.stream.written import WrittenAnswer
 from vivace.types.answer import AnswerChunk, Usage
 from vivace.types.errors import EngineError, OverloadedError, VivaceError
 from vivace.types.events import FinishReason
 
 logger = logging.getLogger(__name__)
-
-ATTACH_S = 10.0
-"""A first reader has this long to attach before the disconnect policy counts it as gone."""
-
-
-class Writer(Protocol):
-    """Turns chunks into the payloads of one front end's wire format."""
-
-    def opening(self) -> Iterable[bytes]:
-        """What stands before the first chunk."""
-        ...
-
-    def piece(self, chunk: AnswerChunk) -> Iterable[bytes]:
-        """A chunk."""
-        ...
-
-    def closing(self, usage: Usage | None) -> Iterable[bytes]:
-        """What stands after the last chunk of an answer that did not fail."""
-        ...
-
-    def failure(self, error: VivaceError) -> bytes:
-        """An error, told in band."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """An answer in the making.
-
-    Args:
-        chunks: its pieces, in order; starts the work when first asked, cancels it when closed.
-        stop: asks for an early end, after which `chunks` still yields the closing pieces.
-        writer: of the front end that asked.
-        stages: what the chunks go through before they are written: safety, then where to cut.
-        num_choices: of the request.
-    """
-
-    chunks: AsyncGenerator[AnswerChunk, None]
-    stop: Callable[[], None]
-    writer: Writer
-    stages: Sequence[Stage] = ()
-    num_choices: int = 1
-
-
-class RunEnd(msgspec.Struct, kw_only=True):
-    """Payload of the terminal event."""
-
-    status: str
-    reasons: list[str] = []
-    usage: dict[str, int] | None = None
-    error_code: str | None = None
 
 
 class StreamRun:
@@ -108,11 +59,10 @@ class StreamRun:
         self.failure: VivaceError | None = None
         self._work = work
         self._journal = journal or NoJournal()
-        self._progress = dict(progress or {})
-        self._skip = {choice: replace(done) for choice, done in self._progress.items()}
+        self._written = WrittenAnswer(progress or {})
         self._coalescer = Coalescer() if options.coalesce else None
         self._send_timer: asyncio.TimerHandle | None = None
-        self._has_opened = bool(self._progress)
+        self._has_opened = bool(self._written.progress)
         self._batch: list[LogEvent] = []
         self._reasons: dict[int, FinishReason] = {}
         self._usage: Usage | None = None
@@ -121,8 +71,7 @@ class StreamRun:
         self._slow_timer: asyncio.TimerHandle | None = None
         self._hard_timer: asyncio.TimerHandle | None = None
         self._diagnostics = StreamDiagnostics(record.stream_id)
-        self._num_readers = 0
-        self._leave_timer: asyncio.TimerHandle | None = None
+        self._attendance = Attendance(options.on_disconnect.keep_s, self.cancel, lambda: self.log.has_ended)
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -133,7 +82,7 @@ class StreamRun:
     @property
     def num_readers(self) -> int:
         """Readers that are attached."""
-        return self._num_readers
+        return self._attendance.num_readers
 
     def start(self) -> None:
         """Begin the work.
@@ -145,7 +94,7 @@ class StreamRun:
             self._journal.begin(self.record)
         self._task = asyncio.get_running_loop().create_task(self._run())
         self._diagnostics.note_start()
-        self._watch_readers(at_least_s=ATTACH_S)
+        self._attendance.watch(at_least_s=ATTACH_S)
         if self.options.hard_timeout_s is not None:
             loop = asyncio.get_running_loop()
             self._hard_timer = loop.call_later(self.options.hard_timeout_s, self.cancel, "timeout")
@@ -173,32 +122,14 @@ class StreamRun:
 
         Arguments, yields and raises as `NumberedLog.follow`.
         """
-        self._num_readers += 1
-        self._stop_watching()
+        self._attendance.enter()
         self._diagnostics.note_buffer(max(0, self.log.last_number - starting_after))
         try:
             async with aclosing(self.log.follow(starting_after, idle_s)) as events:
                 async for event in events:
                     yield event
         finally:
-            self._num_readers -= 1
-            self._watch_readers()
-
-    def _watch_readers(self, at_least_s: float = 0.0) -> None:
-        keep_s = self.options.on_disconnect.keep_s
-        if self._num_readers or self.log.has_ended or keep_s is None:
-            return
-        wait_s = max(keep_s, at_least_s)
-        if wait_s <= 0:
-            self.cancel()
-            return
-        self._stop_watching()
-        self._leave_timer = asyncio.get_running_loop().call_later(wait_s, self.cancel)
-
-    def _stop_watching(self) -> None:
-        if self._leave_timer is not None:
-            self._leave_timer.cancel()
-            self._leave_timer = None
+            self._attendance.leave()
 
     def _expect_chunk(self) -> None:
         """Warn, once for each wait, when the next chunk takes longer than the soft timeout."""
@@ -230,7 +161,7 @@ class StreamRun:
             logger.exception("stream %s failed", self.stream_id)
             self._fail(EngineError("The server made a mistake of its own.", "Its log says more."))
         finally:
-            self._stop_watching()
+            self._attendance.stop()
             for timer in (self._send_timer, self._slow_timer, self._hard_timer):
                 if timer is not None:
                     timer.cancel()
@@ -280,7 +211,7 @@ class StreamRun:
             self._commit()
 
     def _emit(self, chunk: AnswerChunk) -> None:
-        fresh = self._without_written(chunk)
+        fresh = self._written.fresh(chunk)
         if fresh is not None:
             self._write(fresh)
 
@@ -298,24 +229,6 @@ class StreamRun:
             )
         return self._ended_by
 
-    def _without_written(self, chunk: AnswerChunk) -> AnswerChunk | None:
-        """The part of a chunk that is not in the log from before a restart; None when nothing is left."""
-        skip = self._skip.get(chunk.choice)
-        if skip is None:
-            return chunk
-        num_chars, num_tokens = min(skip.num_chars, len(chunk.text)), min(skip.num_tokens, len(chunk.token_ids))
-        skip.num_chars -= num_chars
-        skip.num_tokens -= num_tokens
-        fresh = replace(
-            chunk,
-            text=chunk.text[num_chars:],
-            token_ids=chunk.token_ids[num_tokens:],
-            logprobs=chunk.logprobs[num_tokens:],
-            finish_reason=None if skip.has_finished else chunk.finish_reason,
-        )
-        is_empty = not (fresh.text or fresh.token_ids or fresh.finish_reason)
-        return None if is_empty else fresh
-
     def _write(self, chunk: AnswerChunk) -> None:
         if not self._has_opened:
             self._has_opened = True
@@ -325,10 +238,7 @@ class StreamRun:
         for payload in self._work.writer.piece(chunk):
             self._append(payload, reading_s=reading_s)
             reading_s = 0.0
-        progress = self._progress.setdefault(chunk.choice, Progress())
-        progress.num_chars += len(chunk.text)
-        progress.num_tokens += len(chunk.token_ids)
-        progress.has_finished = progress.has_finished or chunk.finish_reason is not None
+        self._written.note(chunk)
 
     def _reading_s(self, chunk: AnswerChunk) -> float:
         if self.options.pace == "off":
@@ -342,7 +252,7 @@ class StreamRun:
         """Hand what was written to the journal; readers run only after this function has returned to the loop."""
         if self._batch:
             batch, self._batch = self._batch, []
-            self._journal.append(self.stream_id, batch, self._progress)
+            self._journal.append(self.stream_id, batch, self._written.progress)
 
     def _close(self) -> StreamStatus:
         self._send_held()

@@ -1,0 +1,59 @@
+"""What a run is given to do: the chunks of an answer, how they are written, and what its terminal event tells."""
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from vivace.stream.stages import Stage
+from vivace.types.answer import AnswerChunk, Usage
+from vivace.types.errors import VivaceError
+
+
+class Writer(Protocol):
+    """Turns chunks into the payloads of one front end's wire format."""
+
+    def opening(self) -> Iterable[bytes]:
+        """What stands before the first chunk."""
+        ...
+
+    def piece(self, chunk: AnswerChunk) -> Iterable[bytes]:
+        """A chunk."""
+        ...
+
+    def closing(self, usage: Usage | None) -> Iterable[bytes]:
+        """What stands after the last chunk of an answer that did not fail."""
+        ...
+
+    def failure(self, error: VivaceError) -> bytes:
+        """An error, told in band."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An answer in the making.
+
+    Args:
+        chunks: its pieces, in order; starts the work when first asked, cancels it when closed.
+        stop: asks for an early end, after which `chunks` still yields the closing pieces.
+        writer: of the front end that asked.
+        stages: what the chunks go through before they are written: safety, then where to cut.
+        num_choices: of the request.
+    """
+
+    chunks: AsyncGenerator[AnswerChunk, None]
+    stop: Callable[[], None]
+    writer: Writer
+    stages: Sequence[Stage] = ()
+    num_choices: int = 1
+
+
+class RunEnd(msgspec.Struct, kw_only=True):
+    """Payload of the terminal event."""
+
+    status: str
+    reasons: list[str] = []
+    usage: dict[str, int] | None = None
+    error_code: str | None = None
