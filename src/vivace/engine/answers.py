@@ -37,6 +37,9 @@ class AnswerBuilder:
 
     def __init__(self, request: GenerationRequest, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._request_id = request.request_id
+        self._more = request.continuation
+        self._max_tokens = request.stopping.max_tokens
         self._num_prompt = len(request.prompt_ids)
         self._num_dropped = request.dropped_tokens
         self._choices = {
@@ -73,6 +76,23 @@ class AnswerBuilder:
                 self._choices.clear()
                 raise event.error
 
+    def replay(self) -> Iterator[AnswerChunk]:
+        """The chunks of the tokens that the answer begins with; the closing one too when no more may follow them.
+
+        To be read before the first `feed`.
+        """
+        if self._more is None:
+            return
+        (text,) = self._choices.values()
+        for index, token_id in enumerate(self._more.answer_ids):
+            if not text.has_stopped:
+                yield self._token_chunk(TokenEvent(self._request_id, 0, index, token_id), text)
+        self._cancels.clear()
+        if text.has_stopped or text.num_tokens == self._max_tokens:
+            yield self._closing_chunk(
+                FinishEvent(self._request_id, 0, "length", self._num_prompt, text.num_tokens, self._num_prompt)
+            )
+
     def take_cancels(self) -> list[int]:
         """Choices that ended at a stop string since the last call, to be cancelled in the engine."""
         cancels, self._cancels = self._cancels, []
@@ -98,7 +118,7 @@ class AnswerBuilder:
         num_tokens = text.num_tokens if text.has_stopped else event.num_generated
         self._num_completion += num_tokens
         if event.choice == 0:
-            self._num_cached = event.num_cached_tokens
+            self._num_cached = min(self._num_prompt, event.num_cached_tokens)
         counts = (self._num_prompt, self._num_completion, self._num_cached, self._num_dropped)
         usage = Usage(*counts) if self.done else None
         return AnswerChunk(event.choice, rest, finish_reason=reason, usage=usage)

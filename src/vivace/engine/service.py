@@ -148,7 +148,7 @@ class ModelService:
         """The answer piece by piece; the request starts with the first piece, closing the iterator early cancels it.
 
         Args:
-            request: from `admit`.
+            request: from `admit`; the tokens that a continuation begins with come first.
             timeline: in its stage "queued"; the engine moves it on.
 
         Raises:
@@ -163,6 +163,10 @@ class ModelService:
             event_loop.call_soon_threadsafe(arrived.put_nowait, events)
 
         builder = AnswerBuilder(request, self.tokenizer)
+        for chunk in builder.replay():
+            yield chunk
+        if builder.done:
+            return
         self._loop.submit(request, sink, timeline)
         try:
             while not builder.done:
@@ -229,6 +233,11 @@ class ModelService:
         builders = {index: AnswerBuilder(request, self.tokenizer) for index, request in enumerate(requests)}
         try:
             for index, (request, timeline) in enumerate(zip(requests, timelines, strict=True)):
+                for chunk in builders[index].replay():
+                    yield index, chunk
+                if builders[index].done:
+                    del builders[index]
+                    continue
                 self._loop.submit(request, partial(_put_numbered, arrived, index), timeline)
             while builders:
                 index, events = arrived.get()

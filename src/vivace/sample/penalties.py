@@ -1,5 +1,7 @@
 """Penalties and biases on one row of logits, before any temperature."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,3 +34,15 @@ def adjust(
     for token_id, bias in params.logit_bias:
         row[token_id] += np.float32(bias)
     return row
+
+
+def without(logits: NDArray[np.float32], banned: Sequence[int]) -> NDArray[np.float32]:
+    """A copy of the row in which some tokens cannot be drawn; the row itself when nothing else would be left.
+
+    Args:
+        logits: float32 (vocab,); left as it is.
+        banned: token ids.
+    """
+    row = logits.copy()
+    row[list(banned)] = -np.inf
+    return row if np.isfinite(row.max()) else logits

@@ -21,6 +21,11 @@ def uniform(seed: int, choice: int, position: int) -> float:
     return (_mix(state + (position + 1) * _GOLDEN) >> 11) * 2.0**-53
 
 
+def redraw_seed(seed: int, attempt: int) -> int:
+    """The seed of an answer that was taken back so often to be drawn anew; the first attempt has the seed itself."""
+    return seed if attempt == 0 else _mix(seed ^ _mix(attempt * _GOLDEN))
+
+
 def _mix(value: int) -> int:
     value &= _MASK
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from vivace.sample.filters import draw
 from vivace.sample.logprobs import token_logprob
-from vivace.sample.penalties import adjust
-from vivace.sample.randomness import uniform
+from vivace.sample.penalties import adjust, without
+from vivace.sample.randomness import redraw_seed, uniform
 from vivace.sample.settings import DrawSettings
 from vivace.types.errors import EngineError
 from vivace.types.step import Draw
@@ -49,8 +49,11 @@ class Sampler:
         if settings.is_adjusted:
             logits = adjust(raw, row.tokens, settings.num_prompt, settings.params)
             token_id = int(logits.argmax())
+        if settings.banned and settings.banned_at == len(row.tokens):
+            logits = without(logits, settings.banned)
+            token_id = int(logits.argmax())
         if not settings.is_greedy:
-            number = uniform(settings.seed, settings.choice, len(row.tokens))
+            number = uniform(redraw_seed(settings.seed, settings.attempt), settings.choice, len(row.tokens))
             with np.errstate(over="ignore"):  # a huge logit over a small temperature is an honest 0 or 1
                 token_id = draw(logits, settings.params, number)
         if settings.num_logprobs is None:

@@ -17,6 +17,9 @@ class DrawSettings:
         choice: number of the answer within its request.
         num_prompt: prompt tokens; the penalties of the answer alone start after them.
         num_logprobs: alternatives to report beside the drawn token, or None for no log-probabilities.
+        attempt: a number above 0 stands for another random stream of the same seed.
+        banned_at: the position at which `banned` may not be drawn.
+        banned: token ids.
     """
 
     params: SamplingParams
@@ -24,6 +27,9 @@ class DrawSettings:
     choice: int = 0
     num_prompt: int = 0
     num_logprobs: int | None = None
+    attempt: int = 0
+    banned_at: int = -1
+    banned: tuple[int, ...] = ()
     is_greedy: bool = field(init=False)
     is_adjusted: bool = field(init=False)
 

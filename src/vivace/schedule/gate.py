@@ -36,6 +36,8 @@ class AdmissionGate:
             OverloadedError: the queue is full, or it could not be served in time.
         """
         self.last_forecast = forecast
+        if newcomer.request.continuation is not None:  # it was let in once
+            return
         try:
             self._check_length(newcomer.request.service_level.tenant, waiting, forecast)
             if forecast is not None:
@@ -46,6 +48,8 @@ class AdmissionGate:
 
     def watch(self, sequence: Sequence) -> None:
         """End the request if it has not started in time."""
+        if sequence.request.continuation is not None:
+            return
         own = sequence.request.service_level.queue_timeout_s
         timeout_s = self._config.queue_timeout_s if own is None else own
         if timeout_s is not None:

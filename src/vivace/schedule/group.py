@@ -7,7 +7,7 @@ from vivace.cache.block_table import num_blocks_for
 from vivace.sample.settings import DrawSettings
 from vivace.schedule.config import SchedulerConfig
 from vivace.schedule.sequence import Sequence, SequenceState
-from vivace.types.errors import ContextLengthError
+from vivace.types.errors import ContextLengthError, RequestError
 from vivace.types.request import GenerationRequest
 from vivace.types.step import BLOCK_SIZE
 
@@ -28,6 +28,7 @@ def build_group(
 
     Raises:
         ContextLengthError: prompt and answer fit neither the context nor the KV memory.
+        RequestError: the answer that is to be continued has as many tokens as it may have.
     """
     max_known = _max_known(request, config, pool)
     stop_ids = frozenset(request.stopping.stop_token_ids)
@@ -35,7 +36,7 @@ def build_group(
         stop_ids |= config.eos_ids
     group = RequestGroup(request)
     for choice in range(request.n):
-        settings = DrawSettings(request.sampling, seed, choice, len(request.prompt_ids), request.logprobs)
+        settings = draw_settings(request, seed, choice)
         sequence = Sequence(first_id + choice, request, (arrival, choice), settings, stop_ids, max_known)
         group.live[choice] = sequence
         if choice:
@@ -46,14 +47,35 @@ def build_group(
 
 def _max_known(request: GenerationRequest, config: SchedulerConfig, pool: BlockPool) -> int:
     """Known tokens at which the answer ends; the last one is never computed and needs no slot."""
-    num_prompt = len(request.prompt_ids)
+    num_prompt, num_known = len(request.prompt_ids), len(request.prompt_ids) + len(request.answer_ids)
     limit = min(config.context_length, pool.num_blocks * BLOCK_SIZE + 1)
     max_tokens = request.stopping.max_tokens
     wanted = limit if max_tokens is None else num_prompt + max_tokens
-    if num_prompt >= limit or wanted > limit:
+    if num_known >= wanted and num_known < limit:
+        raise RequestError(
+            f"The answer has all of its {len(request.answer_ids)} tokens.", "Raise max_tokens, so that it can go on."
+        )
+    if num_known >= limit or wanted > limit:
         raise ContextLengthError(
             f"The prompt has {num_prompt} tokens, the answer may have {max_tokens or 1}, and the engine holds {limit}.",
             "Shorten the prompt, lower max_tokens, or start the engine with a longer context or more KV memory.",
         )
     assert num_blocks_for(wanted - 1) <= pool.num_blocks
     return wanted
+
+
+def draw_settings(request: GenerationRequest, seed: int, choice: int) -> DrawSettings:
+    """How the tokens of one choice are drawn; one that goes on from known tokens keeps its random stream."""
+    num_prompt, more = len(request.prompt_ids), request.continuation
+    if more is None:
+        return DrawSettings(request.sampling, seed, choice, num_prompt, request.logprobs)
+    return DrawSettings(
+        request.sampling,
+        seed,
+        more.choice + choice,
+        num_prompt,
+        request.logprobs,
+        attempt=more.attempt,
+        banned_at=num_prompt + len(more.answer_ids),
+        banned=more.banned_first,
+    )

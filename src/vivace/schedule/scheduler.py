@@ -258,7 +258,7 @@ class Scheduler:
             self._waiting.remove(sequence)
             if sequence.num_cached is None:
                 sequence.num_cached = sequence.num_computed
-                self.order.note_started(sequence, sequence.num_prompt - sequence.num_computed)
+                self.order.note_started(sequence, sequence.num_known - sequence.num_computed)
                 if self.order.follows_service:
                     self._waiting.sort(self._now_s)
 

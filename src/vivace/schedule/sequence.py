@@ -65,10 +65,10 @@ class Sequence:
     _tokens: NDArray[np.int32] = field(init=False)
 
     def __post_init__(self) -> None:
-        prompt = self.request.prompt_ids
-        self.num_known = len(prompt)
-        self._tokens = np.empty(len(prompt) + min(64, self.max_known - len(prompt)), dtype=np.int32)
-        self._tokens[: self.num_known] = prompt
+        known = self.request.prompt_ids + self.request.answer_ids
+        self.num_known = len(known)
+        self._tokens = np.empty(len(known) + min(64, self.max_known - len(known)), dtype=np.int32)
+        self._tokens[: self.num_known] = known
 
     @property
     def choice(self) -> int:

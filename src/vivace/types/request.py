@@ -67,12 +67,33 @@ MAX_TIER = 9
 
 
 @dataclass(frozen=True, slots=True)
+class Continuation:
+    """An answer that goes on from tokens it has already: after a restart, a rollback or a timeout.
+
+    Those tokens count as the answer's own (penalties, max_tokens, positions of the random stream), so the rest is what
+    it would have been without the break.
+
+    Args:
+        answer_ids: tokens the answer begins with.
+        choice: number of the answer within the request it was asked by; its random stream is kept.
+        attempt: how often the answer was taken back to draw anew; each attempt has a random stream of its own.
+        banned_first: tokens that may not follow `answer_ids` at once.
+    """
+
+    answer_ids: tuple[int, ...] = ()
+    choice: int = 0
+    attempt: int = 0
+    banned_first: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One admitted request: `n` independent answers to one tokenised prompt.
 
     `logprobs` is None (off) or how many alternatives to report beside each drawn token (0 to 20). `continues_text`: the
     answer goes on from the prompt's text (a raw completion) and is not a text of its own (a turn of a chat).
-    `dropped_tokens` of the conversation are not in the prompt because it had outgrown the context.
+    `dropped_tokens` of the conversation are not in the prompt because it had outgrown the context. A request with a
+    `continuation` has one choice.
     """
 
     request_id: str
@@ -84,3 +105,9 @@ class GenerationRequest:
     continues_text: bool = False
     dropped_tokens: int = 0
     service_level: ServiceLevel = field(default_factory=ServiceLevel)
+    continuation: Continuation | None = None
+
+    @property
+    def answer_ids(self) -> tuple[int, ...]:
+        """Tokens of the answer that are known from the start."""
+        return () if self.continuation is None else self.continuation.answer_ids
