@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.block_table import num_blocks_for
+from vivace.schedule.blocks import BlockDesk
 from vivace.schedule.books import check_books, count_kv_tokens
 from vivace.schedule.completion import CompletionEstimator
 from vivace.schedule.config import SchedulerConfig
@@ -21,7 +22,6 @@ from vivace.schedule.forecast import Room, forecast
 from vivace.schedule.gate import AdmissionGate, timed_out
 from vivace.schedule.group import RequestGroup, build_group
 from vivace.schedule.orders.table import build_order
-from vivace.schedule.prefixes import PrefixIndex
 from vivace.schedule.prompt_budget import PromptBudget
 from vivace.schedule.sequence import Sequence, SequenceState
 from vivace.schedule.serving import num_resting, split_running
@@ -60,14 +60,13 @@ class Scheduler:
         self._pool = pool
         self._clock = clock
         self._desk = DraftDesk(speculator, pool)
-        self._prefixes = PrefixIndex(pool, enabled=config.prefix_cache)
+        self._blocks = BlockDesk(pool, config.policy, prefix_cache=config.prefix_cache)
         self.estimates = Estimates(StepCostModel(), CompletionEstimator())
         self.gate = AdmissionGate(config.queue)
         self.order = build_order(config.order, self.estimates, config.inter_token_s)
         self._groups: dict[str, RequestGroup] = {}
         self._running: dict[int, Sequence] = {}
         self._waiting = WaitingQueue(self.order)
-        self._block_copies: list[tuple[int, int]] = []
         self._num_arrivals = 0
         self._num_sequences = 0
         self._now_s = 0.0
@@ -162,9 +161,7 @@ class Scheduler:
         self._now_s = self._read_clock()
         self._grow_running()
         self._admit_waiting()
-        plan = StepPlan(tuple(self._shares()), tuple(self._block_copies))
-        self._block_copies.clear()
-        return plan
+        return StepPlan(tuple(self._shares()), self._blocks.take_copies())
 
     def commit(self, plan: StepPlan, result: StepResult) -> list[EngineEvent]:
         """Write what a step brought into its sequences and return what there is to tell."""
@@ -178,9 +175,7 @@ class Scheduler:
                 if sequence is None:  # it ended, or its request failed, on a draw of this very step
                     break
                 sequence.num_computed = num_computed
-                if num_computed >= (sequence.num_published + 1) * BLOCK_SIZE:
-                    self._prefixes.publish(sequence)
-                    self._pool.release(sequence.table.drop(self._config.policy.dead_blocks(num_computed)))
+                self._blocks.advance(sequence)
                 if draw is not None:
                     self._take(sequence, draw, events)
                 num_computed += 1  # the next draw is there because this one was a draft, and computed
@@ -231,11 +226,7 @@ class Scheduler:
         """Give each running sequence the slots of its known tokens, at the cost of the last in order if need be."""
         short = [sequence for sequence in self._running.values() if sequence.num_known > sequence.table.num_slots]
         for sequence in self._in_order(short):
-            while sequence.state is SequenceState.RUNNING:
-                blocks = self._pool.allocate(num_blocks_for(sequence.num_known) - sequence.table.num_blocks)
-                if blocks is not None:
-                    sequence.table.extend(blocks)
-                    break
+            while sequence.state is SequenceState.RUNNING and not self._blocks.grow(sequence):
                 self._preempt(self._victim())
 
     def _admit_waiting(self) -> None:
@@ -247,14 +238,12 @@ class Scheduler:
         self._waiting.sort(self._now_s)
         num_pending = self._num_pending_prompt()
         while (sequence := self._waiting.first()) is not None and len(self._running) < num_seats:
-            found = self._prefixes.find(sequence)
+            found = self._blocks.find(sequence)
             num_pending += sequence.num_known - len(found) * BLOCK_SIZE
-            num_new = num_blocks_for(sequence.num_known) - len(found)
-            if not self._may_take(num_new + self._pool.num_cached_of(found), num_pending):
+            if not self._may_take(self._blocks.num_wanted(sequence, found), num_pending):
                 return
-            self._pool.retain(found)
-            self._start(sequence, found, num_new)
-            sequence.num_computed = len(found) * BLOCK_SIZE
+            self._blocks.start(sequence, found)
+            self._note_running(sequence)
             self._waiting.remove(sequence)
             if sequence.num_cached is None:
                 sequence.num_cached = sequence.num_computed
@@ -292,19 +281,12 @@ class Scheduler:
         """
         num_steps = 1 + -(-num_pending_prompt // self._config.least_prompt_tokens)
         headroom = len(self._running) * num_blocks_for(num_steps * self._desk.most_new_tokens)
-        return num_blocks + headroom <= self._pool.num_available
+        return num_blocks + headroom <= self._blocks.num_available
 
-    def _start(self, sequence: Sequence, shared: list[int], num_new: int) -> list[int]:
-        """Make a sequence run on blocks it shares (already retained) and new ones; returns the new ones."""
-        blocks = self._pool.allocate(num_new)
-        assert blocks is not None, "blocks were counted before"
-        sequence.table.extend(shared)
-        sequence.table.extend(blocks)
-        sequence.num_published = len(shared)
+    def _note_running(self, sequence: Sequence) -> None:
         sequence.num_known_at_start = sequence.num_known
         sequence.state = SequenceState.RUNNING
         self._running[sequence.sequence_id] = sequence
-        return blocks
 
     def _preempt(self, sequence: Sequence) -> None:
         self.num_preemptions += 1
@@ -315,8 +297,7 @@ class Scheduler:
     def _release(self, sequence: Sequence) -> None:
         """Give back all blocks of a running sequence; nothing of it is computed any more."""
         del self._running[sequence.sequence_id]
-        self._pool.release(sequence.table.clear())
-        sequence.num_computed = 0
+        self._blocks.release(sequence)
 
     # Forks ------------------------------------------------------------------------------------------------------------
 
@@ -326,22 +307,16 @@ class Scheduler:
         They share its full blocks and get a copy of the one the prompt ends in, and compute the last prompt token
         again: its logits are what each draws its first token from. Those that find no room wait and compute it all.
         """
-        num_shared = (source.num_prompt - 1) // BLOCK_SIZE
-        shared = source.table.entries[:num_shared].tolist()
-        copied = int(source.table.entries[num_shared])
         num_pending = self._num_pending_prompt()
         for sequence in group.unforked:
             has_place = len(self._running) < self._config.max_sequences
             if not has_place or not self._may_take(1, num_pending):
                 self._enqueue(sequence)
                 continue
-            self._pool.retain(block for block in shared if block >= 0)
-            (own,) = self._start(sequence, shared, 1)
-            sequence.num_computed = source.num_prompt - 1
+            self._blocks.fork(source, sequence)
+            self._note_running(sequence)
             sequence.num_cached = source.num_cached
             self.order.note_started(sequence, 0)
-            if sequence.num_computed % BLOCK_SIZE:
-                self._block_copies.append((copied, own))
         group.unforked.clear()
 
     def _enqueue(self, sequence: Sequence) -> None:
