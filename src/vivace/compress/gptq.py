@@ -4,6 +4,8 @@ Frantar et al., "GPTQ: accurate post-training quantization for generative pre-tr
 ||X W - X W_q||^2 (chapter 18.2.2) by optimal brain surgery with a fixed order, in blocks, through one Cholesky factor.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,13 +35,41 @@ def gptq(
     Returns:
         The quantised matrix; by plain rounding when the Hessian cannot be inverted even with heavy damping.
     """
+    return gptq_factored(matrix, factorize(gram, act_order=act_order), scheme, rule, importance)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HessianFactor:
+    """What linears over one buffer share.
+
+    Attributes:
+        order: intp (columns,), in which order columns are rounded.
+        upper: float32 (columns, columns) in that order: U with U^T U = inverse Hessian; None: there is none.
+        in_order: whether `order` is left to right.
+    """
+
+    order: NDArray[np.intp]
+    upper: Floats | None
+    in_order: bool
+
+
+def factorize(gram: Floats, *, act_order: bool) -> HessianFactor:
+    """The order of columns and the factor of the damped Gram matrix, float32 (columns, columns), in that order."""
+    order = _order(gram, act_order)
+    return HessianFactor(order, _inverse_factor(gram, order), not act_order)
+
+
+def gptq_factored(
+    matrix: Floats, hessian: HessianFactor, scheme: QuantScheme, rule: str, importance: Floats
+) -> QuantizedMatrix:
+    """`gptq`, where the factor is at hand."""
     columns = matrix.shape[1]
-    factor = _inverse_factor(gram, order := _order(gram, act_order))
+    order, factor = hessian.order, hessian.upper
     if factor is None:
         return quantize_matrix(matrix, scheme, fit_scales(matrix, scheme, rule, importance))
     size = scheme.group_size or columns
     chosen = _Scales(scheme, rule, importance, size)
-    if act_order:
+    if not hessian.in_order:
         chosen.fit(matrix, 0, columns)
     work = np.ascontiguousarray(matrix.T[order])  # column c of the matrix is row c here: contiguous
     codes = np.empty_like(work)
@@ -48,7 +78,7 @@ def gptq(
         errors = np.empty((end - start, matrix.shape[0]), np.float32)
         for row in range(start, end):
             column = int(order[row])
-            if not act_order and column % size == 0:
+            if hessian.in_order and column % size == 0:
                 _fit_next_group(chosen, work, errors, factor, (start, row, end))
             scale, offset = chosen.of(column)
             code = np.clip(np.rint((work[row] - offset) / scale), scheme.low, scheme.high)
@@ -120,8 +150,10 @@ def _inverse_factor(gram: Floats, order: NDArray[np.intp]) -> Floats | None:
     while damping <= _LARGEST_DAMPING:
         damped = ordered + np.eye(len(order)) * damping * mean
         try:
-            upper = np.linalg.cholesky(np.linalg.inv(damped)).T
-            return np.ascontiguousarray(upper, dtype=np.float32)
+            # The Cholesky factor of the reversed matrix, reversed again, is upper triangular: R with R R^T = H. Then
+            # U = R^-1, and the inverse of H itself is never needed.
+            reverse = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
+            return np.ascontiguousarray(np.linalg.inv(reverse), dtype=np.float32)
         except np.linalg.LinAlgError:
             damping *= 10
     return None

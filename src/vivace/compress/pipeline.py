@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vivace.compress import awq
-from vivace.compress.gptq import gptq
+from vivace.compress.gptq import HessianFactor, factorize, gptq_factored
 from vivace.compress.layout import Layout, TensorPlan, plan_layout
 from vivace.compress.quantizers import quantize_matrix
 from vivace.compress.recipe import Recipe
@@ -90,6 +90,7 @@ class _Run:
         self._cache: dict[str, Floats] = {}  # what the executor has read of the current segment
         self._stored: dict[str, StoredTensor] = {}
         self._errors: dict[str, float] = {}
+        self._last_factor: tuple[InputStatistics, HessianFactor] | None = None
 
     def plain(self, report: Report) -> None:
         """Methods that look at weights only: one tensor after the other."""
@@ -170,13 +171,20 @@ class _Run:
         if not math.isfinite(self._errors[name]):
             raise ConfigError(f"The tensor {name} does not survive {plan.format}.", "Keep it as F32 by a rule.")
 
+    def _factor(self, inputs: InputStatistics) -> HessianFactor:
+        """Linears over one buffer share the factor of their inputs."""
+        if self._last_factor is None or self._last_factor[0] is not inputs:
+            assert inputs.gram is not None
+            self._last_factor = (inputs, factorize(inputs.gram, act_order=self._recipe.act_order))
+        return self._last_factor[1]
+
     def _quantized(self, values: Floats, plan: TensorPlan, inputs: InputStatistics | None) -> QuantizedMatrix:
         assert plan.scheme is not None
         recipe = self._recipe
         importance = inputs.importance if inputs is not None and recipe.importance else None
         if inputs is not None and inputs.gram is not None and recipe.rounding == "gptq":
             weighed = importance if importance is not None else np.ones(values.shape[1], np.float32)
-            return gptq(values, inputs.gram, plan.scheme, recipe.scales, weighed, act_order=recipe.act_order)
+            return gptq_factored(values, self._factor(inputs), plan.scheme, recipe.scales, weighed)
         return quantize_matrix(values, plan.scheme, fit_scales(values, plan.scheme, recipe.scales, importance))
 
 

@@ -19,6 +19,7 @@ from vivace.graph.graph import Graph
 from vivace.graph.ops import Linear, Op
 from vivace.types.step import BLOCK_SIZE, ForwardBatch
 
+_ROWS_AT_ONCE = 2048  # tokens of one step: enough for full matrix products, few enough for memory
 GetWeight = Callable[[str], Floats]
 
 
@@ -88,11 +89,10 @@ class CalibrationWalk:
 
     def __init__(self, graph: Graph, samples: Sequence[Tokens]) -> None:
         self._graph = graph
-        self._samples = samples
-        self._buffers: list[dict[str, Floats]] = [{} for _ in samples]
-        num_blocks = max(-(-len(sample) // BLOCK_SIZE) for sample in samples)
+        self._batches = [_batch(group) for group in _grouped(samples)]
+        self._buffers: list[dict[str, Floats]] = [{} for _ in self._batches]
+        num_blocks = max(batch.block_tables.size for batch in self._batches)
         self._pages = KeyValuePages.allocate(graph.spec, num_blocks)
-        self._num_blocks = num_blocks
 
     def observe(self, segment: Sequence[Op], weight: GetWeight, wants_gram: Callable[[str], bool]) -> Statistics:
         """Statistics of every linear input of the segment; the walk stays where it is.
@@ -133,18 +133,35 @@ class CalibrationWalk:
         return [name for name in step.buffers if name in wanted]
 
     def _steps(self, weight: GetWeight) -> Iterator[Step]:
-        """One step a sample, over copies of its buffers; all share the KV pool, as each writes before it reads."""
-        for sample, buffers in zip(self._samples, self._buffers, strict=True):
-            yield Step(self._batch(sample), self._pages, weight, dict(buffers))
+        """One step a batch, over copies of its buffers; all share the KV pool, as each writes before it reads."""
+        for batch, buffers in zip(self._batches, self._buffers, strict=True):
+            yield Step(batch, self._pages, weight, dict(buffers))
 
-    def _batch(self, sample: Tokens) -> ForwardBatch:
-        return ForwardBatch(
-            token_ids=np.ascontiguousarray(sample, dtype=np.int32),
-            positions=np.arange(len(sample), dtype=np.int32),
-            sequence_starts=np.array([0, len(sample)], dtype=np.int32),
-            block_tables=np.arange(self._num_blocks, dtype=np.int32)[None, :],
-            logit_rows=np.arange(len(sample), dtype=np.int32),
-        )
+
+def _grouped(samples: Sequence[Tokens]) -> list[list[Tokens]]:
+    """Samples in groups of about `_ROWS_AT_ONCE` tokens, at least one each."""
+    groups: list[list[Tokens]] = []
+    rows = 0
+    for sample in samples:
+        if not groups or rows + len(sample) > _ROWS_AT_ONCE:
+            groups.append([])
+            rows = 0
+        groups[-1].append(sample)
+        rows += len(sample)
+    return groups
+
+
+def _batch(samples: Sequence[Tokens]) -> ForwardBatch:
+    """Each sample a sequence of its own."""
+    lengths = [len(sample) for sample in samples]
+    num_blocks = -(-max(lengths) // BLOCK_SIZE)
+    return ForwardBatch(
+        token_ids=np.concatenate(samples).astype(np.int32),
+        positions=np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+        sequence_starts=np.cumsum([0, *lengths], dtype=np.int32),
+        block_tables=np.arange(len(samples) * num_blocks, dtype=np.int32).reshape(len(samples), num_blocks),
+        logit_rows=np.arange(sum(lengths), dtype=np.int32),
+    )
 
 
 def _layer_label(buffer: str) -> str:

@@ -12,6 +12,7 @@ from vivace.types.model import ModelSpec
 from vivace.types.step import BLOCK_SIZE, ForwardBatch
 
 Rows = NDArray[np.float32]
+_ROWS_AT_ONCE = 128  # query rows whose scores are held together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,17 +58,19 @@ def attend(op: Attention, q: Rows, k: Rows, v: Rows, *, batch: ForwardBatch, pag
     keys, values = pages.keys[op.layer], pages.values[op.layer]
     out = np.empty_like(q)
     for sequence, table in enumerate(batch.block_tables):
-        rows = slice(batch.sequence_starts[sequence], batch.sequence_starts[sequence + 1])
+        rows = slice(int(batch.sequence_starts[sequence]), int(batch.sequence_starts[sequence + 1]))
         positions = batch.positions[rows]
         if len(positions) == 0:
             continue
         blocks, slots = table[positions // BLOCK_SIZE], positions % BLOCK_SIZE
         heads = (-1, op.num_kv_heads, op.head_dim)
         pages.write(op.layer, blocks, slots, k[rows].reshape(heads), v[rows].reshape(heads))
-        length = int(positions[-1]) + 1
-        known = table[: -(-length // BLOCK_SIZE)]
-        seen = visible(positions, length, op.window) & kept(batch, rows, length)
-        out[rows] = _attend_one(op, q[rows], _unpage(keys[known], length), _unpage(values[known], length), seen)
+        for start in range(rows.start, rows.stop, _ROWS_AT_ONCE):  # early rows need not look at late keys
+            part = slice(start, min(start + _ROWS_AT_ONCE, rows.stop))
+            length = int(batch.positions[part.stop - 1]) + 1
+            known = table[: -(-length // BLOCK_SIZE)]
+            seen = visible(batch.positions[part], length, op.window) & kept(batch, part, length)
+            out[part] = _attend_one(op, q[part], _unpage(keys[known], length), _unpage(values[known], length), seen)
     return out
 
 
@@ -80,11 +83,14 @@ def _attend_one(op: Attention, q: Rows, keys: Rows, values: Rows, seen: NDArray[
     """Softmax attention of one sequence (Vaswani et al., 2017); query head h reads kv head h // (heads / kv heads)."""
     num_rows, group = len(q), op.num_heads // op.num_kv_heads
     queries = q.reshape(num_rows, op.num_kv_heads, group, op.head_dim).transpose(1, 2, 0, 3)
-    scores = (queries @ keys[:, None].swapaxes(-1, -2)) * np.float32(op.scale)  # (kv heads, group, rows, length)
-    scores[..., ~seen] = -np.inf
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    queries = queries.reshape(op.num_kv_heads, group * num_rows, op.head_dim)  # one product a kv head
+    scores = (queries @ keys.swapaxes(-1, -2)) * np.float32(op.scale)
+    by_row = scores.reshape(op.num_kv_heads, group, num_rows, -1)
+    by_row += np.where(seen, np.float32(0), np.float32(-np.inf))
+    scores -= scores.max(axis=-1, keepdims=True)
+    weights = np.exp(scores, out=scores)
     weights /= weights.sum(axis=-1, keepdims=True)
-    mixed: Rows = weights @ values[:, None]
+    mixed: Rows = (weights @ values).reshape(op.num_kv_heads, group, num_rows, op.head_dim)
     return mixed.transpose(2, 0, 1, 3).reshape(num_rows, -1)
 
 

@@ -17,6 +17,7 @@ from vivace.types.weights import TensorFormat
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+_BLOCKS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,13 @@ def _gguf_decode(name: str) -> Callable[[Bytes], Floats]:
     def decode(blocks: Bytes) -> Floats:
         from gguf import GGMLQuantizationType, quants  # slow to import, and a start from quantised weights never asks
 
-        return np.asarray(quants.dequantize(blocks, GGMLQuantizationType[name]), dtype=np.float32)
+        kind = GGMLQuantizationType[name]
+        pieces = []
+        for start in range(0, len(blocks), _BLOCKS_AT_ONCE):  # as one row each: the library goes 16 rows at a time
+            piece = blocks[start : start + _BLOCKS_AT_ONCE]
+            values = np.asarray(quants.dequantize(piece.reshape(1, -1), kind), dtype=np.float32)
+            pieces.append(values.reshape(len(piece), -1))
+        return np.concatenate(pieces) if len(pieces) != 1 else pieces[0]
 
     return decode
 
