@@ -82,8 +82,11 @@ def _unpage(blocks: Rows, length: int) -> Rows:
 def _attend_one(op: Attention, q: Rows, keys: Rows, values: Rows, seen: NDArray[np.bool_]) -> Rows:
     """Softmax attention of one sequence (Vaswani et al., 2017); query head h reads kv head h // (heads / kv heads)."""
     num_rows, group = len(q), op.num_heads // op.num_kv_heads
-    queries = q.reshape(num_rows, op.num_kv_heads, group, op.head_dim).transpose(1, 2, 0, 3)
-    queries = queries.reshape(op.num_kv_heads, group * num_rows, op.head_dim)  # one product a kv head
+    queries = (
+        q.reshape(num_rows, op.num_kv_heads, group, op.head_dim)
+        .transpose(1, 2, 0, 3)
+        .reshape(op.num_kv_heads, group * num_rows, op.head_dim)  # one product a kv head
+    )
     scores = (queries @ keys.swapaxes(-1, -2)) * np.float32(op.scale)
     by_row = scores.reshape(op.num_kv_heads, group, num_rows, -1)
     by_row += np.where(seen, np.float32(0), np.float32(-np.inf))
