@@ -36,6 +36,7 @@ from vivace.types.request import ChatMessage, GenerationRequest, SamplingParams,
 VARIANTS: dict[str, tuple[str, int] | None] = {
     "plain": None,
     "fixed 2": ("fixed", 2),
+    "fixed 3": ("fixed", 3),
     "fixed 4": ("fixed", 4),
     "fixed 7": ("fixed", 7),
     "fixed 8": ("fixed", 8),

@@ -171,16 +171,25 @@ void add_sum(Builder& self, int a, int b, int out) {
 }
 
 void bind_program(nb::module_& module) {
+  nb::class_<ThreadPool>(module, "ThreadPool")
+      .def(
+          "__init__",
+          [](ThreadPool* self, int num_threads) {
+            if (num_threads < 1) throw std::invalid_argument("threads must be at least 1");
+            new (self) ThreadPool(num_threads);
+          },
+          "num_threads"_a)
+      .def_prop_ro("num_threads", &ThreadPool::num_threads);
   nb::class_<Builder>(module, "Program")
       .def(
           "__init__",
-          [](Builder* self, const std::string& isa, int num_threads, int max_rows, int max_selected, size_t arena_bytes,
-             std::shared_ptr<KvPool> kv) {
-            if (num_threads < 1 || max_rows < 1 || max_selected < 1)
-              throw std::invalid_argument("threads, rows and logit rows must be at least 1");
-            new (self) Builder{Program(isa, num_threads, max_rows, max_selected, arena_bytes, std::move(kv)), {}};
+          [](Builder* self, const std::string& isa, std::shared_ptr<ThreadPool> threads, int max_rows, int max_selected,
+             size_t arena_bytes, std::shared_ptr<KvPool> kv) {
+            if (max_rows < 1 || max_selected < 1) throw std::invalid_argument("rows and logit rows must be at least 1");
+            new (self)
+                Builder{Program(isa, std::move(threads), max_rows, max_selected, arena_bytes, std::move(kv)), {}};
           },
-          "isa"_a, "num_threads"_a, "max_rows"_a, "max_selected"_a, "arena_bytes"_a, "kv"_a)
+          "isa"_a, "threads"_a, "max_rows"_a, "max_selected"_a, "arena_bytes"_a, "kv"_a)
       .def("add_buffer",
            [](Builder& self, size_t offset, int width, int bits, bool selected) {
              if (bits != 32 && bits != 12 && bits != 8) throw std::invalid_argument("rows have 32, 12 or 8 bits");

@@ -13,14 +13,14 @@ size_t scratch_floats(int head_dim) { return (attention_scratch_floats(head_dim)
 
 }  // namespace
 
-Program::Program(const std::string& isa, int num_threads, int max_rows, int max_selected, size_t arena_bytes,
-                 std::shared_ptr<KvPool> kv)
+Program::Program(const std::string& isa, std::shared_ptr<ThreadPool> threads, int max_rows, int max_selected,
+                 size_t arena_bytes, std::shared_ptr<KvPool> kv)
     : kernels_(&choose_table(isa)),
       max_rows_(max_rows),
       max_selected_(max_selected),
       kv_(std::move(kv)),
       arena_(arena_bytes),
-      pool_(num_threads) {}
+      threads_(std::move(threads)) {}
 
 int Program::add_buffer(size_t offset, int width, RowKind kind, bool selected) {
   Buffer buffer{arena_.data() + offset, width, kind, selected};
@@ -61,7 +61,7 @@ void Program::set_attention_shape(int num_heads, int num_kv_heads, int head_dim,
   num_kv_heads_ = num_kv_heads;
   head_dim_ = head_dim;
   vocab_size_ = vocab_size;
-  scratch_ = Memory(scratch_floats(head_dim) * sizeof(float) * pool_.num_threads());
+  scratch_ = Memory(scratch_floats(head_dim) * sizeof(float) * threads_->num_threads());
 }
 
 void Program::check(const BatchView& batch) const {
@@ -149,13 +149,13 @@ void Program::forward(const BatchView& batch) {
   step_.sink_ends = batch.sink_ends;
   step_.row_sequences.resize(max_rows_);
   step_.kernels = kernels_;
-  step_.num_threads = pool_.num_threads();
+  step_.num_threads = threads_->num_threads();
   plan_tiles(batch);
   for (size_t i = 0; i < ops_.size(); ++i) {
     progress_[i].claimed.store(0, std::memory_order_relaxed);
     progress_[i].done.store(0, std::memory_order_relaxed);
   }
-  pool_.run([this](int thread) { run_ops(thread); });
+  threads_->run([this](int thread) { run_ops(thread); });
 }
 
 }  // namespace vivace

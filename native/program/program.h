@@ -24,8 +24,9 @@ struct BatchView {
 
 class Program {
  public:
-  Program(const std::string& isa, int num_threads, int max_rows, int max_selected, size_t arena_bytes,
-          std::shared_ptr<KvPool> kv);
+  // Programs of one caller share its threads: helpers that spin for one would take the cores of another's.
+  Program(const std::string& isa, std::shared_ptr<ThreadPool> threads, int max_rows, int max_selected,
+          size_t arena_bytes, std::shared_ptr<KvPool> kv);
 
   // Places a buffer at `offset` bytes and returns its number; throws std::invalid_argument when it leaves the arena.
   int add_buffer(size_t offset, int width, RowKind kind, bool selected);
@@ -45,7 +46,7 @@ class Program {
   KvPool& kv() { return *kv_; }
   const std::vector<AttentionTile>* tiles() const { return &tiles_; }
   const char* isa() const { return kernels_->name; }
-  int num_threads() const { return pool_.num_threads(); }
+  int num_threads() const { return threads_->num_threads(); }
   size_t arena_bytes() const { return arena_.size(); }
 
  private:
@@ -72,7 +73,7 @@ class Program {
   std::unique_ptr<Progress[]> progress_;
   int output_ = 0;
   Step step_{};
-  ThreadPool pool_;
+  std::shared_ptr<ThreadPool> threads_;
 };
 
 }  // namespace vivace

@@ -30,7 +30,7 @@ void test_pool(int num_threads) {
 // One embedding, one logits linear: enough to run.
 struct Tiny {
   std::shared_ptr<KvPool> kv = std::make_shared<KvPool>(std::vector<std::string>{"f16"}, 4, 1, 16);
-  Program program{"", 2, 8, 8, 1 << 16, kv};
+  Program program{"", std::make_shared<ThreadPool>(2), 8, 8, 1 << 16, kv};
   int out;
   Tiny() {
     program.set_attention_shape(1, 1, 16, 32);

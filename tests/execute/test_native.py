@@ -14,6 +14,7 @@ from vivace.execute.native import NativeExecutor, available_isas
 from vivace.execute.reference import ReferenceExecutor
 from vivace.files.open import open_model
 from vivace.graph.build import build_graph
+from vivace.graph.passes import cut_after_layer
 from vivace.types.errors import ConfigError, EngineError, UnsupportedModelError
 from vivace.types.weights import TensorFormat
 
@@ -151,3 +152,20 @@ def test_the_environment_forces_a_table(monkeypatch: pytest.MonkeyPatch) -> None
     for isa in ISAS:
         monkeypatch.setenv("VIVACE_ISA", isa)
         assert NativeExecutor(build_graph(spec), random_weights(spec), num_blocks=2).isa == isa
+
+
+def test_an_early_exit_writes_the_bits_that_the_model_writes_and_no_others() -> None:
+    """Keys and values of its layers are the model's own, so a draft pass leaves nothing to be undone."""
+    spec = tiny_spec("qwen3")
+    tokens, rest = [5, 9, 2, 7, 1, 3], [(0, [1, 3], 4)]
+    plain, model = (NativeExecutor(build_graph(spec), random_weights(spec), num_blocks=2, max_rows=8) for _ in range(2))
+    cut = NativeExecutor(cut_after_layer(build_graph(spec), 2), random_weights(spec), num_blocks=2, max_rows=8)
+    early = model.early_exit(2, 4)
+    expected = plain.forward(make_batch([(0, tokens, 0)], 1, 2, all_logits=True)).copy()
+    model.forward(make_batch([(0, tokens[:4], 0)], 1, 2))
+    guessed = early.forward(make_batch(rest, 1, 2, all_logits=True)).copy()
+    assert np.array_equal(model.forward(make_batch(rest, 1, 2, all_logits=True)), expected[4:])
+    assert np.array_equal(cut.forward(make_batch([(0, tokens, 0)], 1, 2, all_logits=True))[4:], guessed)
+    for layers in (0, 4):
+        with pytest.raises(ConfigError, match="cannot be cut"):
+            model.early_exit(layers, 4)

@@ -5,27 +5,22 @@ mapped file into the layout its dot products read, and the pages of the file it 
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vivace import _native
-from vivace.execute.lowering import Argument, CoreGraph, CoreOp, lower
+from vivace.execute.native_program import ProgramParts, build_program, forward, lower_fused
 from vivace.graph.graph import Graph
 from vivace.graph.ops import Embed, FusedLinear, Linear
-from vivace.graph.passes import fuse_add_norm, fuse_linears, validate
-from vivace.graph.passes.arena import place_buffers
+from vivace.graph.passes import cut_after_layer, validate
 from vivace.graph.weights import check_weights
 from vivace.numerics.kv_formats import layer_formats
-from vivace.numerics.rope import inverse_frequencies
-from vivace.types.errors import ConfigError, EngineError
+from vivace.types.errors import ConfigError
 from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.step import ForwardBatch
-from vivace.types.weights import TensorFormat, WeightSource
-
-_FLOAT_FORMATS = frozenset({TensorFormat.F32, TensorFormat.F16, TensorFormat.BF16})
-_ABSENT = -1  # the core's number for a buffer or vector that is not there
+from vivace.types.weights import WeightSource
 
 
 class NativeExecutor:
@@ -63,40 +58,30 @@ class NativeExecutor:
             raise ConfigError(f"activation_bits must be 8 or 12, not {activation_bits}.")
         validate(graph)
         check_weights(graph, weights)
-        graph = fuse_add_norm(fuse_linears(graph))
         spec = graph.spec
         attention = spec.attention
         formats = layer_formats(kv_format, spec.num_layers, attention.head_dim)
-        threads = num_threads or len(os.sched_getaffinity(0))
-        core = lower(graph, lambda name: weights.info(name).format not in _FLOAT_FORMATS, activation_bits)
-        rows = dict.fromkeys(core.buffers, max_rows)
-        sizes = {name: buffer.row_bytes * rows[name] for name, buffer in core.buffers.items()}
-        offsets, arena_bytes = place_buffers(core.lifetimes(), sizes)
         self._weights = weights
         self._max_rows = max_rows
         self._vocab_size = spec.vocab_size
+        self._graph = graph
+        self._activation_bits = activation_bits
+        core = lower_fused(graph, weights, activation_bits)
+        isa = isa if isa is not None else os.environ.get("VIVACE_ISA", "")
         try:
+            threads = _native.ThreadPool(num_threads or len(os.sched_getaffinity(0)))
             self._kv = _native.KvPool(
                 [row.name for row in formats], num_blocks, attention.num_kv_heads, attention.head_dim
             )
-            self._program = _native.Program(
-                isa if isa is not None else os.environ.get("VIVACE_ISA", ""),
-                threads,
-                max_rows,
-                max_rows,
-                max(arena_bytes, 64),
-                self._kv,
-            )
+            matrices = _pack_matrices(graph, weights, threads.num_threads)
+            self._parts = ProgramParts(weights, matrices, self._kv, threads, isa)
+            self._program = build_program(core, spec, self._parts, max_rows)
         except ValueError as error:
             raise ConfigError(f"The native executor cannot start: {error}.") from None
         except MemoryError:
             raise ConfigError(
                 f"There is no memory for {num_blocks} KV blocks.", "Ask for a shorter context or fewer blocks."
             ) from None
-        self._program.set_attention_shape(
-            attention.num_heads, attention.num_kv_heads, attention.head_dim, spec.vocab_size
-        )
-        _Emitter(self._program, core, offsets, _pack_matrices(graph, weights, threads), weights).emit()
 
     @property
     def vocab_size(self) -> int:
@@ -134,18 +119,18 @@ class NativeExecutor:
         Raises:
             EngineError: the batch does not fit this executor; nothing was written.
         """
-        try:
-            return self._program.forward(
-                batch.token_ids,
-                batch.positions,
-                batch.sequence_starts,
-                batch.block_tables,
-                batch.logit_rows,
-                batch.window_starts,
-                batch.sink_ends,
-            )
-        except ValueError as error:
-            raise EngineError(f"The native executor refused a step: {error}.") from None
+        return forward(self._program, batch)
+
+    def early_exit(self, num_layers: int, max_rows: int) -> "NativeEarlyExit":
+        """The first layers of this model with its final norm and head, over the same weights, threads and KV pool.
+
+        Raises:
+            ConfigError: num_layers is not between 1 and the layers of the model.
+        """
+        graph = cut_after_layer(self._graph, num_layers)
+        core = lower_fused(graph, self._weights, self._activation_bits)
+        program = build_program(core, graph.spec, self._parts, max_rows)
+        return NativeEarlyExit(program, self._kv, self._vocab_size, max_rows)
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy KV blocks (source, target) in every layer."""
@@ -155,6 +140,26 @@ class NativeExecutor:
     def close(self) -> None:
         """Close the weight source; the core's memory goes with this object."""
         self._weights.close()
+
+
+class NativeEarlyExit:
+    """An Executor over the model's own pool: what it writes in its layers, the model would write too."""
+
+    def __init__(self, program: _native.Program, kv: _native.KvPool, vocab_size: int, max_rows: int) -> None:
+        self._program = program
+        self.num_blocks = kv.num_blocks
+        self.vocab_size = vocab_size
+        self.max_rows = max_rows
+
+    def forward(self, batch: ForwardBatch) -> NDArray[np.float32]:
+        """See NativeExecutor.forward; the logits are a buffer of this exit's own."""
+        return forward(self._program, batch)
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Nothing: blocks are the model's to copy."""
+
+    def close(self) -> None:
+        """Nothing: pool and weights are the model's."""
 
 
 def available_isas() -> list[str]:
@@ -203,130 +208,3 @@ def _pack_matrices(graph: Graph, weights: WeightSource, threads: int) -> dict[st
                 )
                 weights.release(name)
     return packed
-
-
-class _Emitter:
-    """Turns a CoreGraph into calls on a program. One method an op name, see `_EMIT`."""
-
-    def __init__(
-        self,
-        program: _native.Program,
-        core: CoreGraph,
-        offsets: dict[str, int],
-        matrices: dict[str, _native.PackedMatrix],
-        weights: WeightSource,
-    ) -> None:
-        self._program = program
-        self._core = core
-        self._matrices = matrices
-        self._weights = weights
-        self._vectors: dict[str, int] = {}
-        self._ropes: dict[str, int] = {}
-        self._buffers = {
-            name: program.add_buffer(offsets[name], buffer.width, buffer.bits, buffer.selected)
-            for name, buffer in core.buffers.items()
-        }
-
-    def emit(self) -> None:
-        for op in self._core.ops:
-            _EMIT[op.name](self, op)
-        self._program.set_output(self._buffers[self._core.output])
-
-    def _buffer(self, name: Argument) -> int:
-        return _ABSENT if name is None else self._buffers[str(name)]
-
-    def _vector(self, name: Argument) -> int:
-        if name is None:
-            return _ABSENT
-        key = str(name)
-        if key not in self._vectors:
-            self._vectors[key] = self._program.add_vector(np.ascontiguousarray(self._weights.dequantize(key)))
-        return self._vectors[key]
-
-    def rope(self, op: CoreOp) -> None:
-        (table,) = op.arguments
-        rope = self._core.ropes[str(table)]
-        frequencies, factor = inverse_frequencies(rope)
-        self._ropes[str(table)] = self._program.rope(
-            self._buffer(table), np.ascontiguousarray(frequencies, dtype=np.float64), factor, rope.interleaved
-        )
-
-    def embed(self, op: CoreOp) -> None:
-        out, weight, scale = op.arguments
-        self._program.embed(self._buffer(out), self._matrices[str(weight)], _number(scale))
-
-    def norm(self, op: CoreOp) -> None:
-        a, b, total, out, quantized, weight, eps = op.arguments
-        buffer = self._buffer
-        self._program.norm(
-            buffer(a), buffer(b), buffer(total), buffer(out), buffer(quantized), self._vector(weight), _number(eps)
-        )
-
-    def linear(self, op: CoreOp) -> None:
-        x, quantized, segments = op.arguments
-        assert isinstance(segments, tuple)
-        calls = []
-        for segment in segments:
-            assert isinstance(segment, tuple)
-            weight, bias, out = segment
-            calls.append((self._matrices[str(weight)], self._vector(bias), self._buffer(out)))
-        self._program.linear(self._buffer(x), self._buffer(quantized), calls)
-
-    def heads(self, op: CoreOp) -> None:
-        q, k, v, table, q_norm, k_norm, eps, scale, *sizes = op.arguments
-        num_heads, num_kv_heads, head_dim, layer = (int(_number(size)) for size in sizes)
-        self._program.heads(
-            self._buffer(q),
-            self._buffer(k),
-            self._buffer(v),
-            self._ropes[str(table)],
-            self._vector(q_norm),
-            self._vector(k_norm),
-            _number(eps),
-            _number(scale),
-            num_heads,
-            num_kv_heads,
-            head_dim,
-            layer,
-        )
-
-    def attention(self, op: CoreOp) -> None:
-        q, out, *sizes = op.arguments
-        layer, num_heads, window = (int(_number(size)) for size in sizes)
-        self._program.attention(self._buffer(q), self._buffer(out), layer, num_heads, window)
-
-    def gated(self, op: CoreOp) -> None:
-        gate, up, out, quantized, activation = op.arguments
-        buffer = self._buffer
-        self._program.gated(buffer(gate), buffer(up), buffer(out), buffer(quantized), str(activation))
-
-    def quantize(self, op: CoreOp) -> None:
-        x, out = op.arguments
-        self._program.quantize(self._buffer(x), self._buffer(out))
-
-    def add(self, op: CoreOp) -> None:
-        a, b, out = op.arguments
-        self._program.add(self._buffer(a), self._buffer(b), self._buffer(out))
-
-    def pick(self, op: CoreOp) -> None:
-        x, out = op.arguments
-        self._program.pick(self._buffer(x), self._buffer(out))
-
-
-_EMIT: dict[str, Callable[[_Emitter, CoreOp], None]] = {
-    "rope": _Emitter.rope,
-    "embed": _Emitter.embed,
-    "norm": _Emitter.norm,
-    "linear": _Emitter.linear,
-    "heads": _Emitter.heads,
-    "attention": _Emitter.attention,
-    "gated": _Emitter.gated,
-    "quantize": _Emitter.quantize,
-    "add": _Emitter.add,
-    "pick": _Emitter.pick,
-}
-
-
-def _number(value: Argument) -> float:
-    assert isinstance(value, int | float)
-    return value

@@ -1,0 +1,215 @@
+"""Turns a lowered op list into a program of the C++ core, over weights that are packed and a KV pool that is there.
+
+Several programs may read the same weights and write the same pool: a model and its early exits do.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vivace import _native
+from vivace.execute.lowering import Argument, CoreGraph, CoreOp, lower
+from vivace.graph.graph import Graph
+from vivace.graph.passes import fuse_add_norm, fuse_linears
+from vivace.graph.passes.arena import place_buffers
+from vivace.numerics.rope import inverse_frequencies
+from vivace.types.errors import EngineError
+from vivace.types.model import ModelSpec
+from vivace.types.step import ForwardBatch
+from vivace.types.weights import TensorFormat, WeightSource
+
+_FLOAT_FORMATS = frozenset({TensorFormat.F32, TensorFormat.F16, TensorFormat.BF16})
+_ABSENT = -1  # the core's number for a buffer or vector that is not there
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramParts:
+    """What the programs of one model share.
+
+    Args:
+        weights: where vectors are read from; open while programs are built.
+        matrices: packed, by name.
+        kv: the pool that keys and values are written to.
+        threads: that share every step.
+        isa: kernel table to force; empty: the best one.
+    """
+
+    weights: WeightSource
+    matrices: dict[str, _native.PackedMatrix]
+    kv: _native.KvPool
+    threads: _native.ThreadPool
+    isa: str
+
+
+def lower_fused(graph: Graph, weights: WeightSource, activation_bits: int) -> CoreGraph:
+    """Fuse and lower a valid graph.
+
+    Raises:
+        UnsupportedModelError: a width that the kernels cannot take.
+    """
+    fused = fuse_add_norm(fuse_linears(graph))
+    return lower(fused, lambda name: weights.info(name).format not in _FLOAT_FORMATS, activation_bits)
+
+
+def build_program(core: CoreGraph, spec: ModelSpec, parts: ProgramParts, max_rows: int) -> _native.Program:
+    """Emit a lowered graph for steps of at most `max_rows` rows.
+
+    Raises:
+        ValueError: the core cannot take a number.
+    """
+    attention = spec.attention
+    sizes = {name: buffer.row_bytes * max_rows for name, buffer in core.buffers.items()}
+    offsets, arena_bytes = place_buffers(core.lifetimes(), sizes)
+    program = _native.Program(parts.isa, parts.threads, max_rows, max_rows, max(arena_bytes, 64), parts.kv)
+    program.set_attention_shape(attention.num_heads, attention.num_kv_heads, attention.head_dim, spec.vocab_size)
+    _Emitter(program, core, offsets, parts.matrices, parts.weights).emit()
+    return program
+
+
+def forward(program: _native.Program, batch: ForwardBatch) -> NDArray[np.float32]:
+    """Run a batch; see `Executor.forward`.
+
+    Raises:
+        EngineError: the batch does not fit the program; nothing was written.
+    """
+    try:
+        return program.forward(
+            batch.token_ids,
+            batch.positions,
+            batch.sequence_starts,
+            batch.block_tables,
+            batch.logit_rows,
+            batch.window_starts,
+            batch.sink_ends,
+        )
+    except ValueError as error:
+        raise EngineError(f"The native executor refused a step: {error}.") from None
+
+
+class _Emitter:
+    """Turns a CoreGraph into calls on a program. One method an op name, see `_EMIT`."""
+
+    def __init__(
+        self,
+        program: _native.Program,
+        core: CoreGraph,
+        offsets: dict[str, int],
+        matrices: dict[str, _native.PackedMatrix],
+        weights: WeightSource,
+    ) -> None:
+        self._program = program
+        self._core = core
+        self._matrices = matrices
+        self._weights = weights
+        self._vectors: dict[str, int] = {}
+        self._ropes: dict[str, int] = {}
+        self._buffers = {
+            name: program.add_buffer(offsets[name], buffer.width, buffer.bits, buffer.selected)
+            for name, buffer in core.buffers.items()
+        }
+
+    def emit(self) -> None:
+        for op in self._core.ops:
+            _EMIT[op.name](self, op)
+        self._program.set_output(self._buffers[self._core.output])
+
+    def _buffer(self, name: Argument) -> int:
+        return _ABSENT if name is None else self._buffers[str(name)]
+
+    def _vector(self, name: Argument) -> int:
+        if name is None:
+            return _ABSENT
+        key = str(name)
+        if key not in self._vectors:
+            self._vectors[key] = self._program.add_vector(np.ascontiguousarray(self._weights.dequantize(key)))
+        return self._vectors[key]
+
+    def rope(self, op: CoreOp) -> None:
+        (table,) = op.arguments
+        rope = self._core.ropes[str(table)]
+        frequencies, factor = inverse_frequencies(rope)
+        self._ropes[str(table)] = self._program.rope(
+            self._buffer(table), np.ascontiguousarray(frequencies, dtype=np.float64), factor, rope.interleaved
+        )
+
+    def embed(self, op: CoreOp) -> None:
+        out, weight, scale = op.arguments
+        self._program.embed(self._buffer(out), self._matrices[str(weight)], _number(scale))
+
+    def norm(self, op: CoreOp) -> None:
+        a, b, total, out, quantized, weight, eps = op.arguments
+        buffer = self._buffer
+        self._program.norm(
+            buffer(a), buffer(b), buffer(total), buffer(out), buffer(quantized), self._vector(weight), _number(eps)
+        )
+
+    def linear(self, op: CoreOp) -> None:
+        x, quantized, segments = op.arguments
+        assert isinstance(segments, tuple)
+        calls = []
+        for segment in segments:
+            assert isinstance(segment, tuple)
+            weight, bias, out = segment
+            calls.append((self._matrices[str(weight)], self._vector(bias), self._buffer(out)))
+        self._program.linear(self._buffer(x), self._buffer(quantized), calls)
+
+    def heads(self, op: CoreOp) -> None:
+        q, k, v, table, q_norm, k_norm, eps, scale, *sizes = op.arguments
+        num_heads, num_kv_heads, head_dim, layer = (int(_number(size)) for size in sizes)
+        self._program.heads(
+            self._buffer(q),
+            self._buffer(k),
+            self._buffer(v),
+            self._ropes[str(table)],
+            self._vector(q_norm),
+            self._vector(k_norm),
+            _number(eps),
+            _number(scale),
+            num_heads,
+            num_kv_heads,
+            head_dim,
+            layer,
+        )
+
+    def attention(self, op: CoreOp) -> None:
+        q, out, *sizes = op.arguments
+        layer, num_heads, window = (int(_number(size)) for size in sizes)
+        self._program.attention(self._buffer(q), self._buffer(out), layer, num_heads, window)
+
+    def gated(self, op: CoreOp) -> None:
+        gate, up, out, quantized, activation = op.arguments
+        buffer = self._buffer
+        self._program.gated(buffer(gate), buffer(up), buffer(out), buffer(quantized), str(activation))
+
+    def quantize(self, op: CoreOp) -> None:
+        x, out = op.arguments
+        self._program.quantize(self._buffer(x), self._buffer(out))
+
+    def add(self, op: CoreOp) -> None:
+        a, b, out = op.arguments
+        self._program.add(self._buffer(a), self._buffer(b), self._buffer(out))
+
+    def pick(self, op: CoreOp) -> None:
+        x, out = op.arguments
+        self._program.pick(self._buffer(x), self._buffer(out))
+
+
+_EMIT: dict[str, Callable[[_Emitter, CoreOp], None]] = {
+    "rope": _Emitter.rope,
+    "embed": _Emitter.embed,
+    "norm": _Emitter.norm,
+    "linear": _Emitter.linear,
+    "heads": _Emitter.heads,
+    "attention": _Emitter.attention,
+    "gated": _Emitter.gated,
+    "quantize": _Emitter.quantize,
+    "add": _Emitter.add,
+    "pick": _Emitter.pick,
+}
+
+
+def _number(value: Argument) -> float:
+    assert isinstance(value, int | float)
+    return value
