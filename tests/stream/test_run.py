@@ -148,9 +148,9 @@ def test_an_answer_that_a_shutdown_cuts_has_failed() -> None:
     run_async(scenario())
 
 
-def test_a_hard_timeout_ends_an_answer_with_what_there_is() -> None:
+def test_a_deadline_ends_an_answer_with_what_there_is() -> None:
     async def scenario() -> None:
-        run = scripted_run(Script(["a"] * 9, free=False), options=RunOptions(KEEP, hard_timeout_s=0.01))
+        run = scripted_run(Script(["a"] * 9, free=False), options=RunOptions(KEEP, deadline_s=0.01))
         run.start()
         assert await payloads(run) == ["<open>", "<timeout>", "<close>", "end"]
         assert run.log.status is StreamStatus.INCOMPLETE
@@ -162,7 +162,7 @@ def test_a_hard_timeout_ends_an_answer_with_what_there_is() -> None:
 def test_a_soft_timeout_warns_those_who_asked(events: bool) -> None:
     async def scenario() -> None:
         script = Script(["a"], free=False)
-        run = scripted_run(script, options=RunOptions(KEEP, events=events, soft_timeout_s=0.01, hard_timeout_s=0.1))
+        run = scripted_run(script, options=RunOptions(KEEP, events=events, soft_timeout_s=0.01, deadline_s=0.1))
         run.start()
         assert await payloads(run) == ["slow"] * events + ["<open>", "<timeout>", "<close>", "end"]
 

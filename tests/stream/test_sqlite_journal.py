@@ -20,12 +20,16 @@ def test_everything_comes_back(tmp_path: Path) -> None:
     journal.begin(RECORD)
     journal.begin(RunRecord("stream-b", "owner", "chat", b"{}"))
     events = [LogEvent(1, "", b"x", 0.5), LogEvent(2, "slow", b"y")]
-    journal.append("stream-a", events, {0: Progress(3, 1), 1: Progress(0, 0, True)})
-    journal.end("stream-b", [LogEvent(1, "end", b"z")], StreamStatus.CANCELLED)
+    progress = {0: Progress(3, [7]), 1: Progress(0, [], "length", 2)}
+    journal.append("stream-a", events[:1], progress)
+    progress[0].token_ids += [70000, 8]
+    journal.append("stream-a", events[1:], progress)
+    journal.end("stream-b", [LogEvent(1, "end", b"z")], {0: Progress(1, [5])}, StreamStatus.CANCELLED)
     again = {saved.record.stream_id: saved for saved in SqliteJournal(path).load()}  # the first one is still open
     saved = again["stream-a"]
     assert (saved.record, saved.status, saved.events) == (RECORD, StreamStatus.RUNNING, tuple(events))
-    assert saved.progress == {0: Progress(3, 1), 1: Progress(0, 0, True)}
+    assert saved.progress == progress
+    assert again["stream-b"].progress[0].token_ids == [5]
     assert again["stream-b"].status is StreamStatus.CANCELLED
     journal.forget("stream-a")
     assert [saved.record.stream_id for saved in journal.load()] == ["stream-b"]

@@ -35,6 +35,7 @@ class StreamOptions(msgspec.Struct):
     events: bool | None = None
     soft_timeout_s: float | None = None
     hard_timeout_s: float | None = None
+    deadline_s: float | None = None
 
 
 class ServiceFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

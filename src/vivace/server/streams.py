@@ -4,8 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 
 import msgspec
 from starlette.requests import Request
@@ -13,6 +12,7 @@ from starlette.responses import Response
 
 from vivace.engine.service import ModelService
 from vivace.server.chat_reply import ChatReply
+from vivace.server.chat_work import KeptChat, chat_work
 from vivace.server.errors import error_body
 from vivace.server.event_stream import DONE, EventStream
 from vivace.server.json_response import json_response
@@ -20,7 +20,7 @@ from vivace.server.loading import LoadingModel
 from vivace.server.requests import StreamOptions
 from vivace.server.safety import Safety
 from vivace.stream.errors import OffsetLostError
-from vivace.stream.flush import FlushStage, flush_policy
+from vivace.stream.flush import flush_policy
 from vivace.stream.journal import Journal, NoJournal, RunRecord, SavedRun
 from vivace.stream.lifecycle import StreamStatus
 from vivace.stream.log import LogEvent, NumberedLog
@@ -29,7 +29,6 @@ from vivace.stream.pacing import pace
 from vivace.stream.registry import RegistryLimits, StreamRegistry, new_stream_id, owner_of
 from vivace.stream.run import StreamRun
 from vivace.stream.sqlite_journal import SqliteJournal
-from vivace.stream.work import Work
 from vivace.types.answer import AnswerChunk
 from vivace.types.errors import EngineError, RequestError
 from vivace.types.request import GenerationRequest
@@ -45,14 +44,6 @@ class CancelledStream(msgspec.Struct):
     id: str
     status: str
     last_event: int
-
-
-@dataclass(frozen=True, slots=True)
-class KeptChat:
-    """What the journal keeps of a chat request: its seed is fixed, so the same answer can be computed again."""
-
-    reply: ChatReply
-    options: RunOptions
 
 
 class Streams:
@@ -101,6 +92,7 @@ class Streams:
             events=bool(wire.events),
             soft_timeout_s=_seconds("soft_timeout_s", wire.soft_timeout_s, defaults.soft_timeout_s),
             hard_timeout_s=_seconds("hard_timeout_s", wire.hard_timeout_s, defaults.hard_timeout_s),
+            deadline_s=_seconds("deadline_s", wire.deadline_s, defaults.deadline_s),
         )
 
     def open(self, request: Request, service: ModelService, reply: ChatReply, options: RunOptions) -> EventStream:
@@ -113,12 +105,19 @@ class Streams:
         if self._found:
             self._continue_found()
         reply = replace(reply, request=with_seed(reply.request))
-        kept = msgspec.json.encode(KeptChat(reply, options))
-        record = RunRecord(new_stream_id(), _owner(request), "chat", kept)
+        return self._response(self.begin(service, KeptChat(reply, options), _owner(request)), 0)
+
+    def begin(self, service: ModelService, kept: KeptChat, owner: str) -> StreamRun:
+        """Start an answer as a stream of its own.
+
+        Raises:
+            OverloadedError: too many streams run.
+            StorageError: the stream cannot be kept as the operator wants.
+        """
+        record = RunRecord(new_stream_id(), owner, "chat", msgspec.json.encode(kept))
         log = NumberedLog(self._registry.limits.max_log_bytes)
-        work = self._work(service, reply, options)
-        run = self._start(StreamRun(record, work, options, log, journal=self._journal))
-        return self._response(run, 0)
+        work = chat_work(service, self._safety, kept, kept.begun)
+        return self._start(StreamRun(record, work, kept.options, log, journal=self._journal, progress=kept.begun))
 
     async def resume(self, request: Request) -> EventStream:
         """The events of a stream after a number, those to come included.
@@ -142,15 +141,6 @@ class Streams:
         run = self._find(request)
         run.cancel()
         return json_response(CancelledStream(run.stream_id, run.log.status.value, run.log.last_number))
-
-    def _work(self, service: ModelService, reply: ChatReply, options: RunOptions) -> Work:
-        return Work(
-            service.stream(reply.request),
-            partial(service.cancel, reply.request.request_id),
-            reply,
-            stages=(*self._safety.stages(), FlushStage(flush_policy(options.flush))),
-            num_choices=reply.request.n,
-        )
 
     def _start(self, run: StreamRun) -> StreamRun:
         self._registry.add(run)
@@ -179,10 +169,11 @@ class Streams:
     def _take_over(self, service: ModelService, saved: SavedRun) -> None:
         kept = msgspec.json.decode(saved.record.request, type=KeptChat)
         log = NumberedLog(self._registry.limits.max_log_bytes, saved.events)
-        work = self._work(service, kept.reply, kept.options)
+        progress = saved.progress or kept.begun
+        work = chat_work(service, self._safety, kept, progress)
         if kept.reply.model != service.name:
             work = replace(work, chunks=_refuse(kept.reply.model))
-        run = StreamRun(saved.record, work, kept.options, log, journal=self._journal, progress=saved.progress)
+        run = StreamRun(saved.record, work, kept.options, log, journal=self._journal, progress=progress)
         if saved.status is not StreamStatus.RUNNING:
             log.close_replayed(saved.status)
             self._registry.add(run)

@@ -6,15 +6,26 @@ from typing import Protocol
 
 from vivace.stream.lifecycle import StreamStatus
 from vivace.stream.log import LogEvent
+from vivace.types.events import FinishReason
 
 
 @dataclass(slots=True)
 class Progress:
-    """How much of one choice is in the log: characters and tokens, and whether its end is."""
+    """How much of one choice is in the log: all that is needed to go on from there.
+
+    Args:
+        num_chars: of its text.
+        token_ids: the tokens that text was made of; they may be ahead of it by what is held back.
+        finish_reason: how it ended; None: it has not, or its end is not in the log.
+        attempt: how often it had been taken back when the last of these tokens was drawn.
+        num_saved: how many of the tokens a journal has; its own to count.
+    """
 
     num_chars: int = 0
-    num_tokens: int = 0
-    has_finished: bool = False
+    token_ids: list[int] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    attempt: int = 0
+    num_saved: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +63,24 @@ class Journal(Protocol):
         ...
 
     def append(self, stream_id: str, events: Sequence[LogEvent], progress: Mapping[int, Progress]) -> None:
-        """Events were written, all or none of them; no reader has seen them yet."""
+        """Events were written, all or none of them; no reader has seen them yet. Counts the tokens it saves."""
         ...
 
-    def end(self, stream_id: str, events: Sequence[LogEvent], status: StreamStatus) -> None:
+    def end(
+        self, stream_id: str, events: Sequence[LogEvent], progress: Mapping[int, Progress], status: StreamStatus
+    ) -> None:
         """The last events were written and the stream has ended."""
         ...
 
     def forget(self, stream_id: str) -> None:
         """Nobody may read the stream any more."""
         ...
+
+
+def note_saved(progress: Mapping[int, Progress]) -> None:
+    """All tokens are in the journal now."""
+    for known in progress.values():
+        known.num_saved = len(known.token_ids)
 
 
 class NoJournal:
@@ -73,7 +92,9 @@ class NoJournal:
     def append(self, stream_id: str, events: Sequence[LogEvent], progress: Mapping[int, Progress]) -> None:
         """Keep nothing."""
 
-    def end(self, stream_id: str, events: Sequence[LogEvent], status: StreamStatus) -> None:
+    def end(
+        self, stream_id: str, events: Sequence[LogEvent], progress: Mapping[int, Progress], status: StreamStatus
+    ) -> None:
         """Keep nothing."""
 
     def forget(self, stream_id: str) -> None:

@@ -66,6 +66,11 @@ class NumberedLog:
         return self._last - len(self._events) + 1
 
     @property
+    def holds_answer(self) -> bool:
+        """Whether some piece of the answer is held."""
+        return any(not event.name for event in self._events)
+
+    @property
     def num_bytes(self) -> int:
         """Memory of the events that are held."""
         return self._num_bytes

@@ -54,9 +54,11 @@ class RunOptions:
         flush: name of a row of `flush.FLUSH_POLICIES`: where text may be cut.
         coalesce: send tokens that arrive within 10 ms of the last send together, up to 5.
         pace: name of a row of `pacing.PACES`.
-        events: write the opt-in events "queued", "prefill", "slow" and "end".
+        events: write the opt-in events, such as "queued", "slow" and "end".
         soft_timeout_s: without a new token for so long, a "slow" event is written; None: never.
-        hard_timeout_s: the answer is ended after so long, with what there is; None: never.
+        hard_timeout_s: without a new token for so long, once the first has come, the answer is ended with what there
+            is; None: never.
+        deadline_s: the answer is ended so long after it was accepted, with what there is; None: never.
     """
 
     on_disconnect: DisconnectPolicy = CANCEL
@@ -65,4 +67,5 @@ class RunOptions:
     pace: str = "off"
     events: bool = False
     soft_timeout_s: float | None = 10.0
-    hard_timeout_s: float | None = None
+    hard_timeout_s: float | None = 30.0
+    deadline_s: float | None = None

@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 
@@ -21,7 +22,8 @@ from vivace.stream.log import LogEvent, NumberedLog
 from vivace.stream.options import RunOptions
 from vivace.stream.pacing import ReadingTime
 from vivace.stream.stages import through
-from vivace.stream.work import RunEnd, Work
+from vivace.stream.timeouts import Timeouts
+from vivace.stream.work import Notice, RunEnd, Work
 from vivace.stream.written import WrittenAnswer
 from vivace.types.answer import AnswerChunk, Usage
 from vivace.types.errors import EngineError, OverloadedError, VivaceError
@@ -39,8 +41,8 @@ class StreamRun:
         options: how.
         log: empty, or what it held before a restart.
         journal: told of every event before a reader sees it.
-        progress: what of the answer the log holds from before a restart: the work is done again from its start, and
-            this much of it is not written again.
+        progress: what was written before a restart: the work tells the answer from its start, and this much of it is
+            not written again.
     """
 
     def __init__(
@@ -62,14 +64,13 @@ class StreamRun:
         self._written = WrittenAnswer(progress or {})
         self._coalescer = Coalescer() if options.coalesce else None
         self._send_timer: asyncio.TimerHandle | None = None
-        self._has_opened = bool(self._written.progress)
+        self._has_opened = log.holds_answer
         self._batch: list[LogEvent] = []
-        self._reasons: dict[int, FinishReason] = {}
+        self._reasons = self._written.reasons
         self._usage: Usage | None = None
         self._ended_by: FinishReason | None = None
         self._reading: dict[int, ReadingTime] = {}
-        self._slow_timer: asyncio.TimerHandle | None = None
-        self._hard_timer: asyncio.TimerHandle | None = None
+        self._timeouts = Timeouts(options, self._tell_slow, partial(self.cancel, "timeout"))
         self._diagnostics = StreamDiagnostics(record.stream_id)
         self._attendance = Attendance(options.on_disconnect.keep_s, self.cancel, lambda: self.log.has_ended)
         self._task: asyncio.Task[None] | None = None
@@ -78,6 +79,11 @@ class StreamRun:
     def stream_id(self) -> str:
         """Its name; unguessable."""
         return self.record.stream_id
+
+    @property
+    def progress(self) -> Mapping[int, Progress]:
+        """How much of each choice is written."""
+        return self._written.progress
 
     @property
     def num_readers(self) -> int:
@@ -95,10 +101,7 @@ class StreamRun:
         self._task = asyncio.get_running_loop().create_task(self._run())
         self._diagnostics.note_start()
         self._attendance.watch(at_least_s=ATTACH_S)
-        if self.options.hard_timeout_s is not None:
-            loop = asyncio.get_running_loop()
-            self._hard_timer = loop.call_later(self.options.hard_timeout_s, self.cancel, "timeout")
-        self._expect_chunk()
+        self._timeouts.start()
 
     def cancel(self, reason: FinishReason = "cancelled") -> None:
         """End the work early; what there is stays readable. Nothing happens to a stream that has ended."""
@@ -131,14 +134,6 @@ class StreamRun:
         finally:
             self._attendance.leave()
 
-    def _expect_chunk(self) -> None:
-        """Warn, once for each wait, when the next chunk takes longer than the soft timeout."""
-        if self._slow_timer is not None:
-            self._slow_timer.cancel()
-        if self.options.events and self.options.soft_timeout_s is not None:
-            loop = asyncio.get_running_loop()
-            self._slow_timer = loop.call_later(self.options.soft_timeout_s, self._tell_slow)
-
     def _tell_slow(self) -> None:
         self.notice("slow", {"waited_s": self.options.soft_timeout_s})
 
@@ -162,17 +157,20 @@ class StreamRun:
             self._fail(EngineError("The server made a mistake of its own.", "Its log says more."))
         finally:
             self._attendance.stop()
-            for timer in (self._send_timer, self._slow_timer, self._hard_timer):
-                if timer is not None:
-                    timer.cancel()
+            self._timeouts.stop()
+            if self._send_timer is not None:
+                self._send_timer.cancel()
             self._end(status)
 
     async def _write_all(self) -> None:
         async with aclosing(self._work.chunks) as chunks:
             async for chunk in chunks:
+                if isinstance(chunk, Notice):
+                    self.notice(chunk.name, chunk.told)
+                    continue
+                self._timeouts.note_token()
                 self._take(chunk)
                 self._commit()
-                self._expect_chunk()
 
     def _take(self, chunk: AnswerChunk) -> None:
         self._usage = chunk.usage or self._usage
@@ -252,7 +250,7 @@ class StreamRun:
         """Hand what was written to the journal; readers run only after this function has returned to the loop."""
         if self._batch:
             batch, self._batch = self._batch, []
-            self._journal.append(self.stream_id, batch, self._written.progress)
+            self._journal.append(self.stream_id, batch, self.progress)
 
     def _close(self) -> StreamStatus:
         self._send_held()
@@ -267,19 +265,18 @@ class StreamRun:
             self._append(self._work.writer.failure(error))
 
     def _end(self, status: StreamStatus) -> None:
-        usage = self._usage
+        usage = self._usage or Usage(self._work.num_prompt, self._written.num_tokens)
         end = RunEnd(
             status=status.value,
             reasons=[self._reasons[choice] for choice in sorted(self._reasons)],
-            usage=None
-            if usage is None
-            else {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens},
+            usage={"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens},
             error_code=None if self.failure is None else self.failure.code,
+            continue_token=self.stream_id if status is StreamStatus.INCOMPLETE else None,
         )
         self._batch.append(self.log.end(status, msgspec.json.encode(end)))
         self._diagnostics.note_end(status.value)
         batch, self._batch = self._batch, []
         try:
-            self._journal.end(self.stream_id, batch, status)
+            self._journal.end(self.stream_id, batch, self.progress, status)
         except VivaceError:
             logger.exception("the end of stream %s was not kept", self.stream_id)

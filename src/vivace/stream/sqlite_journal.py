@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from vivace.stream.journal import Progress, RunRecord, SavedRun
+from vivace.stream.journal import Progress, RunRecord, SavedRun, note_saved
+from vivace.stream.journal_codec import decode_progress, decode_tokens, encode_progress, encode_tokens
 from vivace.stream.lifecycle import StreamStatus
 from vivace.stream.log import LogEvent
 from vivace.types.errors import StorageError
@@ -26,8 +27,12 @@ CREATE TABLE IF NOT EXISTS events (
     reading_s REAL NOT NULL,
     PRIMARY KEY (stream_id, number)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tokens (
+    stream_id TEXT NOT NULL, choice INTEGER NOT NULL, start INTEGER NOT NULL, ids BLOB NOT NULL,
+    PRIMARY KEY (stream_id, choice, start)
+) WITHOUT ROWID;
 """
-_VERSION = 1
+_VERSION = 2
 
 
 class SqliteJournal:
@@ -63,28 +68,23 @@ class SqliteJournal:
 
     def append(self, stream_id: str, events: Sequence[LogEvent], progress: Mapping[int, Progress]) -> None:
         """See Journal."""
-        saved = msgspec.json.encode(dict(progress))
-        self._write(
-            [
-                ("INSERT INTO events VALUES (?, ?, ?, ?, ?)", _rows(stream_id, events)),
-                ("UPDATE runs SET progress = ? WHERE stream_id = ?", [(saved, stream_id)]),
-            ]
-        )
+        self._write(self._advance(stream_id, events, progress))
+        note_saved(progress)
 
-    def end(self, stream_id: str, events: Sequence[LogEvent], status: StreamStatus) -> None:
+    def end(
+        self, stream_id: str, events: Sequence[LogEvent], progress: Mapping[int, Progress], status: StreamStatus
+    ) -> None:
         """See Journal."""
-        self._write(
-            [
-                ("INSERT INTO events VALUES (?, ?, ?, ?, ?)", _rows(stream_id, events)),
-                ("UPDATE runs SET status = ? WHERE stream_id = ?", [(status.value, stream_id)]),
-            ]
-        )
+        ended = ("UPDATE runs SET status = ? WHERE stream_id = ?", [(status.value, stream_id)])
+        self._write([*self._advance(stream_id, events, progress), ended])
+        note_saved(progress)
 
     def forget(self, stream_id: str) -> None:
         """See Journal."""
         self._write(
             [
                 ("DELETE FROM events WHERE stream_id = ?", [(stream_id,)]),
+                ("DELETE FROM tokens WHERE stream_id = ?", [(stream_id,)]),
                 ("DELETE FROM runs WHERE stream_id = ?", [(stream_id,)]),
             ]
         )
@@ -102,7 +102,7 @@ class SqliteJournal:
                     RunRecord(*row[:4]),
                     StreamStatus(row[4]),
                     self._events(row[0]),
-                    msgspec.json.decode(row[5], type=dict[int, Progress]),
+                    self._progress(row[0], row[5]),
                 )
                 for row in rows
             ]
@@ -116,6 +116,29 @@ class SqliteJournal:
     def _events(self, stream_id: str) -> tuple[LogEvent, ...]:
         query = "SELECT number, name, payload, reading_s FROM events WHERE stream_id = ? ORDER BY number"
         return tuple(LogEvent(*row) for row in self._db.execute(query, (stream_id,)))
+
+    def _progress(self, stream_id: str, encoded: bytes) -> dict[int, Progress]:
+        progress = decode_progress(encoded)
+        query = "SELECT choice, ids FROM tokens WHERE stream_id = ? ORDER BY choice, start"
+        for choice, ids in self._db.execute(query, (stream_id,)):
+            progress[choice].token_ids += decode_tokens(ids)
+        note_saved(progress)
+        return progress
+
+    def _advance(
+        self, stream_id: str, events: Sequence[LogEvent], progress: Mapping[int, Progress]
+    ) -> list[tuple[str, Sequence[tuple[object, ...]]]]:
+        """Statements for the events, the tokens that no row holds yet, and how far each choice is."""
+        fresh = [
+            (stream_id, choice, known.num_saved, encode_tokens(known.token_ids[known.num_saved :]))
+            for choice, known in progress.items()
+            if len(known.token_ids) > known.num_saved
+        ]
+        return [
+            ("INSERT INTO events VALUES (?, ?, ?, ?, ?)", _rows(stream_id, events)),
+            ("INSERT INTO tokens VALUES (?, ?, ?, ?)", fresh),
+            ("UPDATE runs SET progress = ? WHERE stream_id = ?", [(encode_progress(progress), stream_id)]),
+        ]
 
     def _write(self, statements: Sequence[tuple[str, Sequence[tuple[object, ...]]]]) -> None:
         try:

@@ -1,6 +1,6 @@
 """What a run is given to do: the chunks of an answer, how they are written, and what its terminal event tells."""
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,6 +32,19 @@ class Writer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """Something about an answer that is no part of its text: an event for readers that asked for such events.
+
+    Args:
+        name: of the event.
+        told: its payload, to be written as JSON.
+    """
+
+    name: str
+    told: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
     """An answer in the making.
 
@@ -41,19 +54,22 @@ class Work:
         writer: of the front end that asked.
         stages: what the chunks go through before they are written: safety, then where to cut.
         num_choices: of the request.
+        num_prompt: tokens of its prompt.
     """
 
-    chunks: AsyncGenerator[AnswerChunk, None]
+    chunks: AsyncGenerator[AnswerChunk | Notice, None]
     stop: Callable[[], None]
     writer: Writer
     stages: Sequence[Stage] = ()
     num_choices: int = 1
+    num_prompt: int = 0
 
 
 class RunEnd(msgspec.Struct, kw_only=True):
-    """Payload of the terminal event."""
+    """Payload of the terminal event. `usage` counts what there is, however the stream ended."""
 
     status: str
-    reasons: list[str] = []
-    usage: dict[str, int] | None = None
+    reasons: list[str]
+    usage: dict[str, int]
     error_code: str | None = None
+    continue_token: str | None = None

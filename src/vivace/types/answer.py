@@ -35,7 +35,7 @@ class AnswerChunk:
     """A piece of choice `choice`: text that is final, the tokens it came from, and how the choice ended if it did.
 
     `text` may be empty (a token that completes no character yet, or the closing chunk). `usage` is set on the very last
-    chunk of the request only.
+    chunk of the request only. `attempt`: how often the choice had been taken back when this was drawn.
     """
 
     choice: int
@@ -44,6 +44,7 @@ class AnswerChunk:
     logprobs: tuple[TextLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
