@@ -29,10 +29,10 @@ METHODS: dict[str, dict[str, object]] = {
     "nearest": {"scales": "minmax"},
     "clipping": {"scales": "mse"},
     "importance": {"scales": "mse", "importance": True},
-    "awq": {"scales": "mse", "importance": True, "fold": "awq"},
+    "awq": {"scales": "mse", "importance": True, "folds": ("awq",)},
     "gptq": {"scales": "mse", "importance": True, "rounding": "gptq"},
     "gptq-ordered": {"scales": "mse", "importance": True, "rounding": "gptq", "act_order": False},
-    "awq+gptq": {"scales": "mse", "importance": True, "fold": "awq", "rounding": "gptq"},
+    "awq+gptq": {"scales": "mse", "importance": True, "folds": ("awq",), "rounding": "gptq"},
 }
 
 

@@ -111,8 +111,8 @@ def test_a_trained_float_model_keeps_most_with_all_methods() -> None:
     for name, recipe in {
         "nearest": Recipe("n", rules, scales="minmax"),
         "gptq": Recipe("g", rules, rounding="gptq", importance=True),
-        "awq": Recipe("a", rules, fold="awq", importance=True),
-        "all": Recipe("a", rules, fold="awq", rounding="gptq", importance=True),
+        "awq": Recipe("a", rules, folds=("awq",), importance=True),
+        "all": Recipe("a", rules, folds=("awq",), rounding="gptq", importance=True),
     }.items():
         compressed = compress_weights(spec, weights, recipe, samples[:11])
         candidate = ReferenceExecutor(graph, compressed.weights, num_blocks=8)

@@ -4,14 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from compress.models import random_windows, uneven_model
 from factories.tiny_models import ARCHITECTURES, ArrayWeights
 from vivace.compress import awq
+from vivace.compress.descent import refine
 from vivace.compress.gptq import gptq
+from vivace.compress.hadamard import RotatedWeights, block_hadamard, rotated_spec
+from vivace.compress.learned import learned_rounding
 from vivace.compress.pipeline import compress_weights
+from vivace.compress.quantizers import quantize_matrix
 from vivace.compress.recipe import PRESETS, Recipe, TensorRule
-from vivace.compress.schemes import QuantScheme
+from vivace.compress.scales import fit_scales
+from vivace.compress.schemes import QuantizedMatrix, QuantScheme
 from vivace.compress.statistics import CalibrationWalk, layer_segments
 from vivace.execute.reference import ReferenceExecutor
 from vivace.execute.score import compare_executors
@@ -37,10 +44,56 @@ def loss_of(recipe: Recipe, architecture: str = "llama") -> float:
 def test_methods_that_look_at_activations_beat_rounding() -> None:
     nearest = loss_of(Recipe("nearest", INT3, scales="minmax"))
     assert loss_of(Recipe("importance", INT3, importance=True)) < 0.9 * nearest
-    assert loss_of(Recipe("awq", INT3, fold="awq")) < 0.9 * nearest
+    assert loss_of(Recipe("awq", INT3, folds=("awq",))) < 0.9 * nearest
     assert loss_of(Recipe("gptq", INT3, rounding="gptq")) < 0.95 * nearest
     assert loss_of(Recipe("gptq", INT3, rounding="gptq", act_order=False)) < 0.98 * nearest
-    assert loss_of(Recipe("all", INT3, fold="awq", rounding="gptq", importance=True)) < 0.7 * nearest
+    assert loss_of(Recipe("all", INT3, folds=("awq",), rounding="gptq", importance=True)) < 0.7 * nearest
+
+
+def test_every_method_and_their_sums_beat_rounding() -> None:
+    nearest = loss_of(Recipe("nearest", INT3, scales="minmax"))
+    assert loss_of(Recipe("learned", INT3, scales="minmax", rounding="learned")) < nearest
+    assert loss_of(Recipe("smooth", INT3, scales="minmax", folds=("smoothquant",))) < nearest
+    several = Recipe("sum", INT3, folds=("hadamard", "awq"), rounding="gptq", importance=True)
+    assert loss_of(several) < 0.8 * nearest
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_hadamard_rotation_alone_changes_no_logits(architecture: str) -> None:
+    spec, weights = uneven_model(architecture)
+    turned, rotated = rotated_spec(spec), RotatedWeights(spec, weights)
+    moved = [name for name in weights.names() if not np.array_equal(rotated.dequantize(name), weights.dequantize(name))]
+    assert any(name.endswith("attn.v.weight") for name in moved)
+    assert ("layers.0.mlp.down.weight" in moved) == (architecture != "gemma3")
+    executors = [
+        ReferenceExecutor(build_graph(of), held, num_blocks=3) for of, held in ((spec, weights), (turned, rotated))
+    ]
+    assert compare_executors(executors[0], executors[1], random_windows(spec, seed=9)).mean_kl < 1e-6
+
+
+@given(width=st.sampled_from([16, 48, 64, 96, 192, 576]), seed=st.integers(0, 9))
+def test_a_block_hadamard_is_a_rotation(width: int, seed: int) -> None:
+    turned = block_hadamard(width, seed)
+    np.testing.assert_allclose(turned @ turned.T, np.eye(width), atol=1e-5)
+
+
+def test_bias_correction_takes_the_mean_error_off_the_outputs() -> None:
+    spec, weights = uneven_model("qwen2")
+    samples = random_windows(spec, count=4)
+    errors = []
+    for corrected in (False, True):
+        recipe = Recipe("b", INT3, scales="minmax", bias_correction=corrected, importance=True)
+        kept = compress_weights(spec, weights, recipe, samples).weights
+        walks = [CalibrationWalk(build_graph(spec), samples) for _ in range(2)]
+        segments = layer_segments(build_graph(spec))
+        for walk in walks:
+            walk.advance(segments[0], weights.dequantize)
+        found = walks[0].observe(segments[1], weights.dequantize, lambda name: False)
+        mean = found["layers.0.attn_norm.out"].mean
+        name = "layers.0.attn.v."
+        outputs = [w.dequantize(f"{name}weight") @ mean + w.dequantize(f"{name}bias") for w in (weights, kept)]
+        errors.append(float(np.abs(outputs[0] - outputs[1]).max()))
+    assert errors[1] < 0.02 * errors[0]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -112,6 +165,28 @@ def test_gptq_lowers_the_output_error_and_survives_singular_hessians() -> None:
     assert errors["plain", True] == errors["plain", False]  # no information: plain rounding
     for act_order in (True, False):
         assert errors["gptq", act_order] < 0.3 * errors["plain", True]
+
+
+def test_learned_rounding_and_coordinate_descent_lower_the_output_error() -> None:
+    generator = np.random.default_rng(1)
+    matrix = generator.standard_normal((48, 96)).astype(np.float32)
+    inputs = (generator.standard_normal((400, 96)) @ generator.standard_normal((96, 96))).astype(np.float32)
+    gram, scheme, ones = (
+        inputs.T @ inputs,
+        QuantScheme(3, "full_symmetric", "group", 32, "F16"),
+        np.ones(96, np.float32),
+    )
+    affine = fit_scales(matrix, scheme, "minmax")
+    nearest, chosen = quantize_matrix(matrix, scheme, affine), gptq(matrix, gram, scheme, "minmax", ones)
+    learned = learned_rounding(matrix, gram, scheme, affine)
+
+    def error(found: QuantizedMatrix) -> float:
+        return float(np.square(inputs @ (found.dequantize() - matrix).T).sum())
+
+    assert error(learned) < 0.8 * error(nearest)
+    assert error(refine(chosen, matrix, gram)) < 0.98 * error(chosen)
+    assert error(refine(learned, matrix, gram)) < 0.8 * error(learned)
+    assert np.abs(learned.codes - nearest.codes).max() <= 1
 
 
 def test_what_cannot_work_is_refused_before_the_run() -> None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from vivace.compress import awq
-from vivace.compress.gptq import HessianFactor, factorize, gptq_factored
+from vivace.compress.gptq import HessianFactor, factorize
+from vivace.compress.hadamard import RotatedWeights, rotated_spec
 from vivace.compress.layout import Layout, TensorPlan, plan_layout
-from vivace.compress.quantizers import quantize_matrix
-from vivace.compress.recipe import Recipe
-from vivace.compress.scales import fit_scales
+from vivace.compress.methods import FOLDS, RoundingTask, round_matrix
+from vivace.compress.recipe import ROTATION, Recipe
 from vivace.compress.schemes import Floats, QuantizedMatrix
 from vivace.compress.statistics import CalibrationWalk, InputStatistics, Statistics, layer_segments
 from vivace.compress.stored import StoredTensor, StoredWeights, store_floats, store_quantized
@@ -33,7 +33,7 @@ Report = Callable[[int, int, str], None]
 class TensorOutcome:
     """A tensor after the run: `relative_error` is |W - W'| / |W| in the Frobenius norm, 0 for tensors that were kept.
 
-    With AWQ it compares what was rounded, the scaled weights.
+    After a fold it compares what was rounded, the changed weights.
     """
 
     plan: TensorPlan
@@ -42,8 +42,9 @@ class TensorOutcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompressedModel:
-    """The result in memory: weights to run or write, and what happened to each tensor."""
+    """The result in memory: what the model is by now, weights to run or write, and what happened to each tensor."""
 
+    spec: ModelSpec
     recipe: Recipe
     weights: StoredWeights
     outcomes: tuple[TensorOutcome, ...]
@@ -70,6 +71,8 @@ def compress_weights(
     """
     if recipe.needs_calibration and not samples:
         raise ConfigError(f"The recipe {recipe.name!r} needs calibration text.", "Give some, or choose int4-fast.")
+    if ROTATION in recipe.folds:
+        spec, weights = rotated_spec(spec), RotatedWeights(spec, weights, recipe.calibration.seed)
     run = _Run(spec, weights, recipe, plan_layout(spec, weights, recipe))
     if recipe.needs_calibration:
         run.calibrated(samples, report)
@@ -82,6 +85,7 @@ class _Run:
     """The state of one compression."""
 
     def __init__(self, spec: ModelSpec, weights: WeightSource, recipe: Recipe, layout: Layout) -> None:
+        self._spec = spec
         self._graph = build_graph(spec)
         self._source = weights
         self._recipe = recipe
@@ -112,13 +116,17 @@ class _Run:
             linears = [op for op in segment if isinstance(op, Linear) and op.weight.startswith("layers.")]
             if linears:
                 statistics = walk.observe(segment, self._weight, self._wants_gram)
-                self._fold(segment, statistics)
-                inputs = {op.weight: statistics[op.x] for op in linears}
+                for method in self._recipe.channel_folds:
+                    self._fold(method, segment, statistics)
+                inputs = {op.weight: (op, statistics[op.x]) for op in linears}
             else:
                 inputs = {}
-            for name in _weights_of(segment):
+            for name in _weights_of(segment):  # a linear's bias comes after its weight
                 if name not in self._stored and name not in self._errors:
-                    self._round(name, inputs.get(name))
+                    linear, seen = inputs.get(name, (None, None))
+                    self._round(name, seen)
+                    if self._recipe.bias_correction and linear is not None and seen is not None:
+                        self._correct_bias(linear, seen)
             self._cache, self._folded = {}, {}
             if segment is not segments[-1]:
                 walk.advance(segment, self._weight)
@@ -126,7 +134,7 @@ class _Run:
 
     def result(self) -> CompressedModel:
         outcomes = tuple(TensorOutcome(plan, self._errors.get(name, 0.0)) for name, plan in self._layout.items())
-        return CompressedModel(self._recipe, StoredWeights(self._stored, self._source), outcomes)
+        return CompressedModel(self._spec, self._recipe, StoredWeights(self._stored, self._source), outcomes)
 
     def _weight(self, name: str) -> Floats:
         """A weight as the model is to use it by now: stored, folded or still the source's."""
@@ -139,18 +147,16 @@ class _Run:
 
     def _wants_gram(self, name: str) -> bool:
         plan = self._layout[name]
-        return plan.scheme is not None and (self._recipe.fold == "awq" or self._recipe.rounding == "gptq")
+        return plan.scheme is not None and self._recipe.needs_gram
 
-    def _fold(self, segment: Sequence[Op], statistics: Statistics) -> None:
-        if self._recipe.fold != "awq":
-            return
+    def _fold(self, method: str, segment: Sequence[Op], statistics: Statistics) -> None:
         for site in awq.fold_sites(segment, self._graph):
             plans = [self._layout[name] for name in site.weights]
             schemes = [plan.scheme for plan in plans if plan.scheme is not None]
             if len(schemes) < len(plans) or (self._layout[site.into].format is None):
                 continue  # a tensor that is kept as it is cannot take up scales
             matrices = [self._working_copy(name) for name in site.weights]
-            scales = awq.search_scales(site, matrices, schemes, statistics[site.x])
+            scales = FOLDS[method].scales(site, matrices, schemes, statistics[site.x])
             if scales is not None:
                 awq.fold(site, scales, self._working_copy, self._folded.__setitem__)
                 statistics[site.x].scaled(scales)
@@ -180,12 +186,22 @@ class _Run:
 
     def _quantized(self, values: Floats, plan: TensorPlan, inputs: InputStatistics | None) -> QuantizedMatrix:
         assert plan.scheme is not None
-        recipe = self._recipe
-        importance = inputs.importance if inputs is not None and recipe.importance else None
-        if inputs is not None and inputs.gram is not None and recipe.rounding == "gptq":
-            weighed = importance if importance is not None else np.ones(values.shape[1], np.float32)
-            return gptq_factored(values, self._factor(inputs), plan.scheme, recipe.scales, weighed)
-        return quantize_matrix(values, plan.scheme, fit_scales(values, plan.scheme, recipe.scales, importance))
+        importance = inputs.importance if inputs is not None and self._recipe.importance else None
+
+        def factor() -> HessianFactor:
+            assert inputs is not None
+            return self._factor(inputs)
+
+        task = RoundingTask(values, plan.scheme, self._recipe.scales, importance, inputs, factor)
+        return round_matrix(self._recipe.rounding, task)
+
+    def _correct_bias(self, linear: Linear, inputs: InputStatistics) -> None:
+        """The mean error of a linear's outputs on the calibration text, taken off its bias (Nagel et al., 2019)."""
+        if linear.bias is None or self._layout[linear.weight].scheme is None:
+            return
+        change = self._stored[linear.weight].dequantize() - self._working_copy(linear.weight)
+        corrected = self._working_copy(linear.bias) - (change @ inputs.mean).astype(np.float32)
+        self._folded[linear.bias] = corrected
 
 
 def _weights_of(segment: Sequence[Op]) -> list[str]:

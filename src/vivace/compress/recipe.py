@@ -1,7 +1,7 @@
 """What a compression does, as data: which format each matrix gets, and which methods choose its codes.
 
 A recipe is one of the PRESETS or a YAML file. Every name in it is a row of a table elsewhere: formats of
-`containers.py`, scale rules of `scales.py`, methods of ROUNDINGS and FOLDS here.
+`containers.py`, scale rules of `scales.py`, methods of `methods.py`.
 """
 
 from dataclasses import dataclass, field
@@ -9,12 +9,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from vivace.compress.methods import FOLDS, ROUNDINGS
 from vivace.compress.scales import SCALE_RULES
 from vivace.types.errors import ConfigError
 from vivace.types.weights import TensorFormat
 
-FOLDS = ("none", "awq")
-ROUNDINGS = ("nearest", "gptq")
+ROTATION = "hadamard"
+FOLD_NAMES = (ROTATION, *FOLDS)
 THIRDS = ("first", "middle", "last")
 
 
@@ -71,35 +72,51 @@ class Recipe:
         name: shown to people and written into the file.
         rules: in order.
         scales: a name of SCALE_RULES.
-        fold: "awq" scales channels before rounding, "none" does not.
-        rounding: "nearest" or "gptq".
+        folds: names of FOLD_NAMES, in the order they are done; the rotation, if any, is first.
+        rounding: a name of ROUNDINGS.
         importance: whether errors are weighed by E[x^2] of the inputs when scales are chosen.
         act_order: see `gptq`.
+        bias_correction: linears that have a bias take up the mean error of their outputs.
         calibration: the text that fold, gptq and importance need.
     """
 
     name: str
     rules: tuple[TensorRule, ...]
     scales: str = "mse"
-    fold: str = "none"
+    folds: tuple[str, ...] = ()
     rounding: str = "nearest"
     importance: bool = False
     act_order: bool = True
+    bias_correction: bool = False
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
 
     def __post_init__(self) -> None:
         for what, value, known in (
             ("scale rule", self.scales, tuple(SCALE_RULES)),
-            ("fold", self.fold, FOLDS),
-            ("rounding", self.rounding, ROUNDINGS),
+            *(("fold", fold, FOLD_NAMES) for fold in self.folds),
+            ("rounding", self.rounding, tuple(ROUNDINGS)),
         ):
             if value not in known:
                 raise ConfigError(f"The recipe asks for the {what} {value!r}.", f"Choose one of {', '.join(known)}.")
+        if len(set(self.folds)) < len(self.folds) or ROTATION in self.folds[1:]:
+            raise ConfigError(f"The folds {', '.join(self.folds)} cannot be done.", "Each once, hadamard first.")
+
+    @property
+    def needs_gram(self) -> bool:
+        """Whether any method wants the second moments of inputs."""
+        return ROUNDINGS[self.rounding].needs_gram or any(FOLDS[fold].needs_gram for fold in self.channel_folds)
+
+    @property
+    def channel_folds(self) -> tuple[str, ...]:
+        """The folds that scale channels."""
+        return tuple(fold for fold in self.folds if fold != ROTATION)
 
     @property
     def needs_calibration(self) -> bool:
         """Whether any method looks at activations."""
-        return self.fold != "none" or self.rounding != "nearest" or self.importance
+        return (
+            bool(self.channel_folds) or ROUNDINGS[self.rounding].needs_gram or self.importance or self.bias_correction
+        )
 
     def rule_of(self, name: str, num_layers: int) -> TensorRule | None:
         """The rule that decides over a matrix, or None."""
@@ -128,12 +145,12 @@ PRESETS: dict[str, Recipe] = {
     for recipe in (
         Recipe("int8", _layers(TensorFormat.Q8_0)),
         # Without GPTQ, which lost again what AWQ won in a first trial on little text (docs/compression.md).
-        Recipe("int4", _layers(TensorFormat.Q4_0), fold="awq", importance=True),
-        Recipe("int4-gptq", _layers(TensorFormat.Q4_0), fold="awq", rounding="gptq", importance=True),
+        Recipe("int4", _layers(TensorFormat.Q4_0), folds=("awq",), importance=True),
+        Recipe("int4-gptq", _layers(TensorFormat.Q4_0), folds=("awq",), rounding="gptq", importance=True),
         Recipe("int4-fast", _layers(TensorFormat.Q4_0)),
         Recipe("int4-nearest", _layers(TensorFormat.Q4_0), scales="minmax"),
-        Recipe("int4-asymmetric", _layers(TensorFormat.Q4_1), fold="awq", importance=True),
-        Recipe("int5", _layers(TensorFormat.Q5_0), fold="awq", importance=True),
+        Recipe("int4-asymmetric", _layers(TensorFormat.Q4_1), folds=("awq",), importance=True),
+        Recipe("int5", _layers(TensorFormat.Q5_0), folds=("awq",), importance=True),
         Recipe("chapter", _chapter_rules()),
     )
 }
@@ -170,6 +187,9 @@ def _read_recipe(value: object, default_name: str) -> Recipe:
     calibration = CalibrationSettings(
         **_typed(_mapping(fields.pop("calibration", {}), "'calibration'"), _CALIBRATION_FIELDS, "'calibration'")
     )
+    if "fold" in fields:  # one name, or a list of them
+        folds = fields.pop("fold")
+        fields["folds"] = tuple(str(fold) for fold in (folds if isinstance(folds, list) else [folds]) if fold != "none")
     return Recipe(
         rules=tuple(_read_rule(rule) for rule in rules),
         calibration=calibration,
@@ -192,10 +212,11 @@ def _read_rule(value: object) -> TensorRule:
 _RECIPE_FIELDS: dict[str, type] = {
     "name": str,
     "scales": str,
-    "fold": str,
+    "folds": tuple,
     "rounding": str,
     "importance": bool,
     "act_order": bool,
+    "bias_correction": bool,
 }
 _RULE_FIELDS: dict[str, type] = {"match": str, "format": str, "bits": int, "group_size": int, "third": str}
 _CALIBRATION_FIELDS: dict[str, type] = {"samples": int, "tokens": int, "seed": int}

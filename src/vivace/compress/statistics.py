@@ -30,6 +30,8 @@ class InputStatistics:
     Attributes:
         num_tokens: rows seen.
         squares: float32 (width,), sum of x^2: the importance E[x^2] times num_tokens.
+        sums: float32 (width,), sum of x.
+        largest: float32 (width,), max |x|.
         gram: float32 (width, width), sum of x x^T: half the Hessian of the squared output error; None if not asked for.
     """
 
@@ -37,16 +39,20 @@ class InputStatistics:
     wants_gram: bool
     num_tokens: int = 0
     squares: Floats = field(init=False)
+    sums: Floats = field(init=False)
+    largest: Floats = field(init=False)
     gram: Floats | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.squares = np.zeros(self.width, np.float32)
+        self.squares, self.sums, self.largest = (np.zeros(self.width, np.float32) for _ in range(3))
         self.gram = np.zeros((self.width, self.width), np.float32) if self.wants_gram else None
 
     def add(self, rows: Floats) -> None:
         """Count the rows of one batch, float32 (tokens, width)."""
         self.num_tokens += len(rows)
         self.squares += (rows * rows).sum(axis=0)
+        self.sums += rows.sum(axis=0)
+        np.maximum(self.largest, np.abs(rows).max(axis=0), out=self.largest)
         if self.gram is not None:
             self.gram += rows.T @ rows
 
@@ -57,9 +63,16 @@ class InputStatistics:
         mean += np.float32(1e-6) * (mean.mean() + np.float32(1e-12))
         return mean
 
+    @property
+    def mean(self) -> Floats:
+        """E[x] of each input channel, float32 (width,)."""
+        return self.sums / np.float32(max(self.num_tokens, 1))
+
     def scaled(self, factors: Floats) -> None:
         """Account for the inputs being divided by `factors` from now on."""
         self.squares /= factors * factors
+        self.sums /= factors
+        self.largest /= np.abs(factors)
         if self.gram is not None:
             self.gram /= np.outer(factors, factors)
 
