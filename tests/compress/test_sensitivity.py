@@ -37,6 +37,29 @@ def test_allocation_is_the_best_there_is(seed: int) -> None:
     assert found.lower_bound <= best + 1e-9
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_two_limits_are_kept_and_the_best_is_found(seed: int) -> None:
+    pytest.importorskip("scipy", reason="limits of milliseconds need scipy (extra compress)")
+    generator = np.random.default_rng(seed)
+    parts = [
+        [Option(str(i), int(generator.integers(1, 40)), *(float(v) for v in generator.random(2))) for i in range(3)]
+        for _ in range(5)
+    ]
+    budget = sum(sorted(option.num_bytes for option in options)[1] for options in parts)
+    most_ms = sum(sorted(option.milliseconds for option in options)[1] for options in parts)
+    found = allocate(parts, budget, most_ms)
+    best = min(
+        sum(option.loss for option in choice)
+        for choice in product(*parts)
+        if sum(o.num_bytes for o in choice) <= budget and sum(o.milliseconds for o in choice) <= most_ms
+    )
+    assert found.loss == pytest.approx(best)
+    assert found.num_bytes <= budget
+    assert found.milliseconds <= most_ms
+    with pytest.raises(ConfigError, match="quickest layout"):
+        allocate(parts, budget, 0.0)
+
+
 def test_coarse_units_keep_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vivace.compress.allocate.MOST_UNITS", 400)
     parts = [[Option("small", 1000, 1.0 + i), Option("large", 2000 + i, 0.1)] for i in range(20)]
@@ -59,6 +82,10 @@ def test_mixed_precision_beats_a_uniform_format_of_the_same_size() -> None:
     assert [part.name for part in parts] == list(model_parts(spec))
     by_name = {part.name: part.options[0].loss for part in parts}
     assert by_name["layers.0.mlp.down"] > 3 * by_name["layers.2.mlp.down"]
+    outlier = next(part for part in parts if part.name == "layers.0.mlp.down")
+    assert outlier.collapses
+    assert TensorFormat.Q4_0 not in {option.label for option in outlier.bearable}
+    assert "times the median of its kind" in outlier.evidence
     base = PRESETS["int4-fast"]
     mixed, allocation = mixed_recipe(spec, parts, 5.5, base)
     assert {rule.format for rule in mixed.rules} > {TensorFormat.Q4_0}
@@ -73,5 +100,5 @@ def test_mixed_precision_beats_a_uniform_format_of_the_same_size() -> None:
         sizes.append(sum(o.plan.num_bytes for o in compressed.outcomes if len(o.plan.shape) == 2))
     assert sizes[0] == allocation.num_bytes <= sizes[1]
     assert losses[0] < losses[1]
-    with pytest.raises(ConfigError, match=r"takes 4\.5"):
+    with pytest.raises(ConfigError, match=r"takes 5\.06"):
         mixed_recipe(spec, parts, 4.0)

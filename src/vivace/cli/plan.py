@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from vivace.cli import plan_speculate
+from vivace.cli import plan_fit, plan_rounding, plan_speculate
 from vivace.types.errors import ConfigError
 from vivace.types.kv import DEFAULT_KV_FORMAT, KV_FORMAT_NAMES
 
@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kv.add_argument("--json", action="store_true", help="print JSON")
     speculate = actions.add_parser("speculate", help=plan_speculate.HELP, description=plan_speculate.DESCRIPTION)
     plan_speculate.add_arguments(speculate)
+    plan_fit.add_arguments(actions.add_parser("fit", help=plan_fit.HELP, description=plan_fit.DESCRIPTION))
+    plan_rounding.add_quantize_arguments(actions.add_parser("quantize", help=plan_rounding.QUANTIZE_HELP))
+    plan_rounding.add_method_arguments(actions.add_parser("method", help=plan_rounding.METHOD_HELP))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -118,4 +121,10 @@ def _text(plan: "KvPlan") -> str:
     return "\n".join(f"{title:11}{text}" for title, text in lines.items())
 
 
-_ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {"kv": _kv, "speculate": plan_speculate.run}
+_ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "kv": _kv,
+    "speculate": plan_speculate.run,
+    "fit": plan_fit.run,
+    "quantize": plan_rounding.run_quantize,
+    "method": plan_rounding.run_method,
+}

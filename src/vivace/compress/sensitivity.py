@@ -1,24 +1,28 @@
 """How much each part of a model suffers from few bits, measured in deployed numerics, and a recipe made from it.
 
-Each part (a layer's q and k, v, o, gate and up, down; the embedding; the head) is rounded alone and the KL divergence
-from the whole model is taken on calibration windows, by the native executor. For the other formats the divergence is
-scaled by their squared rounding error: to second order KL is quadratic in the change of weights.
+Each part (a layer's q and k, v, o, gate and up, down; the embedding; the head; keys and values) is rounded alone and
+the KL divergence from the whole model is taken on calibration windows, by the native executor. For the other formats
+the divergence is scaled by their squared rounding error, weighed by E[x^2] of the inputs where that is known: to second
+order KL is quadratic in the change of what a layer puts out.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vivace.compress.allocate import Allocation, Option, allocate
-from vivace.compress.containers import container_of
+from vivace.compress.containers import CONTAINERS, container_of
+from vivace.compress.divergence import KeptReference
 from vivace.compress.pipeline import Report
 from vivace.compress.quantizers import quantize_matrix
 from vivace.compress.recipe import PRESETS, Recipe, TensorRule
 from vivace.compress.scales import fit_scales
-from vivace.compress.stored import StoredTensor, StoredWeights, store_quantized
+from vivace.compress.schemes import Floats
+from vivace.compress.stored import StoredTensor, StoredWeights, store_floats, store_quantized
 from vivace.execute.native import NativeExecutor
-from vivace.execute.score import Tokens, compare_executors
+from vivace.execute.score import Tokens
 from vivace.graph.build import build_graph
 from vivace.graph.weights import weight_shapes
 from vivace.types.errors import ConfigError
@@ -26,19 +30,46 @@ from vivace.types.model import ModelSpec
 from vivace.types.step import BLOCK_SIZE
 from vivace.types.weights import TensorFormat, WeightSource
 
-FORMATS = (TensorFormat.Q4_0, TensorFormat.Q5_0, TensorFormat.Q8_0)  # the lowest first: it is the one measured
+FORMATS = (TensorFormat.Q4_0, TensorFormat.Q5_0, TensorFormat.Q8_0, TensorFormat.F16)
+"""What parts may be given, the lowest first: it is the one measured."""
+Importance = Mapping[str, Floats]
 _PARTS = (("attn.q", "attn.k"), ("attn.v",), ("attn.o",), ("mlp.gate", "mlp.up"), ("mlp.down",))
 _COLLAPSED = 10.0  # times the median of its kind: a part that does not bear few bits (gotcha 2)
 
 
 @dataclass(frozen=True, slots=True)
 class PartSensitivity:
-    """One part: its matrices, what each format costs, and whether it stands out from its kind."""
+    """One part: its matrices, what each format costs, and whether it stands out from its kind.
+
+    Attributes:
+        options: the lowest format first; its loss is measured, those of the others are scaled from it.
+        kind_median: median of the lowest format's loss over the parts of the same kind.
+        collapses: the loss is more than ten times that median: such a part is kept high whatever the budget.
+    """
 
     name: str
     matrices: tuple[str, ...]
     options: tuple[Option, ...]
+    kind_median: float = 0.0
     collapses: bool = False
+
+    @property
+    def bearable(self) -> tuple[Option, ...]:
+        """The formats that may be chosen: all, or for a part that collapses those that cost no more than its kind."""
+        if not self.collapses:
+            return self.options
+        borne = tuple(option for option in self.options if option.loss <= self.kind_median)
+        return borne or self.options[-1:]
+
+    @property
+    def evidence(self) -> str:
+        """Why a collapsing part is kept high, in a sentence with its figures."""
+        lowest, borne = self.options[0], self.bearable[0]
+        times = lowest.loss / max(self.kind_median, 1e-12)
+        return (
+            f"{self.name}: {lowest.loss:.4f} nats alone in {lowest.label}, {times:.0f} times the median of its kind "
+            f"({self.kind_median:.4f}); {borne.loss:.4f} in {borne.label}"
+        )
 
 
 def measure_sensitivity(
@@ -46,6 +77,9 @@ def measure_sensitivity(
     weights: WeightSource,
     windows: Sequence[Tokens],
     report: Report = lambda done, total, what: None,
+    *,
+    importance: Importance | None = None,
+    formats: Sequence[TensorFormat] = FORMATS,
 ) -> list[PartSensitivity]:
     """Round each part alone and compare.
 
@@ -54,25 +88,45 @@ def measure_sensitivity(
         weights: its tensors.
         windows: tokens to compare on; the second half of each counts.
         report: told how far it is.
+        importance: E[x^2] of the inputs of matrices by their names (`importance.py`); scales are chosen and errors
+            weighed by it, as recipes that calibrate do.
+        formats: what parts may be given, the lowest first.
     """
     graph = build_graph(spec)
     num_blocks = -(-max(len(window) for window in windows) // BLOCK_SIZE)
-    reference = NativeExecutor(graph, weights, num_blocks=num_blocks)
+    reference = KeptReference(NativeExecutor(graph, weights, num_blocks=num_blocks), windows)
     parts = model_parts(spec)
     found = []
     for done, (name, matrices) in enumerate(parts.items()):
         report(done, len(parts), f"sensitivity of {name}")
-        stored, errors = _rounded(weights, matrices, FORMATS[0])
-        candidate = NativeExecutor(graph, StoredWeights(stored, weights), num_blocks=num_blocks)
-        loss = max(compare_executors(reference, candidate, windows).mean_kl, 0.0)
-        options = [Option(FORMATS[0], sum(tensor.data.size for tensor in stored.values()), loss)]
-        for format in FORMATS[1:]:
-            higher, higher_errors = _rounded(weights, matrices, format)
-            size = sum(tensor.data.size for tensor in higher.values())
-            options.append(Option(format, size, loss * higher_errors / max(errors, 1e-30)))
+        versions = {format: _rounded(weights, matrices, format, importance or {}) for format in formats}
+        lowest, error = versions[formats[0]]
+        loss = reference.mean_kl(NativeExecutor(graph, StoredWeights(lowest, weights), num_blocks=num_blocks))
+        options = (
+            Option(format, sum(tensor.data.size for tensor in stored.values()), loss * other / max(error, 1e-30))
+            for format, (stored, other) in versions.items()
+        )
         found.append(PartSensitivity(name, matrices, tuple(options)))
     report(len(parts), len(parts), "sensitivity measured")
-    return _marked(found)
+    return mark_collapsing(found)
+
+
+def measure_kv(
+    spec: ModelSpec, weights: WeightSource, windows: Sequence[Tokens], kv_formats: Sequence[str], num_tokens: int
+) -> PartSensitivity:
+    """What each way to store keys and values costs, as a part named "kv"; its bytes are those of `num_tokens` tokens.
+
+    Every format is measured; "f16" is taken for lossless.
+    """
+    graph = build_graph(spec)
+    num_blocks = -(-max(len(window) for window in windows) // BLOCK_SIZE)
+    reference = KeptReference(NativeExecutor(graph, weights, num_blocks=num_blocks), windows)
+    options = []
+    for kv_format in kv_formats:
+        executor = NativeExecutor(graph, weights, num_blocks=num_blocks, kv_format=kv_format)
+        size = executor.bytes_per_block * -(-num_tokens // BLOCK_SIZE)
+        options.append(Option(kv_format, size, reference.mean_kl(executor)))
+    return PartSensitivity("kv", (), tuple(sorted(options, key=lambda option: option.num_bytes)))
 
 
 def model_parts(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
@@ -88,23 +142,36 @@ def model_parts(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
 
 
 def mixed_recipe(
-    spec: ModelSpec, sensitivities: Sequence[PartSensitivity], bits_per_weight: float, base: Recipe = PRESETS["int4"]
+    spec: ModelSpec,
+    sensitivities: Sequence[PartSensitivity],
+    bits_per_weight: float,
+    base: Recipe = PRESETS["int4"],
+    *,
+    most_ms: float | None = None,
 ) -> tuple[Recipe, Allocation]:
     """A recipe that gives each part the format that keeps most under a budget of bits, all else as in `base`.
+
+    Args:
+        spec: what the model is.
+        sensitivities: of all its parts.
+        bits_per_weight: what matrices may take on average.
+        base: whose methods are used.
+        most_ms: what a token may take as well; the options must say what they take (`timing.py`).
 
     Raises:
         ConfigError: the budget is under what the smallest formats take.
     """
-    shapes = weight_shapes(spec)
-    num_weights = sum(int(np.prod(shapes[name])) for part in sensitivities for name in part.matrices)
+    num_weights = count_weights(spec, sensitivities)
     budget = int(bits_per_weight * num_weights / 8)
-    smallest = sum(min(option.num_bytes for option in part.options) for part in sensitivities)
+    options = [part.bearable for part in sensitivities]
+    smallest = sum(min(option.num_bytes for option in part) for part in options)
     if budget < smallest:
         least = 8 * smallest / num_weights
         raise ConfigError(
-            f"{bits_per_weight:g} bits a weight is too few.", f"The smallest layout takes {least + 0.005:.2f}."
+            f"{bits_per_weight:g} bits a weight is too few.",
+            f"The smallest layout takes {math.ceil(100 * least) / 100:.2f}.",
         )
-    allocation = allocate([part.options for part in sensitivities], budget)
+    allocation = allocate(options, budget, most_ms)
     rules = tuple(
         TensorRule(name, TensorFormat(option.label))
         for part, option in zip(sensitivities, allocation.chosen, strict=True)
@@ -113,27 +180,44 @@ def mixed_recipe(
     return replace(base, name=f"mixed-{bits_per_weight:g}", rules=rules), allocation
 
 
+def count_weights(spec: ModelSpec, sensitivities: Sequence[PartSensitivity]) -> int:
+    """Weights of all matrices of the parts."""
+    shapes = weight_shapes(spec)
+    return sum(math.prod(shapes[name]) for part in sensitivities for name in part.matrices)
+
+
+def mark_collapsing(parts: Sequence[PartSensitivity]) -> list[PartSensitivity]:
+    """Mark parts whose loss is far above the median of their kind; a kind of fewer than three has no outlier."""
+    kinds: dict[str, list[float]] = {}
+    for part in parts:
+        kinds.setdefault(part.name.split(".", 2)[-1], []).append(part.options[0].loss)
+    marked = []
+    for part in parts:
+        losses = kinds[part.name.split(".", 2)[-1]]
+        median = float(np.median(losses))
+        collapses = len(losses) > 2 and part.options[0].loss > _COLLAPSED * median
+        marked.append(replace(part, kind_median=median, collapses=collapses))
+    return marked
+
+
 def _rounded(
-    weights: WeightSource, names: Sequence[str], format: TensorFormat
+    weights: WeightSource, names: Sequence[str], format: TensorFormat, importance: Importance
 ) -> tuple[dict[str, StoredTensor], float]:
-    """Matrices in a format by the rule that needs no data, and their squared error relative to their squares."""
+    """Matrices in a format, and their squared error relative to their squares, both weighed by importance."""
     stored, error = {}, 0.0
     for name in names:
-        values = weights.dequantize(name)
-        scheme = container_of(format).scheme()
-        stored[name] = store_quantized(quantize_matrix(values, scheme, fit_scales(values, scheme, "minmax")), format)
+        values, weight = weights.dequantize(name), importance.get(name)
+        stored[name] = _stored(values, format, weight)
         difference = stored[name].dequantize() - values
-        error += float(np.vdot(difference, difference)) / max(float(np.vdot(values, values)), 1e-30)
+        per_column, squares = (difference * difference).sum(axis=0), (values * values).sum(axis=0)
+        weighed = 1.0 if weight is None else weight
+        error += float((per_column * weighed).sum()) / max(float((squares * weighed).sum()), 1e-30)
     return stored, error
 
 
-def _marked(parts: Sequence[PartSensitivity]) -> list[PartSensitivity]:
-    """Mark parts whose loss is far above the median of their kind."""
-    kinds: dict[str, list[float]] = {}
-    for part in parts:
-        kinds.setdefault(part.name.split(".")[-1], []).append(part.options[0].loss)
-    return [
-        replace(part, collapses=part.options[0].loss > _COLLAPSED * float(np.median(losses)) and len(losses) > 2)
-        for part in parts
-        for losses in [kinds[part.name.split(".")[-1]]]
-    ]
+def _stored(values: Floats, format: TensorFormat, importance: Floats | None) -> StoredTensor:
+    if format not in CONTAINERS or values.shape[1] % 32:
+        return store_floats(values, format if format not in CONTAINERS else TensorFormat.F16)
+    scheme = container_of(format).scheme()
+    rule = "minmax" if importance is None else "mse"
+    return store_quantized(quantize_matrix(values, scheme, fit_scales(values, scheme, rule, importance)), format)
