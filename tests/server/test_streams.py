@@ -154,3 +154,25 @@ def test_a_request_that_fails_before_it_starts_leaves_no_stream(scripted_server:
         response = client.post(PATH, json=ASK)
         assert response.status_code == 500
         assert "x-stream-id" not in response.headers
+
+
+@pytest.mark.parametrize("fields", [{"n": 2, "echo": True}, {"logprobs": 1}])
+def test_a_streamed_completion_is_in_the_log_too(client: httpx.Client, fields: dict[str, object]) -> None:
+    ask = {"prompt": ["a", "b"], "stream": True, "stream_options": {"include_usage": True}, **fields}
+    whole = client.post("/v1/completions", json=ask)
+    path = f"/v1/streams/{whole.headers['x-stream-id']}"
+    blocks = whole.content.split(b"\n\n")
+    for cut in (0, 3, len(blocks) - 3):
+        assert client.get(path, params={"starting_after": cut}).content == b"\n\n".join(blocks[cut:])
+    *chunks, usage, done = read_events(whole)
+    assert (done, usage["usage"]["completion_tokens"]) == ("[DONE]", 2 * len(SCRIPT) * fields.get("n", 1))
+    texts: dict[int, str] = {}
+    offsets: dict[int, list[int]] = {}
+    for chunk in chunks:
+        (choice,) = chunk["choices"]
+        texts[choice["index"]] = texts.get(choice["index"], "") + choice["text"]
+        offsets.setdefault(choice["index"], []).extend((choice["logprobs"] or {}).get("text_offset", []))
+    echoes = ["a", "a", "b", "b"] if "echo" in fields else ["", ""]
+    assert texts == {index: echo + TEXT for index, echo in enumerate(echoes)}
+    if "logprobs" in fields:
+        assert offsets[1] == [sum(map(len, SCRIPT[:position])) for position in range(len(SCRIPT))]

@@ -14,7 +14,8 @@ def tell(share: float = 1.0, stream_id: str = "stream-0123456789abcdef") -> None
     diagnostics.note_start()
     diagnostics.note_tokens(1)
     diagnostics.note_tokens(1)
-    diagnostics.note_buffer(5)
+    diagnostics.note_reader(5, is_resume=True)
+    diagnostics.note_report(0.8, 0.045, 0)
     diagnostics.note_end("completed")
 
 
@@ -26,7 +27,8 @@ def test_the_lines_have_the_form_that_is_documented(caplog: pytest.LogCaptureFix
         "action=start",
         "token_id=1 latency=150ms",
         "token_id=2 latency=30ms",
-        "buffer_size=5",
+        "action=resume replayed_events=5",
+        "buffer_size=0.8s network_rtt=45ms",
         "action=complete total_tokens=2",
     ]
     assert {line and line.group(1) for line in lines} == {"stream-012345678"}
@@ -40,4 +42,4 @@ def test_nothing_is_told_unless_asked_and_only_of_the_sample(caplog: pytest.LogC
         assert not caplog.messages
         for number in range(100):
             tell(0.2, f"stream-{number}")
-    assert 5 * 5 <= len(caplog.messages) <= 5 * 40
+    assert 6 * 5 <= len(caplog.messages) <= 6 * 40

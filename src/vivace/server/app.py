@@ -15,9 +15,11 @@ from vivace.server.errors import error_response
 from vivace.server.loading import LoadingModel
 from vivace.server.middleware import BodyLimit, ErrorAnswers, Gate, RequestRecord, routing_error
 from vivace.server.pages import page_routes
+from vivace.server.responses_api import ResponsesApi
 from vivace.server.safety import Safety
 from vivace.server.status import StatusEndpoints
-from vivace.server.streams import Streams
+from vivace.server.stream_endpoints import StreamEndpoints
+from vivace.server.streams import Streams, StreamSettings
 from vivace.server.tokens import TokenEndpoints
 from vivace.stream.sqlite_journal import SqliteJournal
 
@@ -35,9 +37,9 @@ def _routes(config: ServerConfig, model: LoadingModel) -> list[Route]:
     status, tokens = StatusEndpoints(model), TokenEndpoints(model)
     safety = Safety(config.safety)
     journal = None if config.stream_file is None else SqliteJournal(config.stream_file)
-    streams = Streams(model, safety, config.on_disconnect, journal=journal)
+    streams = Streams(model, safety, StreamSettings(config.on_disconnect, journal=journal))
     chat = ChatCompletions(model, streams, safety)
-    completions = Completions(model, safety, max_prompts=config.max_prompts)
+    completions = Completions(model, streams, safety, max_prompts=config.max_prompts)
     return [
         *page_routes(),
         Route("/health", status.health, methods=["GET"]),
@@ -46,12 +48,31 @@ def _routes(config: ServerConfig, model: LoadingModel) -> list[Route]:
         Route("/v1/models/{model:path}", status.model, methods=["GET"]),
         Route("/v1/chat/completions", chat.answer, methods=["POST"]),
         Route("/v1/completions", completions.answer, methods=["POST"]),
-        Route("/v1/streams/{stream_id}", streams.resume, methods=["GET"]),
-        Route("/v1/streams/{stream_id}", streams.cancel, methods=["DELETE"]),
-        Route("/v1/streams/{stream_id}/cancel", streams.cancel, methods=["POST"]),
+        *_response_routes(ResponsesApi(model, streams, safety)),
+        *_stream_routes(StreamEndpoints(streams)),
         Route("/v1/embeddings", status.embeddings, methods=["POST"]),
         Route("/tokenize", tokens.tokenize, methods=["POST"]),
         Route("/detokenize", tokens.detokenize, methods=["POST"]),
+    ]
+
+
+def _response_routes(responses: ResponsesApi) -> list[Route]:
+    one = "/v1/responses/{response_id}"
+    return [
+        Route("/v1/responses", responses.create, methods=["POST"]),
+        Route(one, responses.get, methods=["GET"]),
+        Route(one, responses.delete, methods=["DELETE"]),
+        Route(f"{one}/cancel", responses.cancel, methods=["POST"]),
+    ]
+
+
+def _stream_routes(streams: StreamEndpoints) -> list[Route]:
+    one = "/v1/streams/{stream_id}"
+    return [
+        Route(one, streams.resume, methods=["GET"]),
+        Route(one, streams.cancel, methods=["DELETE"]),
+        Route(f"{one}/cancel", streams.cancel, methods=["POST"]),
+        Route(f"{one}/ack", streams.acknowledge, methods=["POST"]),
     ]
 
 

@@ -3,14 +3,16 @@
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from vivace.server.errors import error_body
 from vivace.server.logprobs import chat_logprobs
-from vivace.server.outcome import wire_finish, wire_usage
+from vivace.server.outcome import stream_finish, wire_finish, wire_usage
+from vivace.server.reply import with_seed
 from vivace.server.responses import (
     AssistantMessage,
     ChatChoice,
@@ -21,6 +23,7 @@ from vivace.server.responses import (
     Delta,
     WireUsage,
 )
+from vivace.stream.journal import SavedRun
 from vivace.types.answer import Answer, AnswerChunk, TextLogprob, Usage
 from vivace.types.errors import VivaceError
 from vivace.types.request import GenerationRequest
@@ -35,6 +38,23 @@ class ChatReply:
     include_usage: bool
     reply_id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def engine_requests(self) -> Sequence[GenerationRequest]:
+        """The one request."""
+        return (self.request,)
+
+    @property
+    def opens_at_once(self) -> bool:
+        """Nothing is written before the first piece."""
+        return False
+
+    def seeded(self) -> Self:
+        """See Reply."""
+        return replace(self, request=with_seed(self.request))
+
+    def restore(self, saved: SavedRun) -> None:
+        """Nothing to take up: a chunk knows no other."""
 
     def whole(self, answer: Answer) -> ChatCompletion:
         """The body of a reply that is not streamed."""
@@ -65,9 +85,8 @@ class ChatReply:
         if chunk.text or logprobs:
             yield self._event(ChatChunkChoice(chunk.choice, Delta(content=chunk.text), logprobs))
         if chunk.finish_reason is not None:
-            # An answer that its own reader stopped has ended as wanted, and that API has no other word for it.
-            reason = "stop" if chunk.finish_reason == "cancelled" else chunk.finish_reason
-            yield self._event(ChatChunkChoice(chunk.choice, Delta(), finish_reason=wire_finish(reason)))
+            finish = stream_finish(chunk.finish_reason)
+            yield self._event(ChatChunkChoice(chunk.choice, Delta(), finish_reason=finish))
 
     def closing(self, usage: Usage | None) -> Iterable[bytes]:
         """The usage, if it was asked for."""

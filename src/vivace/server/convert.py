@@ -11,6 +11,9 @@ from vivace.types.request import ChatMessage
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 """Roles on the wire and what the chat templates call them."""
 
+TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+"""Types of content parts that are text: of the chat API, and of the Responses API."""
+
 _PARAMETERS = (
     "temperature",
     "top_k",
@@ -72,15 +75,15 @@ def wants_usage(fields: GenerationFields) -> bool:
     return bool(fields.stream_options.include_usage)
 
 
-def chat_messages(messages: Sequence[WireMessage]) -> list[ChatMessage]:
-    """The conversation as the chat template reads it.
+def chat_messages(messages: Sequence[WireMessage], field: str = "messages") -> list[ChatMessage]:
+    """The conversation as the chat template reads it; `field` of the request holds it.
 
     Raises:
         RequestError: no messages, an unknown role, or content that is not text.
     """
     if not messages:
-        raise RequestError("The list of messages is empty.", "Send at least one message.", param="messages")
-    return [_chat_message(message, f"messages[{position}]") for position, message in enumerate(messages)]
+        raise RequestError("The list of messages is empty.", "Send at least one message.", param=field)
+    return [_chat_message(message, f"{field}[{position}]") for position, message in enumerate(messages)]
 
 
 def _chat_message(message: WireMessage, where: str) -> ChatMessage:
@@ -105,7 +108,7 @@ def _content_text(message: WireMessage, where: str) -> str:
     if message.content is None:
         raise RequestError("The message has no content.", 'Send text; an empty message is "".', param=where)
     for position, part in enumerate(message.content):
-        if part.type != "text" or part.text is None:
+        if part.type not in TEXT_PARTS or part.text is None:
             raise RequestError(
                 f"A content part of type {part.type[:64]!r} is not supported.",
                 'Send parts of the form {"type": "text", "text": "..."}.',

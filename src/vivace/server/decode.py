@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 from starlette.requests import Request
 
-from vivace.server.fields import check_fields
+from vivace.server.fields import REFUSED_FIELDS, check_fields
 from vivace.types.errors import RequestError
 
 WireT = TypeVar("WireT", bound=msgspec.Struct)
@@ -30,7 +30,8 @@ def decode_body(body: bytes, wire_type: type[WireT]) -> WireT:
     Raises:
         RequestError: no JSON, not an object, a field that is unknown, refused, missing or of the wrong type.
     """
-    fields = check_fields(_parse_object(body), wire_type.__struct_fields__)
+    refused = {**REFUSED_FIELDS, **getattr(wire_type, "refused", {})}
+    fields = check_fields(_parse_object(body), wire_type.__struct_fields__, refused)
     try:
         return msgspec.convert(fields, wire_type)
     except msgspec.ValidationError as error:

@@ -1,32 +1,27 @@
-"""Server-sent events: bytes of one event, and the response that sends them as they come."""
+"""A stream as server-sent events, and the response that sends them as they come."""
 
-import logging
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
+from typing import Protocol
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from vivace.server.disconnect import while_connected
 from vivace.server.errors import error_body
-from vivace.types.errors import EngineError, VivaceError
+from vivace.server.kinds import KINDS
+from vivace.server.wire_format import server_sent
+from vivace.stream.errors import OffsetLostError
+from vivace.stream.reader import StreamReader
+from vivace.stream.run import StreamRun
 
-logger = logging.getLogger(__name__)
-
-DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": still here\n\n"
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-store"),
     (b"x-accel-buffering", b"no"),  # asks a proxy in between not to hold events back
 ]
-
-_encoder = msgspec.json.Encoder()
-
-
-def event(value: msgspec.Struct) -> bytes:
-    """One event that carries a JSON object (which never holds a raw newline)."""
-    return b"data: " + _encoder.encode(value) + b"\n\n"
 
 
 class EventStream:
@@ -55,25 +50,46 @@ class EventStream:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def with_ending(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Close a stream truthfully: the terminator at its end, and an error object before it if the work failed.
+class Readers(Protocol):
+    """Where readers of streams are known, so that reports reach them."""
+
+    def reader(self, run: StreamRun, starting_after: int, idle_s: float | None) -> AbstractContextManager[StreamReader]:
+        """A reader, as long as it reads."""
+        ...
+
+    def discard(self, run: StreamRun) -> None:
+        """Forget a stream."""
+        ...
+
+
+async def sse_events(
+    streams: Readers, run: StreamRun, starting_after: int, keep_alive_s: float
+) -> AsyncGenerator[bytes, None]:
+    """A stream as server-sent events.
 
     Raises:
-        Exception: what `events` raises before its first event, when a plain error response can still tell it.
+        VivaceError: it failed before it wrote anything; it is forgotten then.
     """
+    wire = KINDS[run.record.kind].wire
     started = False
     try:
-        async with aclosing(events):
-            async for payload in events:
-                started = True
-                yield payload
-    except VivaceError as error:
+        with streams.reader(run, starting_after, keep_alive_s) as reader:
+            async with aclosing(reader.events()) as events:
+                async for event in events:
+                    if event is None:
+                        payload = KEEP_ALIVE
+                    elif event.name and not run.options.events:
+                        continue
+                    else:
+                        payload = server_sent(event, wire)
+                    started = True
+                    yield payload
+    except OffsetLostError as error:
         if not started:
             raise
-        yield event(error_body(error))
-    except Exception:
-        if not started:
-            raise
-        logger.exception("a stream failed")
-        yield event(error_body(EngineError("The server made a mistake of its own.", "Its log says more.")))
-    yield DONE
+        yield b"data: " + msgspec.json.encode(error_body(error)) + b"\n\n"
+    if run.failure is not None and not started and starting_after == 0:
+        streams.discard(run)
+        raise run.failure
+    if wire.ending:
+        yield wire.ending

@@ -60,8 +60,10 @@ REFUSED_FIELDS: Mapping[str, RefusedField] = {
 }
 
 
-def check_fields(body: Mapping[str, object], known: Iterable[str]) -> dict[str, object]:
-    """The part of a request body that has a wire type.
+def check_fields(
+    body: Mapping[str, object], known: Iterable[str], refused: Mapping[str, RefusedField] = REFUSED_FIELDS
+) -> dict[str, object]:
+    """The part of a request body that has a wire type; `refused` are the endpoint's fields that have none.
 
     Raises:
         RequestError: a field asks for a feature that is not there, or its name is not known.
@@ -71,8 +73,8 @@ def check_fields(body: Mapping[str, object], known: Iterable[str]) -> dict[str, 
     for name, value in body.items():
         if name in names:
             kept[name] = value
-        elif name in REFUSED_FIELDS:
-            _refuse_unless_neutral(name, value, REFUSED_FIELDS[name])
+        elif name in refused:
+            _refuse_unless_neutral(name, value, refused[name])
         elif name not in IGNORED_FIELDS:
             raise _unknown_field(name, names)
     return kept

@@ -27,6 +27,11 @@ def wire_finish(reason: FinishReason) -> WireFinish:
     return finish
 
 
+def stream_finish(reason: FinishReason) -> WireFinish:
+    """As `wire_finish`, for a stream, whose reader knows that it stopped the answer: that ended as wanted."""
+    return "stop" if reason == "cancelled" else wire_finish(reason)
+
+
 def wire_usage(usage: Usage) -> WireUsage:
     """Token counts as the OpenAI API has them."""
     return WireUsage(

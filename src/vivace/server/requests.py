@@ -115,3 +115,18 @@ class DetokenizeRequest(msgspec.Struct, kw_only=True):
 
     tokens: list[int]
     model: str | None = None
+
+
+class ReportRequest(msgspec.Struct, kw_only=True):
+    """Body of POST /v1/streams/{id}/ack: what a reader tells about itself, and how fast it wants text.
+
+    `number` is the last event read; `buffer_s` seconds of text that wait to be read; `stalls` counts waits since the
+    last report.
+    """
+
+    number: int | None = None
+    buffer_s: float | None = None
+    rtt_s: float | None = None
+    stalls: int | None = None
+    pace: str | None = None
+    speed: float | None = None

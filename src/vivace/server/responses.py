@@ -167,3 +167,11 @@ class DetokenizedText(msgspec.Struct):
     """The body of POST /detokenize."""
 
     text: str
+
+
+class StreamState(msgspec.Struct):
+    """How far a stream is: the answer to the stop verb and to a report."""
+
+    id: str
+    status: str
+    last_event: int

@@ -1,13 +1,12 @@
 """The safety filter at the server's doors: what comes in, what goes out whole, what goes out in a stream."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from dataclasses import replace
 
 from vivace.server.errors import HttpError
 from vivace.stream.safety.screen import SafetyConfig, SafetyRules, ScreenStage
 from vivace.stream.stages import Stage
-from vivace.types.answer import Answer, AnswerChunk, Choice
+from vivace.types.answer import Answer, Choice
 from vivace.types.errors import RequestError
 
 
@@ -50,23 +49,6 @@ class Safety:
         if not self._rules:
             return answer
         return replace(answer, choices=tuple(map(self._screened_choice, answer.choices)))
-
-    async def screened_stream(
-        self, pairs: AsyncGenerator[tuple[int, AnswerChunk], None]
-    ) -> AsyncGenerator[tuple[int, AnswerChunk], None]:
-        """The chunks of several requests as they may leave; a choice that the filter ends is silent from there on."""
-        stages: dict[int, ScreenStage] = {}
-        async with aclosing(pairs):
-            async for position, chunk in pairs:
-                if not self._rules:
-                    yield position, chunk
-                    continue
-                stage = stages.setdefault(position, ScreenStage(self._rules))
-                shown = list(stage.feed(chunk))
-                for ready in shown:
-                    yield position, ready
-                if not shown and chunk.usage is not None:
-                    yield position, AnswerChunk(chunk.choice, "", usage=chunk.usage)
 
     def _screened_choice(self, choice: Choice) -> Choice:
         text, has_stopped = self._rules.screened(choice.text)

@@ -59,6 +59,7 @@ class RunOptions:
         hard_timeout_s: without a new token for so long, once the first has come, the answer is ended with what there
             is; None: never.
         deadline_s: the answer is ended so long after it was accepted, with what there is; None: never.
+        retain_s: an ended stream stays readable for at least so long; None: as the registry's limits say.
     """
 
     on_disconnect: DisconnectPolicy = CANCEL
@@ -69,3 +70,4 @@ class RunOptions:
     soft_timeout_s: float | None = 10.0
     hard_timeout_s: float | None = 30.0
     deadline_s: float | None = None
+    retain_s: float | None = None

@@ -37,9 +37,9 @@ ABORT_AFTER_S = 10.0
 """A stream that was told to end and has not is torn down this much later."""
 
 
-def new_stream_id() -> str:
+def new_stream_id(prefix: str = "stream-") -> str:
     """A name with 192 random bits."""
-    return f"stream-{secrets.token_urlsafe(24)}"
+    return f"{prefix}{secrets.token_urlsafe(24)}"
 
 
 def owner_of(api_key: str) -> str:
@@ -127,7 +127,8 @@ class StreamRegistry:
                 self._end_overdue(entry, now)
                 continue
             entry.ended_ns = entry.ended_ns or now
-            if entry.run.num_readers == 0 and now - entry.ended_ns > limits.retain_s * NS_PER_S:
+            retain_s = max(limits.retain_s, entry.run.options.retain_s or 0.0)
+            if entry.run.num_readers == 0 and now - entry.ended_ns > retain_s * NS_PER_S:
                 self.discard(stream_id)
         while self.num_bytes > limits.max_total_bytes and self._drop_ended(1):
             pass

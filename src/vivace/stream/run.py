@@ -23,7 +23,7 @@ from vivace.stream.options import RunOptions
 from vivace.stream.pacing import ReadingTime
 from vivace.stream.stages import through
 from vivace.stream.timeouts import Timeouts
-from vivace.stream.work import Notice, RunEnd, Work
+from vivace.stream.work import Notice, RunEnd, Work, Writer
 from vivace.stream.written import WrittenAnswer
 from vivace.types.answer import AnswerChunk, Usage
 from vivace.types.errors import EngineError, OverloadedError, VivaceError
@@ -54,6 +54,7 @@ class StreamRun:
         *,
         journal: Journal | None = None,
         progress: Mapping[int, Progress] | None = None,
+        diagnostics: StreamDiagnostics | None = None,
     ) -> None:
         self.record = record
         self.options = options
@@ -71,7 +72,7 @@ class StreamRun:
         self._ended_by: FinishReason | None = None
         self._reading: dict[int, ReadingTime] = {}
         self._timeouts = Timeouts(options, self._tell_slow, partial(self.cancel, "timeout"))
-        self._diagnostics = StreamDiagnostics(record.stream_id)
+        self._diagnostics = diagnostics or StreamDiagnostics(record.stream_id)
         self._attendance = Attendance(options.on_disconnect.keep_s, self.cancel, lambda: self.log.has_ended)
         self._task: asyncio.Task[None] | None = None
 
@@ -86,6 +87,11 @@ class StreamRun:
         return self._written.progress
 
     @property
+    def writer(self) -> Writer:
+        """Who writes its payloads."""
+        return self._work.writer
+
+    @property
     def num_readers(self) -> int:
         """Readers that are attached."""
         return self._attendance.num_readers
@@ -98,6 +104,9 @@ class StreamRun:
         """
         if not self.log.last_number:
             self._journal.begin(self.record)
+        if self._work.opens_at_once:
+            self._open()
+            self._commit()
         self._task = asyncio.get_running_loop().create_task(self._run())
         self._diagnostics.note_start()
         self._attendance.watch(at_least_s=ATTACH_S)
@@ -126,16 +135,23 @@ class StreamRun:
         Arguments, yields and raises as `NumberedLog.follow`.
         """
         self._attendance.enter()
-        self._diagnostics.note_buffer(max(0, self.log.last_number - starting_after))
+        self._diagnostics.note_reader(max(0, self.log.last_number - starting_after), starting_after > 0)
+        has_all = False
         try:
             async with aclosing(self.log.follow(starting_after, idle_s)) as events:
                 async for event in events:
                     yield event
+            has_all = True
         finally:
             self._attendance.leave()
+            self._diagnostics.note_left(not has_all)
 
     def _tell_slow(self) -> None:
         self.notice("slow", {"waited_s": self.options.soft_timeout_s})
+
+    def note_report(self, buffer_s: float | None, rtt_s: float | None, num_stalls: int) -> None:
+        """A reader has told of itself, see `reader.ReaderReport`."""
+        self._diagnostics.note_report(buffer_s, rtt_s, num_stalls)
 
     def notice(self, name: str, told: Mapping[str, object]) -> None:
         """Write an event for readers that asked for such events; nothing once the stream has ended."""
@@ -227,11 +243,14 @@ class StreamRun:
             )
         return self._ended_by
 
-    def _write(self, chunk: AnswerChunk) -> None:
+    def _open(self) -> None:
         if not self._has_opened:
             self._has_opened = True
             for payload in self._work.writer.opening():
                 self._append(payload)
+
+    def _write(self, chunk: AnswerChunk) -> None:
+        self._open()
         reading_s = self._reading_s(chunk)
         for payload in self._work.writer.piece(chunk):
             self._append(payload, reading_s=reading_s)
@@ -239,8 +258,6 @@ class StreamRun:
         self._written.note(chunk)
 
     def _reading_s(self, chunk: AnswerChunk) -> float:
-        if self.options.pace == "off":
-            return 0.0
         return self._reading.setdefault(chunk.choice, ReadingTime()).of(chunk.text)
 
     def _append(self, payload: bytes, *, name: str = "", reading_s: float = 0.0) -> None:

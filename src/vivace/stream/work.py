@@ -55,6 +55,8 @@ class Work:
         stages: what the chunks go through before they are written: safety, then where to cut.
         num_choices: of the request.
         num_prompt: tokens of its prompt.
+        opens_at_once: write what stands before the first chunk when the work begins: a reader learns the stream's name,
+            and an error before the first chunk is told in band.
     """
 
     chunks: AsyncGenerator[AnswerChunk | Notice, None]
@@ -63,6 +65,7 @@ class Work:
     stages: Sequence[Stage] = ()
     num_choices: int = 1
     num_prompt: int = 0
+    opens_at_once: bool = False
 
 
 class RunEnd(msgspec.Struct, kw_only=True):
