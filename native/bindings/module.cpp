@@ -9,6 +9,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "bench/roofline.h"
+#include "bindings/builder.h"
 #include "kernels/table.h"
 #include "program/program.h"
 #include "weights/packed.h"
@@ -43,12 +44,6 @@ void add_rope(Program& program, int out, DoubleVector frequencies, double factor
   ropes.push_back(op.get());
   program.add_op(std::move(op));
 }
-
-// A program under construction and the ropes its head ops refer to.
-struct Builder {
-  Program program;
-  std::vector<const RopeTable*> ropes;
-};
 
 void add_norm(Builder& self, int a, int b, int total, int out, int quantized, int weight, float eps) {
   auto op = std::make_unique<NormRows>();
@@ -180,14 +175,16 @@ void bind_program(nb::module_& module) {
           },
           "num_threads"_a)
       .def_prop_ro("num_threads", &ThreadPool::num_threads);
-  nb::class_<Builder>(module, "Program")
+  auto program = nb::class_<Builder>(module, "Program");
+  bind_sampling(program);
+  program
       .def(
           "__init__",
           [](Builder* self, const std::string& isa, std::shared_ptr<ThreadPool> threads, int max_rows, int max_selected,
              size_t arena_bytes, std::shared_ptr<KvPool> kv) {
             if (max_rows < 1 || max_selected < 1) throw std::invalid_argument("rows and logit rows must be at least 1");
             new (self)
-                Builder{Program(isa, std::move(threads), max_rows, max_selected, arena_bytes, std::move(kv)), {}};
+                Builder{Program(isa, std::move(threads), max_rows, max_selected, arena_bytes, std::move(kv)), {}, {}};
           },
           "isa"_a, "threads"_a, "max_rows"_a, "max_selected"_a, "arena_bytes"_a, "kv"_a)
       .def("add_buffer",

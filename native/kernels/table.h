@@ -21,7 +21,12 @@ struct KernelTable {
                    int row_end);
   void (*attention)(const AttentionCall&, int kv_head, int row_begin, int row_end);
   void (*add)(const float* a, const float* b, float* out, size_t count);
+  bool (*scan_logits)(const float* row, int count, float* peaks);
+  void (*weigh_logits)(const float* row, int count, float largest, float scale, float* weights, float* sums);
 };
+
+// Logits that share a peak and a sum of weights.
+constexpr int kLogitSegment = 64;
 
 // Largest number of (row, head) pairs that one attention tile works on together.
 constexpr int kMaxQueries = 6;

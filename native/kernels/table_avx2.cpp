@@ -23,6 +23,7 @@ namespace vivace::avx2 {
 // clang-format off
 #include "vector/avx2.inc"
 #include "kernels/rows.inc"
+#include "kernels/logits.inc"
 #include "kernels/linear.inc"
 #include "kernels/kv_codes.inc"
 #include "kernels/heads.inc"
@@ -37,8 +38,8 @@ namespace vivace::avx2 {
 #endif
 
 namespace vivace {
-const KernelTable kAvx2Table = {"avx2",         avx2::linear,    avx2::quantize,
-                                avx2::rms_norm, avx2::gated,     avx2::prepare_heads,
-                                avx2::store_kv, avx2::attention, avx2::add_arrays};
+const KernelTable kAvx2Table = {"avx2",           avx2::linear,        avx2::quantize,    avx2::rms_norm,
+                                avx2::gated,      avx2::prepare_heads, avx2::store_kv,    avx2::attention,
+                                avx2::add_arrays, avx2::scan_logits,   avx2::weigh_logits};
 }  // namespace vivace
 #endif

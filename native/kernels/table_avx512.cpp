@@ -24,6 +24,7 @@ namespace vivace::avx512 {
 // clang-format off
 #include "vector/avx512.inc"
 #include "kernels/rows.inc"
+#include "kernels/logits.inc"
 #include "kernels/linear.inc"
 #include "kernels/kv_codes.inc"
 #include "kernels/heads.inc"
@@ -38,8 +39,8 @@ namespace vivace::avx512 {
 #endif
 
 namespace vivace {
-const KernelTable kAvx512Table = {"avx512",         avx512::linear,    avx512::quantize,
-                                  avx512::rms_norm, avx512::gated,     avx512::prepare_heads,
-                                  avx512::store_kv, avx512::attention, avx512::add_arrays};
+const KernelTable kAvx512Table = {"avx512",           avx512::linear,        avx512::quantize,    avx512::rms_norm,
+                                  avx512::gated,      avx512::prepare_heads, avx512::store_kv,    avx512::attention,
+                                  avx512::add_arrays, avx512::scan_logits,   avx512::weigh_logits};
 }  // namespace vivace
 #endif

@@ -23,6 +23,7 @@ namespace vivace::neon {
 // clang-format off
 #include "vector/neon.inc"
 #include "kernels/rows.inc"
+#include "kernels/logits.inc"
 #include "kernels/linear.inc"
 #include "kernels/kv_codes.inc"
 #include "kernels/heads.inc"
@@ -37,8 +38,8 @@ namespace vivace::neon {
 #endif
 
 namespace vivace {
-const KernelTable kNeonTable = {"neon",         neon::linear,    neon::quantize,
-                                neon::rms_norm, neon::gated,     neon::prepare_heads,
-                                neon::store_kv, neon::attention, neon::add_arrays};
+const KernelTable kNeonTable = {"neon",           neon::linear,        neon::quantize,    neon::rms_norm,
+                                neon::gated,      neon::prepare_heads, neon::store_kv,    neon::attention,
+                                neon::add_arrays, neon::scan_logits,   neon::weigh_logits};
 }  // namespace vivace
 #endif

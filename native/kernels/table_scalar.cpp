@@ -12,6 +12,7 @@ namespace vivace::scalar {
 // clang-format off
 #include "vector/scalar.inc"
 #include "kernels/rows.inc"
+#include "kernels/logits.inc"
 #include "kernels/linear.inc"
 #include "kernels/kv_codes.inc"
 #include "kernels/heads.inc"
@@ -20,7 +21,7 @@ namespace vivace::scalar {
 }  // namespace vivace::scalar
 
 namespace vivace {
-const KernelTable kScalarTable = {"scalar",         scalar::linear,    scalar::quantize,
-                                  scalar::rms_norm, scalar::gated,     scalar::prepare_heads,
-                                  scalar::store_kv, scalar::attention, scalar::add_arrays};
+const KernelTable kScalarTable = {"scalar",           scalar::linear,        scalar::quantize,    scalar::rms_norm,
+                                  scalar::gated,      scalar::prepare_heads, scalar::store_kv,    scalar::attention,
+                                  scalar::add_arrays, scalar::scan_logits,   scalar::weigh_logits};
 }  // namespace vivace

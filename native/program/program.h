@@ -42,6 +42,10 @@ class Program {
   // std::invalid_argument before anything is written when the batch does not fit the program.
   void forward(const BatchView& batch);
 
+  // Shares work that is not a step, such as drawing tokens, among the threads.
+  ThreadPool& pool() { return *threads_; }
+  const KernelTable& kernels() const { return *kernels_; }
+
   const Buffer& output() const { return buffers_[output_]; }
   KvPool& kv() { return *kv_; }
   const std::vector<AttentionTile>* tiles() const { return &tiles_; }

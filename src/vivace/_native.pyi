@@ -1,5 +1,7 @@
 """The C++ core as Python sees it; used by `execute/native.py` and `execute/lowering.py` alone."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,6 +79,14 @@ class Program:
         window_starts: NDArray[np.int32] | None = None,
         sink_ends: NDArray[np.int32] | None = None,
     ) -> NDArray[np.float32]: ...
+    def draw(
+        self,
+        logits: NDArray[np.float32],
+        numbers: Sequence[NDArray[np.float64]],
+        histories: Sequence[NDArray[np.int32]],
+        bias_ids: Sequence[NDArray[np.int32]],
+        bias_values: Sequence[NDArray[np.float32]],
+    ) -> list[int]: ...
     @property
     def isa(self) -> str: ...
     @property

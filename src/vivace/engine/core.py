@@ -18,6 +18,7 @@ from vivace.schedule.scheduler import Scheduler
 from vivace.telemetry.clock import Clock, now_ns
 from vivace.telemetry.timeline import StageTimeline
 from vivace.types.draft import Speculator
+from vivace.types.drawing import Drawer
 from vivace.types.errors import ConfigError, EngineError, VivaceError
 from vivace.types.events import EngineEvent, TokenEvent
 from vivace.types.request import GenerationRequest
@@ -60,7 +61,7 @@ class Engine:
         self._clock = clock
         self._speculator = speculator
         self.scheduler = Scheduler(config, self._pool, clock, speculator)
-        self._runner = StepRunner(executor, Sampler(), config.policy)
+        self._runner = StepRunner(executor, Sampler(executor if isinstance(executor, Drawer) else None), config.policy)
         self._recorder = EngineRecorder(clock)
         self._num_failures_in_a_row = 0
 

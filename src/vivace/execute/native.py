@@ -17,7 +17,8 @@ from vivace.graph.ops import Embed, FusedLinear, Linear
 from vivace.graph.passes import cut_after_layer, validate
 from vivace.graph.weights import check_weights
 from vivace.numerics.kv_formats import layer_formats
-from vivace.types.errors import ConfigError
+from vivace.types.drawing import DrawNumbers
+from vivace.types.errors import ConfigError, EngineError
 from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.step import ForwardBatch
 from vivace.types.weights import WeightSource
@@ -131,6 +132,22 @@ class NativeExecutor:
         core = lower_fused(graph, self._weights, self._activation_bits)
         program = build_program(core, graph.spec, self._parts, max_rows)
         return NativeEarlyExit(program, self._kv, self._vocab_size, max_rows)
+
+    def draw(
+        self, logits: NDArray[np.float32], rows: Sequence[DrawNumbers], histories: Sequence[NDArray[np.int32]]
+    ) -> list[int]:
+        """Tokens drawn from rows of logits, by the threads of a step; see `types.drawing.Drawer`.
+
+        Raises:
+            EngineError: logits of another vocabulary, or a token outside it.
+        """
+        numbers = [row.numbers for row in rows]
+        try:
+            return self._program.draw(
+                logits, numbers, histories, [row.bias_ids for row in rows], [row.bias_values for row in rows]
+            )
+        except ValueError as error:
+            raise EngineError(f"The native executor refused to draw: {error}.") from None
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy KV blocks (source, target) in every layer."""

@@ -12,6 +12,7 @@ from vivace.sample.logprobs import token_logprob
 from vivace.sample.penalties import adjust, without
 from vivace.sample.randomness import redraw_seed, uniform
 from vivace.sample.settings import DrawSettings
+from vivace.types.drawing import Drawer
 from vivace.types.errors import EngineError
 from vivace.types.step import Draw
 
@@ -25,7 +26,15 @@ class DrawRow:
 
 
 class Sampler:
-    """Draws one token a row."""
+    """Draws one token a row.
+
+    Args:
+        drawer: draws instead of numpy where it can; None: numpy draws. Both draw from the same distribution with the
+            same random numbers; weights that differ in the last bit may tell apart one token in a million.
+    """
+
+    def __init__(self, drawer: Drawer | None = None) -> None:
+        self._drawer = drawer
 
     def sample(self, logits: NDArray[np.float32], rows: Sequence[DrawRow]) -> tuple[Draw, ...]:
         """Draw a token for each row.
@@ -38,7 +47,13 @@ class Sampler:
             L draws. A row whose logits hold NaN or +inf, or nothing above -inf, gets an error in place of a token; the
             others are not touched by it. An entry of -inf is a token that cannot be drawn.
         """
-        return tuple(self._sample_row(logits[index], row) for index, row in enumerate(rows))
+        if self._drawer is None or any(row.settings.banned for row in rows):
+            return tuple(self._sample_row(logits[index], row) for index, row in enumerate(rows))
+        settings = [row.settings for row in rows]
+        tokens = self._drawer.draw(logits, [mine.plain for mine in settings], [row.tokens for row in rows])
+        if not any(mine.num_logprobs is not None for mine in settings) and min(tokens, default=0) >= 0:
+            return tuple(map(Draw, tokens))
+        return tuple(_told(logits[index], row, tokens[index]) for index, row in enumerate(rows))
 
     def _sample_row(self, raw: NDArray[np.float32], row: DrawRow) -> Draw:
         settings = row.settings
@@ -56,9 +71,15 @@ class Sampler:
             number = uniform(redraw_seed(settings.seed, settings.attempt), settings.choice, len(row.tokens))
             with np.errstate(over="ignore"):  # a huge logit over a small temperature is an honest 0 or 1
                 token_id = draw(logits, settings.params, number)
-        if settings.num_logprobs is None:
-            return Draw(token_id)
-        return Draw(token_id, token_logprob(raw, token_id, settings.num_logprobs))
+        return _told(raw, row, token_id)
+
+
+def _told(raw: NDArray[np.float32], row: DrawRow, token_id: int) -> Draw:
+    """A drawn token with the log-probabilities that were asked for, or what is wrong with the row."""
+    if token_id < 0:
+        return Draw(-1, error=_broken(float(raw[raw.argmax()]), len(row.tokens)))
+    num_logprobs = row.settings.num_logprobs
+    return Draw(token_id, None if num_logprobs is None else token_logprob(raw, token_id, num_logprobs))
 
 
 def _broken(value: float, position: int) -> EngineError:

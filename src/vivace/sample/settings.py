@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from vivace.sample.randomness import redraw_seed
+from vivace.types.drawing import DrawNumbers
 from vivace.types.request import SamplingParams
 
 GREEDY_BELOW = 1e-5  # temperatures under it only ever pick the likeliest token; dividing by them would overflow
@@ -32,9 +36,26 @@ class DrawSettings:
     banned: tuple[int, ...] = ()
     is_greedy: bool = field(init=False)
     is_adjusted: bool = field(init=False)
+    plain: DrawNumbers = field(init=False, compare=False)
+    """The same for an executor that draws by itself; `banned` is not in it."""
 
     def __post_init__(self) -> None:
         params = self.params
         penalised = params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0
         object.__setattr__(self, "is_greedy", params.temperature < GREEDY_BELOW or params.top_k == 1)
         object.__setattr__(self, "is_adjusted", penalised or bool(params.logit_bias))
+        object.__setattr__(self, "plain", _numbers_of(self))
+
+
+def _numbers_of(settings: DrawSettings) -> DrawNumbers:
+    params = settings.params
+    seed = redraw_seed(settings.seed, settings.attempt) % 2**64
+    numbers = (
+        *(params.temperature, params.top_p, params.min_p),
+        *(params.repetition_penalty, params.presence_penalty, params.frequency_penalty),
+        *(params.top_k, settings.num_prompt, settings.choice, seed >> 32, seed % 2**32, settings.is_greedy),
+    )
+    ids, values = zip(*params.logit_bias, strict=True) if params.logit_bias else ((), ())
+    return DrawNumbers(
+        np.array(numbers, dtype=np.float64), np.array(ids, dtype=np.int32), np.array(values, dtype=np.float32)
+    )

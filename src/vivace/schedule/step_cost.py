@@ -8,9 +8,6 @@ most.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vivace.types.step import SequenceShare
 
 MEMORY_STEPS = 256
@@ -52,8 +49,8 @@ class StepCostModel:
     """Learns from steps; `cost` is None until there were enough of them."""
 
     def __init__(self) -> None:
-        self._normal: NDArray[np.float64] = np.zeros((3, 3))
-        self._moment: NDArray[np.float64] = np.zeros(3)
+        self._sums = [0.0] * len(_PRODUCTS)  # plain floats: numpy takes ten times as long over so few
+        self._moments = [0.0] * 3
         self._num_steps = 0
         self._absolute_error_ms = 0.0
         self._total_ms = 0.0
@@ -77,26 +74,49 @@ class StepCostModel:
             self._absolute_error_ms = 0.99 * self._absolute_error_ms + abs(predicted - elapsed_ms)
             self._total_ms = 0.99 * self._total_ms + elapsed_ms
             elapsed_ms = min(elapsed_ms, OUTLIER * predicted) if predicted > 0 else elapsed_ms
-        row = np.array((1.0, num_rows, pairs * PAIRS_UNIT))
+        row = (1.0, float(num_rows), pairs * PAIRS_UNIT)
         weight = 1.0 / max(elapsed_ms, 1e-3)  # relative errors count, or long prompts alone would decide
         keep = 1 - 1 / MEMORY_STEPS
-        self._normal = keep * self._normal + weight * np.outer(row, row)
-        self._moment = keep * self._moment + weight * elapsed_ms * row
+        self._sums = [
+            keep * total + weight * row[i] * row[j] for total, (i, j) in zip(self._sums, _PRODUCTS, strict=True)
+        ]
+        self._moments = [
+            keep * total + weight * elapsed_ms * value for total, value in zip(self._moments, row, strict=True)
+        ]
         self._num_steps += 1
         if self._num_steps >= ENOUGH_STEPS and self._num_steps % FIT_EVERY == 0:
             self._fit()
 
     def _fit(self) -> None:
         """Solve with a little ridge; columns whose factor comes out negative are left out."""
+        normal = dict(zip(_PRODUCTS, self._sums, strict=True))
         kept = [0, 1, 2]
         solution: dict[int, float] = {}
         while kept:
-            normal = self._normal[np.ix_(kept, kept)]
-            ridge = 1e-9 * float(np.trace(normal)) * np.eye(len(kept))
-            solution = dict(zip(kept, np.linalg.solve(normal + ridge, self._moment[kept]).tolist(), strict=True))
+            ridge = 1e-9 * sum(normal[i, i] for i in kept)
+            matrix = [[normal[min(i, j), max(i, j)] + ridge * (i == j) for j in kept] for i in kept]
+            solution = dict(zip(kept, _solve(matrix, [self._moments[i] for i in kept]), strict=True))
             lowest = min(kept, key=lambda column: solution[column])
             if solution[lowest] >= 0:
                 break
             kept.remove(lowest)
             del solution[lowest]
         self.cost = StepCost(solution.get(0, 0.0), solution.get(1, 0.0), solution.get(2, 0.0) * PAIRS_UNIT)
+
+
+_PRODUCTS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+
+
+def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
+    """Solve a small symmetric positive definite system by elimination."""
+    size = len(right)
+    rows = [[*row, value] for row, value in zip(matrix, right, strict=True)]
+    for i in range(size):
+        for k in range(i + 1, size):
+            factor = rows[k][i] / rows[i][i]
+            rows[k] = [a - factor * b for a, b in zip(rows[k], rows[i], strict=True)]
+    solution = [0.0] * size
+    for i in reversed(range(size)):
+        known = sum(rows[i][k] * solution[k] for k in range(i + 1, size))
+        solution[i] = (rows[i][size] - known) / rows[i][i]
+    return solution
