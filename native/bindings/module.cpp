@@ -20,6 +20,7 @@ using namespace nb::literals;
 namespace vivace {
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using MutableBytes = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using FloatVector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using DoubleVector = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using IntVector = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -219,6 +220,11 @@ void bind_program(nb::module_& module) {
       .def_prop_ro("arena_bytes", [](const Builder& self) { return self.program.arena_bytes(); });
 }
 
+void check_block(const KvPool& pool, int block, size_t num_bytes) {
+  if (block < 0 || block >= pool.num_blocks()) throw std::invalid_argument("a block number lies outside the pool");
+  if (num_bytes != pool.bytes_per_block()) throw std::invalid_argument("a block has another number of bytes");
+}
+
 void bind_memory(nb::module_& module) {
   nb::class_<ChunkedMemory>(module, "ChunkedMemory").def(nb::init<>());
   nb::class_<PackedMatrix>(module, "PackedMatrix")
@@ -255,6 +261,15 @@ void bind_memory(nb::module_& module) {
         if (std::min(source, target) < 0 || std::max(source, target) >= self.num_blocks())
           throw std::invalid_argument("a block number lies outside the pool");
         self.copy_block(source, target);
+      })
+      .def("read_block",
+           [](const KvPool& self, int block, MutableBytes out) {
+             check_block(self, block, out.shape(0));
+             self.read_block(block, out.data());
+           })
+      .def("write_block", [](KvPool& self, int block, Bytes bytes) {
+        check_block(self, block, bytes.shape(0));
+        self.write_block(block, bytes.data());
       });
 }
 

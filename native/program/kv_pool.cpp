@@ -41,4 +41,18 @@ void KvPool::copy_block(int source, int target) {
   for (const KvLayer& layer : layers_) std::memcpy(layer.keys(target, 0), layer.keys(source, 0), layer.block_bytes);
 }
 
+void KvPool::read_block(int block, uint8_t* out) const {
+  for (const KvLayer& layer : layers_) {
+    std::memcpy(out, layer.keys(block, 0), layer.block_bytes);
+    out += layer.block_bytes;
+  }
+}
+
+void KvPool::write_block(int block, const uint8_t* bytes) {
+  for (const KvLayer& layer : layers_) {
+    std::memcpy(layer.keys(block, 0), bytes, layer.block_bytes);
+    bytes += layer.block_bytes;
+  }
+}
+
 }  // namespace vivace

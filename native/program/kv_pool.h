@@ -23,6 +23,9 @@ class KvPool {
   KvLayer layer(int index) const { return layers_.at(index); }
   // Copies one block in every layer.
   void copy_block(int source, int target);
+  // One block of every layer, layer after layer, to and from bytes_per_block() bytes outside the pool.
+  void read_block(int block, uint8_t* out) const;
+  void write_block(int block, const uint8_t* bytes);
 
  private:
   int num_blocks_;

@@ -60,6 +60,16 @@ class FakeExecutor:
         for source, target in pairs:
             pages[target] = pages[source]
 
+    @property
+    def bytes_per_block(self) -> int:
+        return BLOCK_SIZE * 8
+
+    def read_block(self, block: int) -> NDArray[np.uint8]:
+        return self._pages.reshape(-1, BLOCK_SIZE)[block].copy().view(np.uint8)
+
+    def write_block(self, block: int, content: NDArray[np.uint8]) -> None:
+        self._pages.reshape(-1, BLOCK_SIZE)[block] = content.view(np.uint64)
+
     def close(self) -> None:
         self.is_closed = True
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine.fake_executor import FakeExecutor
 from engine.harness import finish_of, tokens_alone, tokens_of
+from vivace.cache.tiers import BlockTiers
 from vivace.engine.core import Engine
 from vivace.schedule.config import SchedulerConfig
 from vivace.schedule.orders.config import ORDER_NAMES, OrderConfig
@@ -91,9 +92,16 @@ class ProgressWatch:
         self._known_when_preempted[sequence.sequence_id] = sequence.num_known
 
 
-def play(config: SchedulerConfig, num_blocks: int, plan: list[Arrival]) -> tuple[Engine, list[EngineEvent]]:
-    """Run arrivals and cancels against a fake executor, checking the books after each step."""
-    engine = Engine(FakeExecutor(num_blocks), config)
+def play(
+    config: SchedulerConfig, num_blocks: int, plan: list[Arrival], host_blocks: int | None = None
+) -> tuple[Engine, list[EngineEvent]]:
+    """Run arrivals and cancels against a fake executor, checking the books after each step.
+
+    With `host_blocks`, what the pool forgets goes to host memory of that size and comes back from there.
+    """
+    executor = FakeExecutor(num_blocks)
+    tiers = None if host_blocks is None else BlockTiers(executor, host_blocks * executor.bytes_per_block)
+    engine = Engine(executor, config, tiers=tiers)
     watch = ProgressWatch()
     events: list[EngineEvent] = []
     waiting = {str(index): arrival for index, arrival in enumerate(plan)}
@@ -131,8 +139,8 @@ def assert_same_as_alone(plan: list[Arrival], events: list[EngineEvent]) -> None
             assert finish.num_generated == len(tokens) + (finish.reason == "stop")
 
 
-def check_one(config: SchedulerConfig, num_blocks: int, plan: list[Arrival]) -> None:
-    engine, events = play(config, num_blocks, plan)
+def check_one(config: SchedulerConfig, num_blocks: int, plan: list[Arrival], host_blocks: int | None) -> None:
+    engine, events = play(config, num_blocks, plan, host_blocks)
     assert_same_as_alone(plan, events)
     assert not any(isinstance(event, FailEvent) for event in events)
     stats = engine.stats()
@@ -140,14 +148,21 @@ def check_one(config: SchedulerConfig, num_blocks: int, plan: list[Arrival]) -> 
     assert stats.free_blocks + stats.cached_blocks == num_blocks
 
 
-schedules = given(configs, st.integers(6, 12), st.lists(arrivals(), min_size=1, max_size=6))
+schedules = given(
+    configs,
+    st.integers(6, 12),
+    st.lists(arrivals(), min_size=1, max_size=6),
+    st.sampled_from((None, 2, 30)),
+)
 UNHURRIED = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
 @schedules
 @settings(max_examples=1000, **UNHURRIED)
-def test_every_survivor_says_what_it_says_alone(config: SchedulerConfig, num_blocks: int, plan: list[Arrival]) -> None:
-    check_one(config, num_blocks, plan)
+def test_every_survivor_says_what_it_says_alone(
+    config: SchedulerConfig, num_blocks: int, plan: list[Arrival], host_blocks: int | None
+) -> None:
+    check_one(config, num_blocks, plan, host_blocks)
 
 
 @pytest.mark.slow
@@ -155,6 +170,6 @@ def test_every_survivor_says_what_it_says_alone(config: SchedulerConfig, num_blo
 @schedules
 @settings(max_examples=10_000, **UNHURRIED)
 def test_every_survivor_says_what_it_says_alone_ten_thousand_times(
-    config: SchedulerConfig, num_blocks: int, plan: list[Arrival]
+    config: SchedulerConfig, num_blocks: int, plan: list[Arrival], host_blocks: int | None
 ) -> None:
-    check_one(config, num_blocks, plan)
+    check_one(config, num_blocks, plan, host_blocks)

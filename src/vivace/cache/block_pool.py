@@ -4,7 +4,7 @@ Owns the reference count of every block and the key of every block whose content
 memory itself; that belongs to the executor. At any time free + held + cached == all, see `BlockPool.check`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from vivace.cache.eviction import BlockUse, build_eviction
 
@@ -32,6 +32,8 @@ class BlockPool:
         self._uses: dict[int, BlockUse] = {}
         self._key_of: dict[int, bytes] = {}
         self._block_of: dict[bytes, int] = {}
+        self.on_forget: Callable[[int, bytes, int], None] | None = None
+        """Called with block, key and depth while a block still holds what it is about to be forgotten for."""
 
     @property
     def num_blocks(self) -> int:
@@ -150,6 +152,8 @@ class BlockPool:
     def _forget_one(self) -> None:
         block = self._eviction.pop()
         self._cached.remove(block)
-        del self._uses[block]
-        del self._block_of[self._key_of.pop(block)]
+        use, key = self._uses.pop(block), self._key_of.pop(block)
+        del self._block_of[key]
+        if self.on_forget is not None:
+            self.on_forget(block, key, use.depth)
         self._free.append(block)

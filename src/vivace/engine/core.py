@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from vivace.cache.block_pool import BlockPool
+from vivace.cache.tiers import BlockTiers
 from vivace.engine.recorder import EngineRecorder
 from vivace.engine.runner import StepRunner
 from vivace.engine.stats import EngineStats
@@ -38,6 +39,7 @@ class Engine:
         config: sizes of the scheduler.
         clock: for timelines, orders, targets and the speculator's costs.
         speculator: guesses tokens that a step verifies; None: a step brings one token a stream.
+        tiers: keep the blocks that the pool forgets, over this executor's memory; closed by `close`.
 
     Raises:
         ConfigError: the executor takes fewer rows a step than the scheduler may plan.
@@ -49,6 +51,7 @@ class Engine:
         config: SchedulerConfig | None = None,
         clock: Clock = now_ns,
         speculator: Speculator | None = None,
+        tiers: BlockTiers | None = None,
     ) -> None:
         config = config or SchedulerConfig()
         if executor.max_rows < config.max_batch_tokens:
@@ -60,7 +63,8 @@ class Engine:
         self._pool = BlockPool(executor.num_blocks, config.eviction)
         self._clock = clock
         self._speculator = speculator
-        self.scheduler = Scheduler(config, self._pool, clock, speculator)
+        self.tiers = tiers
+        self.scheduler = Scheduler(config, self._pool, clock, speculator, tiers)
         self._runner = StepRunner(executor, Sampler(executor if isinstance(executor, Drawer) else None), config.policy)
         self._recorder = EngineRecorder(clock)
         self._num_failures_in_a_row = 0
@@ -139,6 +143,10 @@ class Engine:
             self._speculator.note_step(plan.num_tokens, (self._clock() - began_ns) / 1e6)
         return events
 
+    def preload(self, keys: Sequence[bytes]) -> int:
+        """Bring the prefix of these block keys back from host memory; returns how many blocks came."""
+        return self.scheduler.preload(list(keys))
+
     def stats(self) -> EngineStats:
         """The numbers of this moment; may be read from any thread."""
         wait = self.scheduler.gate.last_forecast
@@ -155,11 +163,14 @@ class Engine:
             expected_wait_s=None if wait is None else wait.first_token_s,
             completion_error=self.scheduler.estimates.completion.relative_error,
             step_cost_error=self.scheduler.estimates.steps.relative_error,
+            tiers=None if self.tiers is None else self.tiers.stats(),
             **asdict(self._recorder.counters),
         )
 
     def close(self) -> None:
         """Free the executor."""
+        if self.tiers is not None:
+            self.tiers.close()
         self._executor.close()
 
     def _fail_step(self, plan: StepPlan, error: Exception) -> list[EngineEvent]:

@@ -39,6 +39,8 @@ class StepRunner:
         """
         if plan.block_copies:
             self._executor.copy_blocks(plan.block_copies)
+        for block, content in plan.block_writes:
+            self._executor.write_block(block, content)
         logits = self._executor.forward(build_batch(plan, sequences, self._policy))
         if any(share.drafts for share in plan.shares):
             return StepResult(tuple(self._verified(plan, sequences, logits)))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from vivace.cache.tiers import TierStats
+
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
@@ -13,7 +15,8 @@ class EngineStats:
     and the slots of held blocks, summed over every KV_LOOK_STEPS-th step; `num_refused` requests not admitted, and
     `num_timed_out` those that waited too long; `expected_wait_s` what the last newcomer had to expect until its first
     token; `completion_error` and `step_cost_error` mean absolute errors of estimates over what they estimate;
-    `num_drafted_tokens` guesses that steps verified, `num_accepted_tokens` those of them that stood.
+    `num_drafted_tokens` guesses that steps verified, `num_accepted_tokens` those of them that stood; `tiers` what left
+    the pool and came back, None where nothing is kept.
     """
 
     running_sequences: int
@@ -40,6 +43,7 @@ class EngineStats:
     expected_wait_s: float | None = None
     completion_error: float | None = None
     step_cost_error: float | None = None
+    tiers: TierStats | None = None
 
     @property
     def prefix_hit_rate(self) -> float | None:

@@ -154,6 +154,23 @@ class NativeExecutor:
         for source, target in pairs:
             self._kv.copy_block(source, target)
 
+    def read_block(self, block: int) -> NDArray[np.uint8]:
+        """A copy of one KV block of every layer, uint8 (bytes_per_block,)."""
+        out = np.empty(self._kv.bytes_per_block, dtype=np.uint8)
+        self._kv.read_block(block, out)
+        return out
+
+    def write_block(self, block: int, content: NDArray[np.uint8]) -> None:
+        """Fill one KV block of every layer with what `read_block` returned.
+
+        Raises:
+            EngineError: the content has another size, or there is no such block.
+        """
+        try:
+            self._kv.write_block(block, content)
+        except ValueError as error:
+            raise EngineError(f"The native executor refused a block: {error}.") from None
+
     def close(self) -> None:
         """Close the weight source; the core's memory goes with this object."""
         self._weights.close()

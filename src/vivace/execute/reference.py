@@ -108,6 +108,19 @@ class ReferenceExecutor:
             self._pages.keys[:, target] = self._pages.keys[:, source]
             self._pages.values[:, target] = self._pages.values[:, source]
 
+    @property
+    def bytes_per_block(self) -> int:
+        """Bytes of one KV block over all layers, as it is kept here: in float32."""
+        return self._pages.bytes_per_block
+
+    def read_block(self, block: int) -> NDArray[np.uint8]:
+        """A copy of one KV block of every layer, uint8 (bytes_per_block,)."""
+        return self._pages.read_block(block)
+
+    def write_block(self, block: int, content: NDArray[np.uint8]) -> None:
+        """Fill one KV block of every layer with what `read_block` returned."""
+        self._pages.write_block(block, content)
+
     def close(self) -> None:
         """Free the pool and the weights."""
         self._arrays.clear()

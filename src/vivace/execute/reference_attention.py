@@ -40,6 +40,20 @@ class KeyValuePages:
         self.keys[layer][blocks, slots] = k
         self.values[layer][blocks, slots] = v
 
+    @property
+    def bytes_per_block(self) -> int:
+        """Keys and values of one block over all layers."""
+        return 2 * self.keys[:, 0].nbytes
+
+    def read_block(self, block: int) -> NDArray[np.uint8]:
+        """Keys, then values of one block over all layers, as bytes."""
+        return np.concatenate((self.keys[:, block].ravel(), self.values[:, block].ravel())).view(np.uint8)
+
+    def write_block(self, block: int, content: NDArray[np.uint8]) -> None:
+        """What `read_block` returned."""
+        keys, values = content.view(np.float32).reshape(2, *self.keys[:, block].shape)
+        self.keys[:, block], self.values[:, block] = keys, values
+
 
 def attend(op: Attention, q: Rows, k: Rows, v: Rows, *, batch: ForwardBatch, pages: KeyValuePages) -> Rows:
     """Write k and v of all rows into their pages, then let each row attend to its own sequence.

@@ -9,7 +9,8 @@ from vivace.cache.block_table import num_blocks_for
 from vivace.cache.policies import KvPolicy
 from vivace.schedule.prefixes import PrefixIndex
 from vivace.schedule.sequence import Sequence
-from vivace.types.step import BLOCK_SIZE
+from vivace.schedule.tiers import TierDesk
+from vivace.types.step import BLOCK_SIZE, BlockContent
 
 
 class BlockDesk:
@@ -18,14 +19,17 @@ class BlockDesk:
     Args:
         pool: the blocks; nobody else takes from it but the DraftDesk.
         policy: which blocks go back while their sequence still runs.
+        tiers: where forgotten blocks go and come back from.
         prefix_cache: find the blocks of known prefixes again.
     """
 
-    def __init__(self, pool: BlockPool, policy: KvPolicy, *, prefix_cache: bool) -> None:
+    def __init__(self, pool: BlockPool, policy: KvPolicy, tiers: TierDesk, *, prefix_cache: bool) -> None:
         self._pool = pool
         self._policy = policy
         self._prefixes = PrefixIndex(pool, enabled=prefix_cache)
+        self._tiers = tiers
         self._copies: list[tuple[int, int]] = []
+        self._writes: list[tuple[int, BlockContent]] = []
 
     def find(self, sequence: Sequence) -> list[int]:
         """Blocks that hold the first tokens of a waiting sequence already; they are not held yet."""
@@ -44,8 +48,10 @@ class BlockDesk:
     def start(self, sequence: Sequence, found: list[int]) -> None:
         """Give a sequence the slots of all its known tokens, the first of them computed already."""
         self._pool.retain(found)
-        self._fill(sequence, found, num_blocks_for(sequence.num_known) - len(found))
-        sequence.num_computed = len(found) * BLOCK_SIZE
+        stored = self._tiers.fetch(self._prefixes.keys_of(sequence), len(found))
+        new = self._fill(sequence, found, num_blocks_for(sequence.num_known) - len(found))
+        self._writes += zip(new, stored, strict=False)  # published once the step has run, and so never half written
+        sequence.num_computed = (len(found) + len(stored)) * BLOCK_SIZE
 
     def fork(self, source: Sequence, sequence: Sequence) -> None:
         """Start another choice on the prompt that `source` has computed, less its last token.
@@ -84,6 +90,21 @@ class BlockDesk:
         copies = tuple(self._copies)
         self._copies.clear()
         return copies
+
+    def take_writes(self) -> tuple[tuple[int, BlockContent], ...]:
+        """Blocks to fill before the next step, after its copies, with what the tiers kept."""
+        writes = tuple(self._writes)
+        self._writes.clear()
+        return writes
+
+    def preload(self, keys: list[bytes]) -> int:
+        """Bring a prefix back from host memory before it is asked for; returns how many blocks came."""
+        return self._tiers.preload(keys, {source for source, _ in self._copies})
+
+    def forget(self) -> None:
+        """Trust nothing that was computed any more."""
+        self._pool.forget_all()
+        self._tiers.forget()
 
     def _fill(self, sequence: Sequence, shared: list[int], num_new: int) -> list[int]:
         """Shared blocks (already retained) and new ones; returns the new ones."""

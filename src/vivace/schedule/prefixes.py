@@ -22,10 +22,14 @@ class PrefixIndex:
 
     def find(self, sequence: Sequence) -> list[int]:
         """Blocks that hold the first tokens of the sequence already; at least one token is left to compute."""
+        return self._pool.find(self.keys_of(sequence))
+
+    def keys_of(self, sequence: Sequence) -> list[bytes]:
+        """Keys of the full blocks of a waiting sequence, less the one that would leave nothing to compute."""
         if not self._enabled:
             return []
         extend_keys(sequence.keys, sequence.tokens, tenant_salt(sequence.request.service_level.tenant))
-        return self._pool.find(sequence.keys[: (sequence.num_known - 1) // BLOCK_SIZE])
+        return sequence.keys[: (sequence.num_known - 1) // BLOCK_SIZE]
 
     def publish(self, sequence: Sequence) -> None:
         """Let others find the blocks that are full now."""

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.block_table import num_blocks_for
+from vivace.cache.tiers import BlockTiers
 from vivace.schedule.blocks import BlockDesk
 from vivace.schedule.books import check_books, count_kv_tokens
 from vivace.schedule.completion import CompletionEstimator
@@ -26,6 +27,7 @@ from vivace.schedule.prompt_budget import PromptBudget
 from vivace.schedule.sequence import Sequence, SequenceState
 from vivace.schedule.serving import num_resting, split_running
 from vivace.schedule.step_cost import StepCostModel, num_pairs
+from vivace.schedule.tiers import TierDesk
 from vivace.schedule.waiting import WaitingQueue
 from vivace.telemetry.clock import NS_PER_S, Clock, now_ns
 from vivace.types.draft import Speculator
@@ -47,6 +49,7 @@ class Scheduler:
         pool: the blocks to hand out; nobody else takes from it.
         clock: what orders and targets are measured with.
         speculator: guesses the next tokens of streams; None: nobody does.
+        tiers: keep what the pool forgets; None: it is computed again.
     """
 
     def __init__(
@@ -55,13 +58,15 @@ class Scheduler:
         pool: BlockPool,
         clock: Clock = now_ns,
         speculator: Speculator | None = None,
+        tiers: BlockTiers | None = None,
     ) -> None:
         self._config = config
         self._pool = pool
         self._clock = clock
         self._desk = DraftDesk(speculator, pool)
-        self._blocks = BlockDesk(pool, config.policy, prefix_cache=config.prefix_cache)
         self.estimates = Estimates(StepCostModel(), CompletionEstimator())
+        tier_desk = TierDesk(tiers, pool, self.estimates)
+        self._blocks = BlockDesk(pool, config.policy, tier_desk, prefix_cache=config.prefix_cache)
         self.gate = AdmissionGate(config.queue)
         self.order = build_order(config.order, self.estimates, config.inter_token_s)
         self._groups: dict[str, RequestGroup] = {}
@@ -161,7 +166,7 @@ class Scheduler:
         self._now_s = self._read_clock()
         self._grow_running()
         self._admit_waiting()
-        return StepPlan(tuple(self._shares()), self._blocks.take_copies())
+        return StepPlan(tuple(self._shares()), self._blocks.take_copies(), self._blocks.take_writes())
 
     def commit(self, plan: StepPlan, result: StepResult) -> list[EngineEvent]:
         """Write what a step brought into its sequences and return what there is to tell."""
@@ -191,7 +196,11 @@ class Scheduler:
 
     def forget_prefixes(self) -> None:
         """Trust no cached block any more, as after a step that broke halfway."""
-        self._pool.forget_all()
+        self._blocks.forget()
+
+    def preload(self, keys: list[bytes]) -> int:
+        """Bring a prefix back from the tiers before it is asked for; returns how many blocks came."""
+        return self._blocks.preload(keys)
 
     def check(self) -> None:
         """Raise AssertionError unless blocks, tables and states agree."""

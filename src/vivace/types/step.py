@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from vivace.types.errors import EngineError
 from vivace.types.events import TokenLogprob
 
+BlockContent = NDArray[np.uint8]
+"""One KV block over all layers as bytes, (bytes_per_block,)."""
 BLOCK_SIZE = 16  # positions per KV block: one 512-bit vector of float32 lanes, see native/attention
 
 
@@ -30,10 +32,15 @@ class SequenceShare:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """The shares of one step, in batch order, and the KV blocks (source, target) to copy before they run."""
+    """The shares of one step, in batch order.
+
+    Before they run, the KV blocks (source, target) of `block_copies` are copied, and after that the blocks of
+    `block_writes` are filled with what they held once (see BlockMemory).
+    """
 
     shares: tuple[SequenceShare, ...]
     block_copies: tuple[tuple[int, int], ...] = ()
+    block_writes: tuple[tuple[int, BlockContent], ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -82,7 +89,24 @@ class ForwardBatch:
     sink_ends: NDArray[np.int32] | None = None
 
 
-class Executor(Protocol):
+class BlockMemory(Protocol):
+    """The memory of KV blocks, for those who carry blocks elsewhere and back."""
+
+    @property
+    def bytes_per_block(self) -> int:
+        """Bytes of one KV block over all layers."""
+        ...
+
+    def read_block(self, block: int) -> BlockContent:
+        """A copy of one KV block of every layer, uint8 (bytes_per_block,)."""
+        ...
+
+    def write_block(self, block: int, content: BlockContent) -> None:
+        """Fill one KV block of every layer with what `read_block` returned, here or in another process."""
+        ...
+
+
+class Executor(BlockMemory, Protocol):
     """Runs the op list of one model over a KV pool it owns."""
 
     @property

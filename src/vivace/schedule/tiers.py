@@ -1,0 +1,108 @@
+"""When blocks are worth moving: to a lower tier when the pool forgets them, and back before a sequence starts.
+
+Moving is compared with computing again, both as measured on this machine (schedule/step_cost.py, cache/tiers.py). Until
+both are known blocks are moved.
+"""
+
+from collections.abc import Sequence
+
+from vivace.cache.block_pool import BlockPool
+from vivace.cache.tiers import BlockTiers
+from vivace.schedule.estimates import Estimates
+from vivace.types.step import BLOCK_SIZE, BlockContent
+
+PRELOAD_SHARE = 0.25  # of the blocks that can be handed out, for one conversation that has not come yet
+
+
+class TierDesk:
+    """Decides what moves between a pool and the tiers below it.
+
+    Args:
+        tiers: None: there are none, and nothing moves.
+        pool: whose forgotten blocks are kept.
+        estimates: what computing takes.
+    """
+
+    def __init__(self, tiers: BlockTiers | None, pool: BlockPool, estimates: Estimates) -> None:
+        self._tiers = tiers
+        self._pool = pool
+        self._estimates = estimates
+        self._preloaded: set[bytes] = set()
+        if tiers is not None:
+            pool.on_forget = self._spill
+
+    def fetch(self, keys: Sequence[bytes], num_found: int) -> list[BlockContent]:
+        """What the tiers hold of a prompt beyond the blocks the pool has; nothing where computing is quicker.
+
+        Args:
+            keys: of the prompt's full blocks.
+            num_found: how many of these the pool holds.
+        """
+        if self._tiers is None:
+            return []
+        self._note_used(keys[:num_found])
+        wanted = keys[num_found:]
+        self._tiers.counters.num_wanted += len(wanted)
+        num_stored, num_disk = self._tiers.num_stored(wanted)
+        move_s = self._tiers.move_s("host") * num_stored + self._tiers.move_s("disk") * num_disk
+        if not num_stored or self._is_cheaper(num_found, num_stored, move_s):
+            return []
+        return self._tiers.fetch(wanted[:num_stored])
+
+    def preload(self, keys: Sequence[bytes], in_use: set[int]) -> int:
+        """Bring a prefix back to the pool as cached blocks before it is asked for; returns how many blocks came.
+
+        Takes blocks that nobody holds and never more than a share of them, so hints harm no running sequence.
+
+        Args:
+            keys: of the prefix.
+            in_use: blocks that a copy of the next step reads; they are not written.
+        """
+        if self._tiers is None:
+            return 0
+        found = self._pool.find(keys)
+        self._pool.retain(found)
+        room = int(self._pool.num_available * PRELOAD_SHARE)
+        contents: list[BlockContent] = []
+        for key in keys[len(found) : len(found) + room]:
+            content = self._tiers.host.get(key)
+            if content is None:
+                break
+            contents.append(content)
+        blocks = self._pool.allocate(len(contents)) or []
+        if in_use.intersection(blocks):
+            self._pool.release(blocks)
+            blocks = []
+        for depth, (block, content) in enumerate(zip(blocks, contents, strict=False), len(found)):
+            self._tiers.write(block, content)
+            self._pool.publish(block, keys[depth], depth)
+            self._preloaded.add(keys[depth])
+        self._tiers.counters.num_preloaded += len(blocks)
+        self._pool.release([*found, *blocks])
+        return len(blocks)
+
+    def forget(self) -> None:
+        """Trust nothing in host memory any more."""
+        self._preloaded.clear()
+        if self._tiers is not None:
+            self._tiers.forget_host()
+
+    def _spill(self, block: int, key: bytes, depth: int) -> None:
+        assert self._tiers is not None
+        self._preloaded.discard(key)
+        move_s = self._tiers.move_s("spill") + self._tiers.move_s("host")
+        if self._is_cheaper(depth, 1, move_s):
+            self._tiers.counters.num_not_spilled += 1
+        else:
+            self._tiers.spill(block, key)
+
+    def _is_cheaper(self, first_block: int, num_blocks: int, move_s: float) -> bool:
+        """Whether computing blocks takes less time than moving them."""
+        compute_s = self._estimates.rows_s(first_block * BLOCK_SIZE, num_blocks * BLOCK_SIZE)
+        return 0 < compute_s < move_s
+
+    def _note_used(self, keys: Sequence[bytes]) -> None:
+        if self._preloaded and self._tiers is not None:
+            used = self._preloaded.intersection(keys)
+            self._tiers.counters.num_preload_hits += len(used)
+            self._preloaded -= used
