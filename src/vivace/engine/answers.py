@@ -93,6 +93,11 @@ class AnswerBuilder:
                 FinishEvent(self._request_id, 0, "length", self._num_prompt, text.num_tokens, self._num_prompt)
             )
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the text of all tokens so far was told: no half character, no beginning of a stop string."""
+        return all(not text.matcher.num_held and text.detokenizer.is_whole for text in self._choices.values())
+
     def take_cancels(self) -> list[int]:
         """Choices that ended at a stop string since the last call, to be cancelled in the engine."""
         cancels, self._cancels = self._cancels, []

@@ -186,6 +186,16 @@ class ModelService:
             for _, chunk in pairs:
                 yield chunk
 
+    def retell(self, request: GenerationRequest) -> Iterator[tuple[str, bool]]:
+        """What each token that a continuation begins with adds to the text, and whether nothing is held back after it.
+
+        Nothing is computed; a stop string ends the text as it does in an answer.
+        """
+        builder = AnswerBuilder(request, self.tokenizer)
+        for chunk in builder.replay():
+            if chunk.token_ids:
+                yield chunk.text, builder.is_settled
+
     def complete(self, request: GenerationRequest) -> Answer:
         """The whole answer.
 

@@ -47,7 +47,8 @@ class Sampler:
             L draws. A row whose logits hold NaN or +inf, or nothing above -inf, gets an error in place of a token; the
             others are not touched by it. An entry of -inf is a token that cannot be drawn.
         """
-        if self._drawer is None or any(row.settings.banned for row in rows):
+        logits = _without_banned(logits, rows)
+        if self._drawer is None:
             return tuple(self._sample_row(logits[index], row) for index, row in enumerate(rows))
         settings = [row.settings for row in rows]
         tokens = self._drawer.draw(logits, [mine.plain for mine in settings], [row.tokens for row in rows])
@@ -64,14 +65,25 @@ class Sampler:
         if settings.is_adjusted:
             logits = adjust(raw, row.tokens, settings.num_prompt, settings.params)
             token_id = int(logits.argmax())
-        if settings.banned and settings.banned_at == len(row.tokens):
-            logits = without(logits, settings.banned)
-            token_id = int(logits.argmax())
         if not settings.is_greedy:
             number = uniform(redraw_seed(settings.seed, settings.attempt), settings.choice, len(row.tokens))
             with np.errstate(over="ignore"):  # a huge logit over a small temperature is an honest 0 or 1
                 token_id = draw(logits, settings.params, number)
         return _told(raw, row, token_id)
+
+
+def _without_banned(logits: NDArray[np.float32], rows: Sequence[DrawRow]) -> NDArray[np.float32]:
+    """The logits with those banned that may not be drawn here; the array itself where nothing is."""
+    banning = [
+        index
+        for index, row in enumerate(rows)
+        if row.settings.banned and row.settings.banned_at == len(row.tokens) and np.isfinite(logits[index].max())
+    ]
+    if banning:
+        logits = logits.copy()
+        for index in banning:
+            logits[index] = without(logits[index], rows[index].settings.banned)
+    return logits
 
 
 def _told(raw: NDArray[np.float32], row: DrawRow, token_id: int) -> Draw:

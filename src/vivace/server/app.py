@@ -20,6 +20,7 @@ from vivace.server.safety import Safety
 from vivace.server.status import StatusEndpoints
 from vivace.server.stream_endpoints import StreamEndpoints
 from vivace.server.streams import Streams, StreamSettings
+from vivace.server.takes import Takes
 from vivace.server.tokens import TokenEndpoints
 from vivace.stream.sqlite_journal import SqliteJournal
 
@@ -40,6 +41,7 @@ def _routes(config: ServerConfig, model: LoadingModel) -> list[Route]:
     streams = Streams(model, safety, StreamSettings(config.on_disconnect, journal=journal))
     chat = ChatCompletions(model, streams, safety)
     completions = Completions(model, streams, safety, max_prompts=config.max_prompts)
+    takes = Takes(model, streams, safety)
     return [
         *page_routes(),
         Route("/health", status.health, methods=["GET"]),
@@ -49,7 +51,7 @@ def _routes(config: ServerConfig, model: LoadingModel) -> list[Route]:
         Route("/v1/chat/completions", chat.answer, methods=["POST"]),
         Route("/v1/completions", completions.answer, methods=["POST"]),
         *_response_routes(ResponsesApi(model, streams, safety)),
-        *_stream_routes(StreamEndpoints(streams)),
+        *_stream_routes(StreamEndpoints(streams), takes),
         Route("/v1/embeddings", status.embeddings, methods=["POST"]),
         Route("/tokenize", tokens.tokenize, methods=["POST"]),
         Route("/detokenize", tokens.detokenize, methods=["POST"]),
@@ -66,13 +68,16 @@ def _response_routes(responses: ResponsesApi) -> list[Route]:
     ]
 
 
-def _stream_routes(streams: StreamEndpoints) -> list[Route]:
+def _stream_routes(streams: StreamEndpoints, takes: Takes) -> list[Route]:
     one = "/v1/streams/{stream_id}"
     return [
         Route(one, streams.resume, methods=["GET"]),
         Route(one, streams.cancel, methods=["DELETE"]),
         Route(f"{one}/cancel", streams.cancel, methods=["POST"]),
         Route(f"{one}/ack", streams.acknowledge, methods=["POST"]),
+        Route(f"{one}/continue", takes.go_on, methods=["POST"]),
+        Route(f"{one}/regenerate", takes.regenerate, methods=["POST"]),
+        Route(f"{one}/edit", takes.edit, methods=["POST"]),
     ]
 
 
@@ -83,7 +88,7 @@ def _layers(config: ServerConfig) -> list[Middleware]:
         allow_origins=config.cors_origins,
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],
-        expose_headers=["x-request-id", "x-stream-id"],
+        expose_headers=["x-request-id", "x-stream-id", "x-stream-offset"],
     )
     return [
         Middleware(RequestRecord),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vivace.server.errors import HttpError
-from vivace.stream.safety.screen import SafetyConfig, SafetyRules, ScreenStage
+from vivace.stream.safety.screen import SafetyConfig, SafetyRules, Screen, ScreenStage
 from vivace.stream.stages import Stage
 from vivace.types.answer import Answer, Choice
 from vivace.types.errors import RequestError
@@ -39,6 +39,10 @@ class Safety:
             raise HttpError(
                 400, "content_filter", "The request holds text that this server does not take.", "Change the text."
             )
+
+    def screen(self) -> Screen:
+        """The filter of one text."""
+        return self._rules.screen()
 
     def stages(self) -> tuple[Stage, ...]:
         """The filter as the stage of one request's stream."""

@@ -119,9 +119,10 @@ class Streams:
         """Forget a stream."""
         self._registry.discard(run.stream_id)
 
-    def response(self, run: StreamRun, starting_after: int) -> EventStream:
+    def response(self, run: StreamRun, starting_after: int, headers: Mapping[str, str] | None = None) -> EventStream:
         """The events of a stream after a number, as server-sent events."""
-        return EventStream(sse_events(self, run, starting_after, KEEP_ALIVE_S), {"x-stream-id": run.stream_id})
+        told = {"x-stream-id": run.stream_id, **(headers or {})}
+        return EventStream(sse_events(self, run, starting_after, KEEP_ALIVE_S), told)
 
     @contextmanager
     def reader(self, run: StreamRun, starting_after: int, idle_s: float | None) -> Generator[StreamReader, None, None]:

@@ -41,11 +41,15 @@ def after_word(text: str) -> int:
 
 def after_sentence(text: str) -> int:
     """Up to the end of the last whole sentence, Chinese or English, or of the last line."""
-    end = 0
+    end = max(sentence_ends(text), default=0)
+    return after_word(text) if len(text) - end > MAX_SENTENCE else end
+
+
+def sentence_ends(text: str) -> Iterator[int]:
+    """Where sentences or lines of a text end, as far as what follows has made it certain."""
     for match in _SENTENCE_END.finditer(text):
         if match.group() == "\n" or not _NO_END.search(text[: match.end()]):
-            end = match.end()
-    return after_word(text) if len(text) - end > MAX_SENTENCE else end
+            yield match.end()
 
 
 FLUSH_POLICIES: dict[str, FlushPolicy] = {"token": after_token, "word": after_word, "sentence": after_sentence}

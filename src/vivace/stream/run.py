@@ -14,6 +14,7 @@ from functools import partial
 import msgspec
 
 from vivace.stream.attendance import ATTACH_S, Attendance
+from vivace.stream.checkpoints import SentenceMarks
 from vivace.stream.coalesce import Coalescer
 from vivace.stream.diagnostics import StreamDiagnostics
 from vivace.stream.journal import Journal, NoJournal, Progress, RunRecord
@@ -71,6 +72,7 @@ class StreamRun:
         self._usage: Usage | None = None
         self._ended_by: FinishReason | None = None
         self._reading: dict[int, ReadingTime] = {}
+        self._marks: dict[int, SentenceMarks] = {}
         self._timeouts = Timeouts(options, self._tell_slow, partial(self.cancel, "timeout"))
         self._diagnostics = diagnostics or StreamDiagnostics(record.stream_id)
         self._attendance = Attendance(options.on_disconnect.keep_s, self.cancel, lambda: self.log.has_ended)
@@ -225,9 +227,14 @@ class StreamRun:
             self._commit()
 
     def _emit(self, chunk: AnswerChunk) -> None:
+        found = self._marks.setdefault(chunk.choice, SentenceMarks()).feed(chunk.text) if self.options.events else ()
         fresh = self._written.fresh(chunk)
-        if fresh is not None:
-            self._write(fresh)
+        if fresh is None:
+            return
+        self._write(fresh)
+        for mark in found:
+            told = {"name": mark.name, "choice": chunk.choice, "offset": mark.offset}
+            self._append(msgspec.json.encode(told), name="checkpoint")
 
     def _true_reason(self, reason: FinishReason) -> FinishReason:
         """A choice that this side ended has this side's reason; one that nobody here ended was cut by a shutdown.

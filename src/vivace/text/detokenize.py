@@ -38,6 +38,11 @@ class IncrementalDetokenizer:
             data = data.removeprefix(b" ")
         return self._decoder.decode(data)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the ids so far end with a whole character."""
+        return not self._decoder.getstate()[0]
+
     def flush(self) -> str:
         """Text of what was held back; the stream ends here."""
         return self._decoder.decode(b"", final=True)

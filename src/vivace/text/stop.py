@@ -34,6 +34,11 @@ class StopMatcher:
         """Whether a stop string has been found."""
         return self._matched
 
+    @property
+    def num_held(self) -> int:
+        """Characters that are held back."""
+        return len(self._held)
+
     def feed(self, text: str) -> tuple[str, bool]:
         """Take more text; return what is now safe to show, and whether a stop string has been found.
 
