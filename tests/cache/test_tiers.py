@@ -179,9 +179,9 @@ def test_blocks_are_read_ahead_in_the_background(tmp_path: Path) -> None:
     for number in range(3):
         tiers.spill(number, key(number))
     disk.flush()
-    come: list[list[BlockContent]] = []
+    come: list[dict[bytes, BlockContent]] = []
     assert tiers.read_ahead([key(0), key(1), key(2)], come.append)
     disk.flush()
-    assert [int(each[0]) for each in come[0]] == [0, 1]
+    assert {name: int(each[0]) for name, each in come[0].items()} == {key(0): 0, key(1): 1}
     assert not tiers.read_ahead([key(2)], come.append), "it is in host memory"
     tiers.close()

@@ -57,6 +57,11 @@ class DiskTier:
     def __len__(self) -> int:
         return len(self._sizes)
 
+    @property
+    def num_pinned(self) -> int:
+        """Blocks that somebody pins."""
+        return len(self._pins)
+
     def __contains__(self, key: bytes) -> bool:
         return key in self._sizes or key in self._unwritten
 
@@ -88,16 +93,16 @@ class DiskTier:
             self.discard(key)
         return content
 
-    def read_ahead(self, keys: Sequence[bytes], take: Callable[[list[BlockContent]], None]) -> None:
+    def read_ahead(self, keys: Sequence[bytes], take: Callable[[dict[bytes, BlockContent]], None]) -> None:
         """Read the longest run of `keys` in this tier's thread and call `take` there with it; returns at once."""
 
         def job() -> None:
-            contents = []
+            contents = {}
             for key in keys:
                 content = self.get(key)
                 if content is None:
                     break
-                contents.append(content)
+                contents[key] = content
             take(contents)
 
         self._jobs.put(job)

@@ -105,10 +105,6 @@ class BlockTiers:
         self.host.put(key, self._memory.read_block(block))
         self._note("spill", began_ns, 1)
 
-    def read(self, block: int) -> BlockContent:
-        """What a block of the pool holds."""
-        return self._memory.read_block(block)
-
     def write(self, block: int, content: BlockContent) -> None:
         """Fill a block of the pool now."""
         self._memory.write_block(block, content)
@@ -138,11 +134,31 @@ class BlockTiers:
             contents.append(content)
         return contents
 
-    def peek(self, key: bytes) -> BlockContent | None:
-        """The content of a key, wherever it is, without counting."""
-        return self.host.get(key) if key in self.host else self._from_disk(key)
+    def keep_on_disk(self, keys: Sequence[bytes], blocks: Sequence[int]) -> tuple[bytes, ...]:
+        """Send blocks to the disk whatever waits there, and pin them.
 
-    def read_ahead(self, keys: Sequence[bytes], then: Callable[[list[BlockContent]], None]) -> bool:
+        Args:
+            keys: of a prefix.
+            blocks: of the pool that hold its beginning; the rest comes from the tiers.
+
+        Returns:
+            The keys of the longest run that is kept, from the first on.
+        """
+        if self.disk is None:
+            return ()
+        self.disk.pin(keys)
+        num_kept = 0
+        for index, key in enumerate(keys):
+            if key not in self.disk:
+                content = self._memory.read_block(blocks[index]) if index < len(blocks) else self.host.get(key)
+                if content is None:
+                    break
+                self.disk.put(key, content, must=True)
+            num_kept += 1
+        self.disk.unpin(keys[num_kept:])
+        return tuple(keys[:num_kept])
+
+    def read_ahead(self, keys: Sequence[bytes], then: Callable[[dict[bytes, BlockContent]], None]) -> bool:
         """Read blocks from disk in the background; `then` is called in another thread. False: none is on disk alone."""
         num_known, num_disk = self.num_stored(keys)
         if not num_disk or self.disk is None:

@@ -79,8 +79,13 @@ def use_isa(arguments: argparse.Namespace) -> None:
 def build(arguments: argparse.Namespace) -> "ModelService":
     """Load the model; everything heavy is imported here and not before."""
     from vivace.engine.build import EngineConfig, build_service
+    from vivace.engine.tiering import MEBIBYTE, TierConfig
 
     serving = {name: getattr(arguments, name) for name in SERVING_OPTIONS if hasattr(arguments, name)}
+    if hasattr(arguments, "kv_folder"):
+        serving["tiers"] = TierConfig(
+            arguments.kv_host_memory * MEBIBYTE, arguments.kv_folder, arguments.kv_disk * MEBIBYTE
+        )
     config = EngineConfig(
         context_length=arguments.context,
         num_threads=arguments.threads,

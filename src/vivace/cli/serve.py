@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+from pathlib import Path
 
 from vivace.cli.model_options import add_model_options, open_service
 from vivace.cli.stream_options import add_stream_options, stream_settings
@@ -63,6 +64,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="chats that outgrow the context: reject answers with an error, truncate drops old turns "
         "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--kv-host-memory",
+        type=int,
+        default=0,
+        metavar="MIB",
+        help="memory for keys and values that the engine's own pool forgets (default: %(default)s, none)",
+    )
+    group.add_argument(
+        "--kv-folder",
+        type=Path,
+        metavar="DIR",
+        help="keep keys and values here too, and let conversations be saved (default: nothing outlives the server)",
+    )
+    group.add_argument(
+        "--kv-disk",
+        type=int,
+        default=4096,
+        metavar="MIB",
+        help="most that --kv-folder may hold (default: %(default)s)",
     )
     group.add_argument("--access-log", action="store_true", help="write one line a request to standard error")
     add_stream_options(parser)

@@ -142,6 +142,7 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
     from vivace.engine.core import Engine
     from vivace.engine.loop import EngineLoop
     from vivace.engine.service import ModelService
+    from vivace.engine.tier_build import build_tiers
     from vivace.graph.build import build_graph
     from vivace.text.build import build_template, build_tokenizer
 
@@ -157,9 +158,18 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
     scheduler_config = _scheduler_config(config, context_length, tokenizer)
     executor = EXECUTORS[config.executor](build_graph(loaded.spec), loaded.weights, size)
     speculator = _speculator(config.speculate, tokenizer, executor)
-    engine_loop = EngineLoop(Engine(executor, scheduler_config, speculator=speculator))
+    settings = (config.kv_format, config.activation_bits, config.kv_policy)
+    tiers, sessions = build_tiers(config.tiers, loaded.path, executor, settings)
+    engine_loop = EngineLoop(Engine(executor, scheduler_config, speculator=speculator, tiers=tiers))
     return ModelService(
-        name, loaded.spec, tokenizer, template, engine_loop, context_length=context_length, long_chat=config.long_chat
+        name,
+        loaded.spec,
+        tokenizer,
+        template,
+        engine_loop,
+        context_length=context_length,
+        long_chat=config.long_chat,
+        sessions=sessions,
     )
 
 

@@ -5,7 +5,7 @@ Owns the executor, the scheduler and the recorder.
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from vivace.cache.block_pool import BlockPool
@@ -23,11 +23,12 @@ from vivace.types.drawing import Drawer
 from vivace.types.errors import ConfigError, EngineError, VivaceError
 from vivace.types.events import EngineEvent, TokenEvent
 from vivace.types.request import GenerationRequest
-from vivace.types.step import Executor, StepPlan
+from vivace.types.step import BlockContent, Executor, StepPlan
 
 logger = logging.getLogger(__name__)
 
 MAX_FAILURES_IN_A_ROW = 3
+NOTHING: Mapping[bytes, BlockContent] = {}
 KV_LOOK_STEPS = 8  # the use of KV memory is looked at every so many steps
 
 
@@ -143,9 +144,33 @@ class Engine:
             self._speculator.note_step(plan.num_tokens, (self._clock() - began_ns) / 1e6)
         return events
 
-    def preload(self, keys: Sequence[bytes]) -> int:
-        """Bring the prefix of these block keys back from host memory; returns how many blocks came."""
-        return self.scheduler.preload(list(keys))
+    def preload(self, request: GenerationRequest, contents: Mapping[bytes, BlockContent] = NOTHING) -> int:
+        """Bring the prefix of a request that has not come yet to the pool, as far as tiers have it in memory.
+
+        Args:
+            request: a valid one.
+            contents: blocks that were read ahead, by key.
+
+        Returns:
+            Blocks of its prompt that are in the pool now.
+        """
+        return self.scheduler.preload(self.scheduler.keys_of(request), contents)
+
+    def read_ahead(self, request: GenerationRequest, come: Callable[[dict[bytes, BlockContent]], None]) -> bool:
+        """Read what is on disk alone of a request's prefix; False: there is nothing to read. `come`: see DiskTier."""
+        keys = self.scheduler.keys_of(request)
+        return self.tiers is not None and self.tiers.read_ahead(keys[len(self._pool.find(keys)) :], come)
+
+    def keep_on_disk(self, request: GenerationRequest) -> tuple[bytes, ...]:
+        """Send the computed prefix of a prompt to the disk and pin it there; returns the keys of its blocks.
+
+        Raises:
+            ConfigError: there is no disk tier.
+        """
+        if self.tiers is None or self.tiers.disk is None:
+            raise ConfigError("The engine has no folder for blocks.", "Give it one.")
+        keys = self.scheduler.keys_of(request)
+        return self.tiers.keep_on_disk(keys, self._pool.find(keys))
 
     def stats(self) -> EngineStats:
         """The numbers of this moment; may be read from any thread."""

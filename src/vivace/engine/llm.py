@@ -8,11 +8,13 @@ from types import TracebackType
 from typing import Any, Self, overload
 
 from vivace.engine.build import EngineConfig, build_service
+from vivace.engine.conversations import SavedConversation
 from vivace.engine.service import ModelService
 from vivace.types.answer import Answer, AnswerChunk
 from vivace.types.errors import ConfigError, RequestError
 from vivace.types.request import ChatMessage, GenerationRequest
 
+_OWNER = ""  # of sessions saved through this API: whoever may read the folder
 Conversation = str | Sequence[ChatMessage | Mapping[str, str]]
 
 
@@ -100,6 +102,45 @@ class LLM:
         async with aclosing(self.service.stream(self._raw_request(prompt, sampling))) as chunks:
             async for chunk in chunks:
                 yield chunk
+
+    def save_session(
+        self, messages: Conversation, session_id: str | None = None, **parameters: Any
+    ) -> SavedConversation:
+        """Keep a conversation and its keys and values in the folder of `tiers`, also for another process.
+
+        Args:
+            messages: as for `chat`, the last answer included.
+            session_id: of a saved conversation that this one continues; None: a new one.
+            parameters: tenant and long_chat, where `chat` is given them.
+
+        Raises:
+            VivaceError: there is no folder, no such session or no room.
+        """
+        return self.service.conversations.save(_OWNER, as_messages(messages), parameters, session_id)
+
+    def restore_session(self, session_id: str) -> SavedConversation:
+        """Have a saved conversation back, ready to go on without reading its history again.
+
+        Raises:
+            VivaceError: there is no folder, or no such session.
+        """
+        return self.service.conversations.restore(_OWNER, session_id)
+
+    def delete_session(self, session_id: str) -> None:
+        """Forget a saved conversation.
+
+        Raises:
+            VivaceError: there is no folder, or no such session.
+        """
+        self.service.conversations.delete(_OWNER, session_id)
+
+    def expect(self, messages: Conversation, **parameters: Any) -> None:
+        """Somebody is about to go on with a conversation: bring its keys and values back; returns at once.
+
+        Raises:
+            RequestError: a malformed message or parameter.
+        """
+        self.service.conversations.expect(as_messages(messages), parameters)
 
     def close(self) -> None:
         """End everything and free the model; may be called twice."""

@@ -7,8 +7,10 @@ messages into the inbox from any thread. The second is whatever a sink feeds. No
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
+from typing import TypeVar
 
 from vivace.engine.core import Engine
 from vivace.engine.stats import EngineStats
@@ -19,6 +21,7 @@ from vivace.types.request import GenerationRequest
 
 logger = logging.getLogger(__name__)
 
+AnswerT = TypeVar("AnswerT")
 Sink = Callable[[Sequence[EngineEvent]], None]
 
 
@@ -68,6 +71,19 @@ class EngineLoop:
             if not self._is_closed:
                 self._inbox.put(partial(self._cancel, request_id, choice))
 
+    def ask(self, question: Callable[[Engine], AnswerT]) -> "Future[AnswerT]":
+        """Have something done with the engine between two steps, on its thread; returns at once.
+
+        Raises:
+            OverloadedError: the loop is closed.
+        """
+        answer: Future[AnswerT] = Future()
+        with self._entrance:
+            if self._is_closed:
+                raise OverloadedError("The engine is closed.", "Ask a server that is running.")
+            self._inbox.put(partial(self._answer, question, answer))
+        return answer
+
     def stats(self) -> EngineStats:
         """The numbers of this moment."""
         return self._engine.stats()
@@ -114,6 +130,14 @@ class EngineLoop:
             self._send(request.request_id, sink, [FailEvent(request.request_id, error)])
         else:
             self._sinks[request.request_id] = sink
+
+    def _answer(self, question: Callable[[Engine], AnswerT], answer: "Future[AnswerT]") -> None:
+        try:
+            if self._broken_by is not None:
+                raise self._broken_by
+            answer.set_result(question(self._engine))
+        except Exception as error:
+            answer.set_exception(error)
 
     def _cancel(self, request_id: str, choice: int | None) -> None:
         self._tell(self._engine.cancel(request_id, choice))

@@ -7,11 +7,12 @@ import weakref
 from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from queue import SimpleQueue
 
 from vivace.engine.admission import STOP_RULES, RequestLimits, build_request
 from vivace.engine.answers import AnswerBuilder, assemble
+from vivace.engine.conversations import Conversations, SessionRoom
 from vivace.engine.long_chat import check_long_chat, prompt_room, truncate
 from vivace.engine.loop import EngineLoop
 from vivace.engine.stats import EngineStats
@@ -38,6 +39,7 @@ class ModelService:
         loop: the engine thread.
         context_length: most tokens of prompt and answer together; None: the model's own.
         long_chat: what happens to conversations that have outgrown it, a row of engine/long_chat.py.
+        sessions: where conversations are saved; None: they cannot be.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class ModelService:
         *,
         context_length: int | None = None,
         long_chat: str = "reject",
+        sessions: SessionRoom | None = None,
     ) -> None:
         self.name = name
         self.spec = spec
@@ -59,7 +62,13 @@ class ModelService:
         self._long_chat = check_long_chat(long_chat)
         self._loop = loop
         self._limits = RequestLimits(min(spec.vocab_size, tokenizer.vocab_size), self.context_length)
+        self._sessions = sessions
         self._closer = weakref.finalize(self, loop.close)
+
+    @cached_property
+    def conversations(self) -> Conversations:
+        """Saves and restores conversations, and fetches those that are expected."""
+        return Conversations(self._loop, self.admit_chat, self._sessions)
 
     @property
     def ready(self) -> bool:

@@ -1,9 +1,10 @@
 """Settings of an engine that matter where many readers share it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vivace.cache.eviction import build_eviction
 from vivace.engine.long_chat import LONG_CHAT_NAMES
+from vivace.engine.tiering import TierConfig
 from vivace.schedule.orders.config import OrderConfig
 from vivace.types.errors import ConfigError
 
@@ -16,11 +17,13 @@ class ServingConfig:
         order: who is served first: a name of ORDER_NAMES, or an OrderConfig with weights of its own.
         eviction: what is forgotten first when the prefix cache is full: lru, lfu or cost (see cache/eviction.py).
         long_chat: what happens to chats that outgrow the context: reject or truncate (see engine/long_chat.py).
+        tiers: where keys and values go that the pool forgets, and where conversations are saved.
     """
 
     order: str | OrderConfig = "fcfs"
     eviction: str = "lru"
     long_chat: str = "reject"
+    tiers: TierConfig = field(default_factory=TierConfig)
 
     def check_serving(self) -> None:
         """Refuse names that no table has.

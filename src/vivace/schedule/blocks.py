@@ -4,12 +4,15 @@ Blocks are handed out whole or not at all, and given back in one place, `release
 goes back earlier, in `advance`. Decides nothing about who runs: that is the scheduler's.
 """
 
+from collections.abc import Mapping
+
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.block_table import num_blocks_for
 from vivace.cache.policies import KvPolicy
 from vivace.schedule.prefixes import PrefixIndex
 from vivace.schedule.sequence import Sequence
 from vivace.schedule.tiers import TierDesk
+from vivace.types.request import GenerationRequest
 from vivace.types.step import BLOCK_SIZE, BlockContent
 
 
@@ -97,9 +100,13 @@ class BlockDesk:
         self._writes.clear()
         return writes
 
-    def preload(self, keys: list[bytes]) -> int:
-        """Bring a prefix back from host memory before it is asked for; returns how many blocks came."""
-        return self._tiers.preload(keys, {source for source, _ in self._copies})
+    def keys_of(self, request: GenerationRequest) -> list[bytes]:
+        """Keys of the full blocks of a request's prompt."""
+        return self._prefixes.keys_of_request(request)
+
+    def preload(self, keys: list[bytes], contents: Mapping[bytes, BlockContent]) -> int:
+        """Bring a prefix back before it is asked for; returns how many of its blocks are in the pool."""
+        return self._tiers.preload(keys, contents, {source for source, _ in self._copies})
 
     def forget(self) -> None:
         """Trust nothing that was computed any more."""

@@ -2,9 +2,12 @@
 
 import hashlib
 
+import numpy as np
+
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.prefix import extend_keys
 from vivace.schedule.sequence import Sequence
+from vivace.types.request import GenerationRequest
 from vivace.types.step import BLOCK_SIZE
 
 
@@ -30,6 +33,13 @@ class PrefixIndex:
             return []
         extend_keys(sequence.keys, sequence.tokens, tenant_salt(sequence.request.service_level.tenant))
         return sequence.keys[: (sequence.num_known - 1) // BLOCK_SIZE]
+
+    def keys_of_request(self, request: GenerationRequest) -> list[bytes]:
+        """Keys of the full blocks of a prompt that nobody has asked yet."""
+        keys: list[bytes] = []
+        if self._enabled:
+            extend_keys(keys, np.array(request.prompt_ids, dtype=np.int32), tenant_salt(request.service_level.tenant))
+        return keys
 
     def publish(self, sequence: Sequence) -> None:
         """Let others find the blocks that are full now."""

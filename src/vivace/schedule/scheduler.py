@@ -34,7 +34,7 @@ from vivace.types.draft import Speculator
 from vivace.types.errors import RequestError, VivaceError
 from vivace.types.events import EngineEvent, FailEvent, FinishReason, TokenEvent
 from vivace.types.request import GenerationRequest
-from vivace.types.step import BLOCK_SIZE, Draw, SequenceShare, StepPlan, StepResult
+from vivace.types.step import BLOCK_SIZE, BlockContent, Draw, SequenceShare, StepPlan, StepResult
 
 
 class Scheduler:
@@ -198,9 +198,13 @@ class Scheduler:
         """Trust no cached block any more, as after a step that broke halfway."""
         self._blocks.forget()
 
-    def preload(self, keys: list[bytes]) -> int:
-        """Bring a prefix back from the tiers before it is asked for; returns how many blocks came."""
-        return self._blocks.preload(keys)
+    def keys_of(self, request: GenerationRequest) -> list[bytes]:
+        """Names of the full blocks of a request's prompt, whether it has come or not."""
+        return self._blocks.keys_of(request)
+
+    def preload(self, keys: list[bytes], contents: Mapping[bytes, BlockContent]) -> int:
+        """Bring a prefix back before it is asked for; returns how many of its blocks are in the pool."""
+        return self._blocks.preload(keys, contents)
 
     def check(self) -> None:
         """Raise AssertionError unless blocks, tables and states agree."""

@@ -4,7 +4,7 @@ Moving is compared with computing again, both as measured on this machine (sched
 both are known blocks are moved.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.tiers import BlockTiers
@@ -49,37 +49,46 @@ class TierDesk:
             return []
         return self._tiers.fetch(wanted[:num_stored])
 
-    def preload(self, keys: Sequence[bytes], in_use: set[int]) -> int:
-        """Bring a prefix back to the pool as cached blocks before it is asked for; returns how many blocks came.
+    def preload(self, keys: Sequence[bytes], contents: Mapping[bytes, BlockContent], in_use: set[int]) -> int:
+        """Bring a prefix back to the pool as cached blocks before it is asked for; returns how many are there.
 
         Takes blocks that nobody holds and never more than a share of them, so hints harm no running sequence.
 
         Args:
             keys: of the prefix.
+            contents: blocks that were read from disk for it.
             in_use: blocks that a copy of the next step reads; they are not written.
         """
-        if self._tiers is None:
-            return 0
         found = self._pool.find(keys)
+        if self._tiers is None:
+            return len(found)
         self._pool.retain(found)
-        room = int(self._pool.num_available * PRELOAD_SHARE)
-        contents: list[BlockContent] = []
-        for key in keys[len(found) : len(found) + room]:
-            content = self._tiers.host.get(key)
-            if content is None:
-                break
-            contents.append(content)
-        blocks = self._pool.allocate(len(contents)) or []
+        come = self._in_memory(keys[len(found) :], contents, int(self._pool.num_available * PRELOAD_SHARE))
+        blocks = self._pool.allocate(len(come)) or []
         if in_use.intersection(blocks):
             self._pool.release(blocks)
             blocks = []
-        for depth, (block, content) in enumerate(zip(blocks, contents, strict=False), len(found)):
+        for depth, (block, content) in enumerate(zip(blocks, come, strict=False), len(found)):
             self._tiers.write(block, content)
             self._pool.publish(block, keys[depth], depth)
             self._preloaded.add(keys[depth])
         self._tiers.counters.num_preloaded += len(blocks)
         self._pool.release([*found, *blocks])
-        return len(blocks)
+        return len(found) + len(blocks)
+
+    def _in_memory(
+        self, keys: Sequence[bytes], contents: Mapping[bytes, BlockContent], most: int
+    ) -> list[BlockContent]:
+        assert self._tiers is not None
+        come: list[BlockContent] = []
+        for key in keys[:most]:
+            content = contents.get(key)
+            if content is None:
+                content = self._tiers.host.get(key)
+            if content is None:
+                break
+            come.append(content)
+        return come
 
     def forget(self) -> None:
         """Trust nothing in host memory any more."""

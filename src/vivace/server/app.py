@@ -17,6 +17,7 @@ from vivace.server.middleware import BodyLimit, ErrorAnswers, Gate, RequestRecor
 from vivace.server.pages import page_routes
 from vivace.server.responses_api import ResponsesApi
 from vivace.server.safety import Safety
+from vivace.server.sessions import SessionEndpoints
 from vivace.server.status import StatusEndpoints
 from vivace.server.stream_endpoints import StreamEndpoints
 from vivace.server.streams import Streams, StreamSettings
@@ -52,6 +53,7 @@ def _routes(config: ServerConfig, model: LoadingModel) -> list[Route]:
         Route("/v1/completions", completions.answer, methods=["POST"]),
         *_response_routes(ResponsesApi(model, streams, safety)),
         *_stream_routes(StreamEndpoints(streams), takes),
+        *_session_routes(SessionEndpoints(model)),
         Route("/v1/embeddings", status.embeddings, methods=["POST"]),
         Route("/tokenize", tokens.tokenize, methods=["POST"]),
         Route("/detokenize", tokens.detokenize, methods=["POST"]),
@@ -81,12 +83,24 @@ def _stream_routes(streams: StreamEndpoints, takes: Takes) -> list[Route]:
     ]
 
 
+def _session_routes(sessions: SessionEndpoints) -> list[Route]:
+    one = "/v1/sessions/{session_id}"
+    return [
+        Route("/v1/hints", sessions.hint, methods=["POST"]),
+        Route("/v1/sessions", sessions.save, methods=["POST"]),
+        Route(one, sessions.save_again, methods=["PUT"]),
+        Route(one, sessions.restore, methods=["GET"]),
+        Route(one, sessions.delete, methods=["DELETE"]),
+        Route(f"{one}/hint", sessions.hint_session, methods=["POST"]),
+    ]
+
+
 def _layers(config: ServerConfig) -> list[Middleware]:
     """Outermost first. CORS lies outside the errors, so that a foreign page can read why it was refused."""
     cors = Middleware(
         CORSMiddleware,
         allow_origins=config.cors_origins,
-        allow_methods=["GET", "POST", "DELETE"],
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
         allow_headers=["*"],
         expose_headers=["x-request-id", "x-stream-id", "x-stream-offset"],
     )

@@ -99,6 +99,14 @@ class CompletionRequest(GenerationFields, kw_only=True):
     logprobs: int | None = None
 
 
+class ConversationRequest(msgspec.Struct, kw_only=True):
+    """Body of POST /v1/sessions, PUT /v1/sessions/{id} and POST /v1/hints."""
+
+    messages: list[WireMessage]
+    model: str | None = None
+    vivace: ServiceFields | None = None
+
+
 class TokenizeRequest(msgspec.Struct, kw_only=True):
     """Body of POST /tokenize: one of `text` (also named `prompt` or `content`) and `messages`."""
 
