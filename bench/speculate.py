@@ -126,10 +126,12 @@ class Subject:
             return tuple(self.template.encode_chat([ChatMessage("user", text)]))
         return tuple(self.tokenizer.encode(text))
 
-    def run(self, prompts: list[tuple[int, ...]], speculator: EngineSpeculator | None, tally: Tally) -> None:
-        """Answer some prompts at once."""
+    def run(
+        self, prompts: list[tuple[int, ...]], num_streams: int, speculator: EngineSpeculator | None, tally: Tally
+    ) -> None:
+        """Answer prompts, so many at a time: a seat that is free is taken by the next."""
         config = SchedulerConfig(
-            max_sequences=len(prompts), eos_ids=frozenset(self.tokenizer.eos_ids), prefix_cache=False
+            max_sequences=num_streams, eos_ids=frozenset(self.tokenizer.eos_ids), prefix_cache=False
         )
         engine = Engine(self.executor, config, self.clock, speculator)
         for index, prompt in enumerate(prompts):

@@ -119,6 +119,48 @@ def test_a_model_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         build_service(str(tmp_path / "none.gguf"))
 
 
-def test_a_speculation_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ConfigError, match="oracle"):
-        EngineConfig(speculate="oracle")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"speculate": "oracle"}, "Known are: off, ngram"),
+        ({"speculate": "draft"}, "has no model"),
+        ({"speculate": "ngram", "draft_model": "x"}, "has no use for it"),
+        ({"exit_layer": 2}, "has no use for it"),
+        ({"speculate": "self", "exit_layer": 0}, "at least 1"),
+        ({"speculate": "self", "exit_layer": True}, "at least 1"),
+        ({"speculate": "ngram", "max_drafts": 17}, "1 to 16"),
+        ({"speculate": "ngram", "max_drafts": 0}, "1 to 16"),
+        ({"speculate": "ngram", "max_drafts": 2.5}, "whole number"),
+    ],
+)
+def test_speculation_that_can_never_work_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EngineConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_a_draft_model_must_exist_and_have_the_same_tokens(model_path: Path, tmp_path: Path) -> None:
+    def serve(**fields: object) -> None:
+        build_service(str(model_path), EngineConfig(num_blocks=40, num_threads=1, **fields)).close()  # type: ignore[arg-type]
+
+    with pytest.raises(CatalogueError):
+        serve(speculate="draft", draft_model=str(tmp_path / "none.gguf"))
+    write_gguf(tmp_path / "mute.gguf", SPEC, vocabulary=None)
+    with pytest.raises(ConfigError, match="tokens and the model"):
+        serve(speculate="auto", draft_model=str(tmp_path / "mute.gguf"))
+    write_gguf(tmp_path / "other.gguf", SPEC, vocabulary="llama")
+    with pytest.raises(ConfigError, match="another vocabulary"):
+        serve(speculate="draft", draft_model=str(tmp_path / "other.gguf"))
+    with pytest.raises(ConfigError, match="has 3 layers"):
+        serve(speculate="self", exit_layer=3)
+
+
+@pytest.mark.parametrize("executor", ["native", "reference"])
+def test_a_service_guesses_with_any_proposer(executor: str, model_path: Path) -> None:
+    texts = []
+    for fields in ({}, {"speculate": "draft", "draft_model": str(model_path)}, {"speculate": "self"}):
+        config = EngineConfig(executor=executor, num_blocks=40, num_threads=1, **fields)  # type: ignore[arg-type]
+        service = build_service(str(model_path), config)
+        answer = service.complete(service.admit(service.encode("a"), {"temperature": 0, "max_tokens": 40}))
+        texts.append(answer.choices[0].token_ids)
+        service.close()
+    assert texts[0] == texts[1] == texts[2]

@@ -17,6 +17,7 @@ from vivace.speculate.speculator import EngineSpeculator
 from vivace.types.draft import DraftPlace, Speculator
 from vivace.types.events import EngineEvent, FailEvent, TokenEvent
 from vivace.types.request import GenerationRequest, SamplingParams
+from vivace.types.speculation import SpeculationUsage
 
 
 class Oracle:
@@ -42,6 +43,19 @@ class Oracle:
 
     def note_step(self, num_rows: int, elapsed_ms: float) -> None:
         assert num_rows > 0 and elapsed_ms >= 0
+
+    def end(self, request_id: str, choice: int, num_generated: int) -> SpeculationUsage | None:
+        assert num_generated >= 0
+        return None
+
+    def abandon(self, request_id: str) -> None:
+        pass
+
+    def report(self) -> SpeculationUsage:
+        return SpeculationUsage()
+
+    def close(self) -> None:
+        pass
 
     def _drafts(self, known: list[int], room: int) -> tuple[int, ...]:
         count = min(room, self._random.randrange(self.max_drafts + 1))
@@ -159,6 +173,18 @@ class Fixed:
         return [self.drafts[: min(place.max_drafts, budget)] for place in places]
 
     def note_step(self, num_rows: int, elapsed_ms: float) -> None:
+        pass
+
+    def end(self, request_id: str, choice: int, num_generated: int) -> SpeculationUsage | None:
+        return None
+
+    def abandon(self, request_id: str) -> None:
+        pass
+
+    def report(self) -> SpeculationUsage:
+        return SpeculationUsage()
+
+    def close(self) -> None:
         pass
 
 

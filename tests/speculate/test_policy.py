@@ -64,7 +64,7 @@ def test_costs_between_measured_rows_lie_on_a_line_and_beyond_them_rise() -> Non
 def test_drafts_are_taken_while_they_bring_more_than_they_cost() -> None:
     for slope, acceptance, wanted in ((0.05, 0.9, 8), (0.1, 0.02, 0), (0.9, 0.6, 0)):
         costs = costs_of(slope)
-        (chosen,) = MeasuredPolicy().choose([falling(acceptance)], 1, 100, costs)
+        (chosen,) = MeasuredPolicy().choose([falling(acceptance)], 1, 100, costs).counts
         assert chosen == wanted, (slope, acceptance)
 
 
@@ -81,7 +81,7 @@ def test_no_other_choice_expects_more_tokens_a_millisecond(
         for rows in (1, len(streams), len(streams) + 1, 60):
             costs.note(rows, 1 + slope * (rows - 1))
     candidates = [falling(acceptance, length) for acceptance, length in streams]
-    chosen = MeasuredPolicy().choose(candidates, len(streams), budget, costs)
+    chosen = MeasuredPolicy().choose(candidates, len(streams), budget, costs).counts
     assert sum(chosen) <= budget
     assert all(count <= len(one.cumulative) for count, one in zip(chosen, candidates, strict=True))
 
@@ -104,14 +104,14 @@ def test_the_other_choice_is_measured_again_now_and_then_and_not_more() -> None:
     policy = MeasuredPolicy()
     chosen = []
     for _ in range(4 * PLAIN_EVERY):
-        (count,) = policy.choose([falling(0.9)], 1, 100, costs)
+        (count,) = policy.choose([falling(0.9)], 1, 100, costs).counts
         chosen.append(count)
         costs.note(1 + count, 8 * (1 + 0.05 * count))
     assert 3 <= chosen.count(0) <= 4
     costs = costs_of(1.0, num_rows=12)
     chosen = []
     for _ in range(4 * DRAFTED_EVERY):
-        (count,) = policy.choose([falling(0.5)], 1, 100, costs)
+        (count,) = policy.choose([falling(0.5)], 1, 100, costs).counts
         chosen.append(count)
         costs.note(1 + count, 8 * (1 + 1.0 * count))
     assert 3 <= len(chosen) - chosen.count(0) <= 4
@@ -119,13 +119,13 @@ def test_the_other_choice_is_measured_again_now_and_then_and_not_more() -> None:
 
 def test_without_guesses_nothing_is_chosen() -> None:
     for make in POLICIES.values():
-        assert make(4).choose([Candidate((), 4), Candidate((), 4)], 2, 50, StepCosts()) == [0, 0]
+        assert make(4).choose([Candidate((), 4), Candidate((), 4)], 2, 50, StepCosts()).counts == [0, 0]
 
 
 def test_fixed_lengths_keep_to_guesses_and_budget() -> None:
     candidates = [falling(0.5, 8), falling(0.5, 2), falling(0.5, 8)]
-    assert FixedPolicy(4).choose(candidates, 3, 100, StepCosts()) == [4, 2, 4]
-    assert FixedPolicy(4).choose(candidates, 3, 7, StepCosts()) == [4, 2, 1]
+    assert FixedPolicy(4).choose(candidates, 3, 100, StepCosts()).counts == [4, 2, 4]
+    assert FixedPolicy(4).choose(candidates, 3, 7, StepCosts()).counts == [4, 2, 1]
 
 
 def test_the_chapters_window_moves_by_one_between_two_and_eight() -> None:
@@ -138,7 +138,7 @@ def test_the_chapters_window_moves_by_one_between_two_and_eight() -> None:
     for _ in range(20):
         window.note(window.length, 0)
     assert window.length == 2
-    assert POLICIES["window"](8).choose([Candidate((0.9,) * 8, window.length)], 1, 50, StepCosts()) == [2]
+    assert POLICIES["window"](8).choose([Candidate((0.9,) * 8, window.length)], 1, 50, StepCosts()).counts == [2]
 
 
 def test_a_window_between_its_bounds_stays() -> None:
@@ -157,11 +157,11 @@ def test_acceptance_follows_a_text_that_turns_within_twenty_tokens() -> None:
     for _ in range(30):
         watch.begin(proposal)
         watch.see((1, 2, 3, 4), "code", acceptance)
-    assert acceptance.cumulative("code", "ngram", proposal)[0] > 0.9
+    assert acceptance.cumulative("code", "ngram", proposal.evidence, len(proposal.tokens))[0] > 0.9
     for _ in range(20):
         watch.begin(proposal)
         watch.see((9,), "code", acceptance)
-    assert acceptance.cumulative("code", "ngram", proposal)[0] < 0.2
+    assert acceptance.cumulative("code", "ngram", proposal.evidence, len(proposal.tokens))[0] < 0.2
 
 
 def test_a_guess_is_watched_whether_or_not_it_was_verified() -> None:
@@ -172,8 +172,8 @@ def test_a_guess_is_watched_whether_or_not_it_was_verified() -> None:
     watch.see((1,), "factual", acceptance)
     watch.see((2, 5, 5), "factual", acceptance)
     assert watch.proposal is None
-    fresh = Acceptance(priors).cumulative("factual", "ngram", Proposal((1, 2, 3), 0))
-    learned = acceptance.cumulative("factual", "ngram", Proposal((1, 2, 3), 0))
+    fresh = Acceptance(priors).cumulative("factual", "ngram", 0, 3)
+    learned = acceptance.cumulative("factual", "ngram", 0, 3)
     assert learned[0] > fresh[0] and learned[2] / learned[1] < fresh[2] / fresh[1]
 
 
@@ -184,7 +184,11 @@ def test_a_new_request_begins_with_what_the_server_learned_of_its_kind() -> None
         teacher.note("code", ("ngram", 1, 0), False)
     proposal = Proposal((1,), 1)
     pupil = Acceptance(priors)
-    assert pupil.cumulative("code", "ngram", proposal)[0] < 0.1 < pupil.cumulative("greeting", "ngram", proposal)[0]
+    assert (
+        pupil.cumulative("code", "ngram", proposal.evidence, len(proposal.tokens))[0]
+        < 0.1
+        < pupil.cumulative("greeting", "ngram", proposal.evidence, len(proposal.tokens))[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,5 +214,5 @@ def test_costs_that_were_timed_before_serving_decide_from_the_first_step() -> No
     assert costs.of(2) > costs.of(1)
     costs.assume({1: 7.5, 2: 10.2, 5: 15.2, 8: 14.2, 9: 16.8})
     assert costs.of(8) < costs.of(5)
-    assert MeasuredPolicy().choose([falling(0.9)], 1, 100, costs) == [7]
+    assert MeasuredPolicy().choose([falling(0.9)], 1, 100, costs).counts == [7]
     assert costs.milliseconds(1) == pytest.approx(7.5)

@@ -13,7 +13,7 @@ from vivace.types.draft import DraftPlace
 def place(
     tokens: Sequence[int], *, number: int = 0, room: int = 8, num_prompt: int = 4, tenant: str = ""
 ) -> DraftPlace:
-    return DraftPlace(number, np.array(tokens, dtype=np.int32), num_prompt, room, tenant)
+    return DraftPlace(number, np.array(tokens, dtype=np.int32), num_prompt, room, tenant, ("", number))
 
 
 def fixed(*proposers: str, count: int = 4) -> EngineSpeculator:
@@ -35,9 +35,10 @@ def test_what_turned_out_is_reported() -> None:
     tokens = [1, 2, 3, 4, 5, 6, 1, 2]
     speculator.propose([place(tokens)], 1, 100)
     speculator.propose([place([*tokens, 3, 4, 9])], 1, 100)
-    report = speculator.report().kinds["factual"]
+    report = speculator.report()
+    assert speculator.report_by_kind().kinds["factual"] == speculator.report_by_kind().total == report
     assert (report.num_turns, report.num_tokens, report.num_drafted, report.num_accepted) == (1, 3, 4, 2)
-    assert (report.tried_at, report.accepted_at) == ([1, 1, 1, 0], [1, 1, 0, 0])
+    assert (report.tried_at, report.accepted_at) == ((1, 1, 1, 0), (1, 1, 0, 0))
     assert report.speedup == pytest.approx(3 / report.cost)
 
 
@@ -45,6 +46,7 @@ def test_an_ended_answer_helps_the_same_tenant_only() -> None:
     speculator = fixed("suffix")
     speculator.propose([place([7, 7, 7, 7, 1, 2, 3, 4, 5], tenant="a")], 1, 100)
     assert speculator.propose([], 0, 0) == []
+    assert speculator.end("", 0, 5) is not None
     drafts = speculator.propose(
         [place([8, 1, 2], number=1, tenant="a"), place([8, 1, 2], number=2, tenant="b")], 2, 100
     )
@@ -54,6 +56,7 @@ def test_an_ended_answer_helps_the_same_tenant_only() -> None:
 def test_of_several_guesses_the_one_that_fared_better_is_taken() -> None:
     speculator = fixed("ngram", "suffix", count=1)
     speculator.propose([place([0, 0, 0, 0, 5, 6, 2], number=99, num_prompt=4)], 1, 9)
+    speculator.end("", 99, 3)
     tokens = [5, 6, 1]  # in this text 6 follows 5 and then 1; in the past answer it was 2
     for _ in range(12):
         tokens += [5, 6]
@@ -98,5 +101,5 @@ def test_the_kind_of_text_is_asked_of_the_prompt_and_again_every_fifty_tokens() 
         speculator.propose([place(tokens)], 1, 100)
         tokens.append(len(tokens))
     assert asked == [4, TOKENS_BETWEEN_KINDS]
-    kinds = speculator.report().kinds
+    kinds = speculator.report_by_kind().kinds
     assert kinds["creative"].num_turns == TOKENS_BETWEEN_KINDS and kinds["code"].num_turns > 0

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vivace.engine.service import ModelService
 
 
-SERVING_OPTIONS = ("order", "eviction", "long_chat", "speculate")
+SERVING_OPTIONS = ("order", "eviction", "long_chat", "speculate", "draft_model", "exit_layer", "max_drafts")
 """Settings of the engine that only commands with many readers have options for."""
 
 

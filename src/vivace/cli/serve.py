@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from vivace.cli.model_options import add_model_options, open_service
+from vivace.cli.speculation_options import add_speculation_options
 from vivace.cli.stream_options import add_stream_options, stream_settings
 from vivace.schedule.orders.config import ORDER_NAMES
-from vivace.speculate.proposers import CHOICES
 
 LONG_CHAT_NAMES = ("reject", "truncate")  # rows of engine/long_chat.py
 NAME = "serve"
@@ -42,13 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=ORDER_NAMES,
         metavar="NAME",
         help=f"who is served first: {', '.join(ORDER_NAMES)} (default: %(default)s)",
-    )
-    group.add_argument(
-        "--speculate",
-        default="off",
-        choices=tuple(CHOICES),
-        metavar="NAME",
-        help=f"who guesses tokens ahead: {', '.join(CHOICES)}; never changes the text (default: %(default)s)",
     )
     group.add_argument(
         "--eviction",
@@ -86,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="most that --kv-folder may hold (default: %(default)s)",
     )
     group.add_argument("--access-log", action="store_true", help="write one line a request to standard error")
+    add_speculation_options(parser)
     add_stream_options(parser)
     add_model_options(parser)
 

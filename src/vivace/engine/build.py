@@ -3,14 +3,14 @@
 Heavy modules are imported when they are needed and not before, so that a command that only prints help starts at once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vivace.cache.policies import parse_policy
 from vivace.engine.kv_memory import available_memory_bytes, choose_num_blocks
 from vivace.engine.serving_config import ServingConfig
-from vivace.speculate.proposers import CHOICES
+from vivace.engine.speculation import SpeculationSite, build_speculator
 from vivace.types.errors import ConfigError, TokenizerError
 from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.step import BLOCK_SIZE, Executor
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from vivace.graph.graph import Graph
     from vivace.schedule.config import SchedulerConfig
     from vivace.text.tokenizer import Tokenizer
-    from vivace.types.draft import Speculator
     from vivace.types.weights import WeightSource
 
 
@@ -43,7 +42,6 @@ class EngineConfig(ServingConfig):
         prefix_cache: keep the keys and values of finished requests while there is room, and find them again.
         kv_policy: which keys a row sees, as in `full`, `window:1024:4` or `adaptive` (cache/policies.py); the rest of a
             long sequence's blocks go back to the pool.
-        speculate: who guesses tokens ahead, a row of speculate.proposers.CHOICES; changes the speed and never the text.
     """
 
     context_length: int | None = None
@@ -57,7 +55,6 @@ class EngineConfig(ServingConfig):
     executor: str = "native"
     prefix_cache: bool = True
     kv_policy: str = "full"
-    speculate: str = "off"
 
     def __post_init__(self) -> None:
         for name in ("context_length", "max_batch_tokens", "max_sequences", "num_blocks", "num_threads"):
@@ -68,8 +65,6 @@ class EngineConfig(ServingConfig):
         parse_policy(self.kv_policy)
         if self.executor not in EXECUTORS:
             raise ConfigError(f"There is no executor {self.executor!r}.", f"Known are: {', '.join(EXECUTORS)}.")
-        if self.speculate not in CHOICES:
-            raise ConfigError(f"There is no speculation {self.speculate!r}.", f"Known are: {', '.join(CHOICES)}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +152,12 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
     )
     scheduler_config = _scheduler_config(config, context_length, tokenizer)
     executor = EXECUTORS[config.executor](build_graph(loaded.spec), loaded.weights, size)
-    speculator = _speculator(config.speculate, tokenizer, executor)
+
+    def open_draft(draft: "LoadedModel") -> Executor:
+        return EXECUTORS[config.executor](build_graph(draft.spec), draft.weights, size)
+
+    site = SpeculationSite(loaded, tokenizer, executor, config.kv_policy, open_draft)
+    speculator = build_speculator(config, site)
     settings = (config.kv_format, config.activation_bits, config.kv_policy)
     tiers, sessions = build_tiers(config.tiers, loaded.path, executor, settings)
     engine_loop = EngineLoop(Engine(executor, scheduler_config, speculator=speculator, tiers=tiers))
@@ -212,19 +212,3 @@ def _scheduler_config(config: EngineConfig, context_length: int, tokenizer: "Tok
         eviction=config.eviction,
         policy=parse_policy(config.kv_policy),
     )
-
-
-def _speculator(choice: str, tokenizer: "Tokenizer", executor: Executor) -> "Speculator | None":
-    proposers = CHOICES[choice]
-    if not proposers:
-        return None
-    from vivace.speculate.config import SpeculationConfig
-    from vivace.speculate.measure_costs import measure_at_start
-    from vivace.speculate.speculator import EngineSpeculator
-
-    def decode(ids: Sequence[int]) -> str:
-        return tokenizer.decode([token_id for token_id in ids if token_id < tokenizer.vocab_size])
-
-    speculator = EngineSpeculator(SpeculationConfig(proposers), decode)
-    speculator.assume_costs(measure_at_start(executor))
-    return speculator

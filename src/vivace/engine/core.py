@@ -6,7 +6,7 @@ Owns the executor, the scheduler and the recorder.
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.tiers import BlockTiers
@@ -21,7 +21,7 @@ from vivace.telemetry.timeline import StageTimeline
 from vivace.types.draft import Speculator
 from vivace.types.drawing import Drawer
 from vivace.types.errors import ConfigError, EngineError, VivaceError
-from vivace.types.events import EngineEvent, TokenEvent
+from vivace.types.events import EngineEvent, FailEvent, FinishEvent, TokenEvent
 from vivace.types.request import GenerationRequest
 from vivace.types.step import BlockContent, Executor, StepPlan
 
@@ -189,13 +189,16 @@ class Engine:
             completion_error=self.scheduler.estimates.completion.relative_error,
             step_cost_error=self.scheduler.estimates.steps.relative_error,
             tiers=None if self.tiers is None else self.tiers.stats(),
+            speculation=None if self._speculator is None else self._speculator.report(),
             **asdict(self._recorder.counters),
         )
 
     def close(self) -> None:
-        """Free the executor."""
+        """Free the executor, what left its pool, and the models that guess."""
         if self.tiers is not None:
             self.tiers.close()
+        if self._speculator is not None:
+            self._speculator.close()
         self._executor.close()
 
     def _fail_step(self, plan: StepPlan, error: Exception) -> list[EngineEvent]:
@@ -211,8 +214,18 @@ class Engine:
         return [event for request_id in request_ids for event in self.scheduler.fail(request_id, reason)]
 
     def _recorded(self, events: Sequence[EngineEvent]) -> list[EngineEvent]:
-        self._recorder.note_events(events)
-        for event in events:
+        told = list(events) if self._speculator is None else [self._judged(event, self._speculator) for event in events]
+        self._recorder.note_events(told)
+        for event in told:
             if not isinstance(event, TokenEvent) and not self.is_live(event.request_id):
                 self._recorder.note_ended(event.request_id)
-        return list(events)
+        return told
+
+    @staticmethod
+    def _judged(event: EngineEvent, speculator: Speculator) -> EngineEvent:
+        """An end with what drafts did for its answer."""
+        if isinstance(event, FinishEvent):
+            return replace(event, speculation=speculator.end(event.request_id, event.choice, event.num_generated))
+        if isinstance(event, FailEvent):
+            speculator.abandon(event.request_id)
+        return event

@@ -4,14 +4,15 @@ from dataclasses import dataclass, field
 
 from vivace.cache.eviction import build_eviction
 from vivace.engine.long_chat import LONG_CHAT_NAMES
+from vivace.engine.speculation import SpeculationOptions
 from vivace.engine.tiering import TierConfig
 from vivace.schedule.orders.config import OrderConfig
 from vivace.types.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class ServingConfig:
-    """Who is served first, and what happens where room runs short.
+class ServingConfig(SpeculationOptions):
+    """Who is served first, what happens where room runs short, and, of SpeculationOptions, who guesses ahead.
 
     Args:
         order: who is served first: a name of ORDER_NAMES, or an OrderConfig with weights of its own.
@@ -32,6 +33,7 @@ class ServingConfig:
             ConfigError: an unknown name.
         """
         self.order_config()
+        self.check_speculation()
         build_eviction(self.eviction)
         if self.long_chat not in LONG_CHAT_NAMES:
             raise ConfigError(f"long_chat is {self.long_chat!r}.", f"Known are: {', '.join(LONG_CHAT_NAMES)}.")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vivace.cache.tiers import TierStats
+from vivace.types.speculation import SpeculationUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,8 @@ class EngineStats:
     `num_timed_out` those that waited too long; `expected_wait_s` what the last newcomer had to expect until its first
     token; `completion_error` and `step_cost_error` mean absolute errors of estimates over what they estimate;
     `num_drafted_tokens` guesses that steps verified, `num_accepted_tokens` those of them that stood; `tiers` what left
-    the pool and came back, None where nothing is kept.
+    the pool and came back, None where nothing is kept; `speculation` what drafts did for all answers, None where nobody
+    guesses.
     """
 
     running_sequences: int
@@ -44,6 +46,7 @@ class EngineStats:
     completion_error: float | None = None
     step_cost_error: float | None = None
     tiers: TierStats | None = None
+    speculation: SpeculationUsage | None = None
 
     @property
     def prefix_hit_rate(self) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace import _native
-from vivace.execute.native_program import ProgramParts, build_program, forward, lower_fused
+from vivace.execute.native_program import ProgramParts, build_program, draw, forward, lower_fused
 from vivace.graph.graph import Graph
 from vivace.graph.ops import Embed, FusedLinear, Linear
 from vivace.graph.passes import cut_after_layer, validate
@@ -141,13 +141,7 @@ class NativeExecutor:
         Raises:
             EngineError: logits of another vocabulary, or a token outside it.
         """
-        numbers = [row.numbers for row in rows]
-        try:
-            return self._program.draw(
-                logits, numbers, histories, [row.bias_ids for row in rows], [row.bias_values for row in rows]
-            )
-        except ValueError as error:
-            raise EngineError(f"The native executor refused to draw: {error}.") from None
+        return draw(self._program, logits, rows, histories)
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy KV blocks (source, target) in every layer."""
@@ -188,6 +182,12 @@ class NativeEarlyExit:
     def forward(self, batch: ForwardBatch) -> NDArray[np.float32]:
         """See NativeExecutor.forward; the logits are a buffer of this exit's own."""
         return forward(self._program, batch)
+
+    def draw(
+        self, logits: NDArray[np.float32], rows: Sequence[DrawNumbers], histories: Sequence[NDArray[np.int32]]
+    ) -> list[int]:
+        """See NativeExecutor.draw."""
+        return draw(self._program, logits, rows, histories)
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Nothing: blocks are the model's to copy."""

@@ -3,7 +3,7 @@
 Several programs may read the same weights and write the same pool: a model and its early exits do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from vivace.graph.graph import Graph
 from vivace.graph.passes import fuse_add_norm, fuse_linears
 from vivace.graph.passes.arena import place_buffers
 from vivace.numerics.rope import inverse_frequencies
+from vivace.types.drawing import DrawNumbers
 from vivace.types.errors import EngineError
 from vivace.types.model import ModelSpec
 from vivace.types.step import ForwardBatch
@@ -86,6 +87,26 @@ def forward(program: _native.Program, batch: ForwardBatch) -> NDArray[np.float32
         )
     except ValueError as error:
         raise EngineError(f"The native executor refused a step: {error}.") from None
+
+
+def draw(
+    program: _native.Program,
+    logits: NDArray[np.float32],
+    rows: Sequence[DrawNumbers],
+    histories: Sequence[NDArray[np.int32]],
+) -> list[int]:
+    """Tokens drawn from rows of logits, by the threads of a step; see `types.drawing.Drawer`.
+
+    Raises:
+        EngineError: logits of another vocabulary, or a token outside it.
+    """
+    numbers = [row.numbers for row in rows]
+    try:
+        return program.draw(
+            logits, numbers, histories, [row.bias_ids for row in rows], [row.bias_values for row in rows]
+        )
+    except ValueError as error:
+        raise EngineError(f"The native executor refused to draw: {error}.") from None
 
 
 class _Emitter:

@@ -5,6 +5,7 @@ function an op kind, in the table at the end. Unlike the native executor it is n
 product of the BLAS may round a row differently in a larger batch.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -26,7 +27,7 @@ from vivace.graph.ops import (
     Rope,
     SelectRows,
 )
-from vivace.graph.passes import validate
+from vivace.graph.passes import cut_after_layer, validate
 from vivace.graph.weights import check_weights
 from vivace.numerics.kv_formats import layer_formats
 from vivace.numerics.rope import inverse_frequencies
@@ -74,6 +75,7 @@ class ReferenceExecutor:
         self._pages = KeyValuePages.allocate(spec, num_blocks, formats)
         self._num_blocks = num_blocks
         self._max_rows = max_rows
+        self._is_exit = False
 
     @property
     def vocab_size(self) -> int:
@@ -121,8 +123,20 @@ class ReferenceExecutor:
         """Fill one KV block of every layer with what `read_block` returned."""
         self._pages.write_block(block, content)
 
+    def early_exit(self, num_layers: int, max_rows: int) -> "ReferenceExecutor":
+        """The first layers of this model with its final norm and head, over the same weights and KV pool.
+
+        Raises:
+            ConfigError: num_layers is not between 1 and the layers of the model.
+        """
+        early = copy.copy(self)
+        early._graph, early._max_rows, early._is_exit = cut_after_layer(self._graph, num_layers), max_rows, True
+        return early
+
     def close(self) -> None:
-        """Free the pool and the weights."""
+        """Free the pool and the weights; an early exit owns neither."""
+        if self._is_exit:
+            return
         self._arrays.clear()
         self._pages = KeyValuePages.allocate(self._graph.spec, 0)
         self._weights.close()

@@ -5,6 +5,7 @@ from collections.abc import Sequence as Row
 
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.block_table import num_blocks_for
+from vivace.sample.randomness import redraw_seed
 from vivace.schedule.sequence import Sequence
 from vivace.types.draft import DraftPlace, Speculator
 from vivace.types.step import Draw, SequenceShare
@@ -27,17 +28,21 @@ class DraftDesk:
         """Drafts for each stream of a step that has so many rows without them, at most `budget` in all."""
         if self._speculator is None:
             return [()] * len(streams)
-        places = [
-            DraftPlace(
-                sequence.sequence_id,
-                sequence.tokens,
-                sequence.num_prompt,
-                self._make_room(sequence),
-                sequence.request.service_level.tenant,
-            )
-            for sequence in streams
-        ]
-        return self._speculator.propose(places, num_rows, budget)
+        return self._speculator.propose([self._place(sequence) for sequence in streams], num_rows, budget)
+
+    def _place(self, sequence: Sequence) -> DraftPlace:
+        request, num_drafts = sequence.request, self._make_room(sequence)
+        return DraftPlace(
+            sequence.sequence_id,
+            sequence.tokens,
+            sequence.num_prompt,
+            num_drafts,
+            request.service_level.tenant,
+            (request.request_id, sequence.choice),
+            sequence.table.entries,
+            request.sampling,
+            redraw_seed(sequence.settings.seed, sequence.settings.attempt),
+        )
 
     def _make_room(self, sequence: Sequence) -> int:
         """How many drafts a stream can have; takes blocks for them if there are some, never those of another."""

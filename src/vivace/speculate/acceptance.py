@@ -7,11 +7,12 @@ drafts are switched off, and switching them on again costs no trial.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vivace.speculate.proposal import EVIDENCE_FROM, Proposal
+from vivace.speculate.proposal import Proposal
 from vivace.speculate.text_kind import KINDS, TextKind
 
 NUM_POSITIONS = 4  # positions 0, 1, 2 and all later ones have figures of their own
 PRIOR_BY_EVIDENCE = (0.35, 0.5, 0.65, 0.8)  # before anything was seen; the kind of text scales it
+MODEL_PRIOR = sum(row.acceptance for row in KINDS) / len(KINDS)  # scaled, that is the chapter's figure for the kind
 LATER_POSITIONS = 0.1  # a draft after one that stood stands the more likely
 REQUEST_MEMORY = 0.85  # what an old observation counts after a new one: about the last 7 decide
 SERVER_MEMORY = 0.998
@@ -40,8 +41,7 @@ class KindPriors:
 
     def __init__(self) -> None:
         self._counts: dict[tuple[TextKind, Cell], _Count] = {}
-        mean = sum(row.acceptance for row in KINDS) / len(KINDS)
-        self._scales = {row.kind: row.acceptance / mean for row in KINDS}
+        self._scales = {row.kind: row.acceptance / MODEL_PRIOR for row in KINDS}
 
     def note(self, kind: TextKind, cell: Cell, stands: bool) -> None:
         """One draft was seen to stand or fall."""
@@ -50,7 +50,7 @@ class KindPriors:
     def estimate(self, kind: TextKind, cell: Cell) -> float:
         """Probability that a draft stands once all before it stand."""
         _, evidence, position = cell
-        prior = PRIOR_BY_EVIDENCE[min(evidence, len(EVIDENCE_FROM) - 1)] * self._scales[kind]
+        prior = (*PRIOR_BY_EVIDENCE, MODEL_PRIOR)[evidence] * self._scales[kind]
         prior = min(MAX_PROBABILITY, prior + LATER_POSITIONS * (position > 0))
         count = self._counts.get((kind, cell))
         return prior if count is None else count.estimate(prior, SERVER_PRIOR_WEIGHT)
@@ -66,22 +66,36 @@ class Acceptance:
     def __init__(self, priors: KindPriors) -> None:
         self._priors = priors
         self._counts: dict[Cell, _Count] = {}
+        self._vectors: dict[tuple[TextKind, str, int], tuple[float, ...]] = {}
 
     def note(self, kind: TextKind, cell: Cell, stands: bool) -> None:
         """One draft was seen to stand or fall."""
         self._counts.setdefault(cell, _Count()).note(stands, REQUEST_MEMORY)
         self._priors.note(kind, cell, stands)
+        self._vectors.pop((kind, *cell[:2]), None)
 
-    def cumulative(self, kind: TextKind, proposer: str, proposal: Proposal) -> tuple[float, ...]:
-        """Probability that the drafts up to each position all stand."""
+    def cumulative(self, kind: TextKind, proposer: str, evidence: int, count: int) -> tuple[float, ...]:
+        """Probability that the drafts up to each position all stand; kept until this request shows something new."""
+        key = (kind, proposer, evidence)
+        vector = self._vectors.get(key)
+        if vector is None or len(vector) < count:
+            vector = self._vectors[key] = self._work_out(kind, proposer, evidence, max(count, 8))
+        return vector[:count]
+
+    def _work_out(self, kind: TextKind, proposer: str, evidence: int, count: int) -> tuple[float, ...]:
         probabilities = []
-        product = 1.0
-        for index in range(len(proposal.tokens)):
-            cell = (proposer, proposal.evidence, min(index, NUM_POSITIONS - 1))
+        product = estimate = 1.0
+        for index in range(count):
+            if index >= NUM_POSITIONS:
+                product *= estimate
+                probabilities.append(product)
+                continue
+            cell = (proposer, evidence, index)
             prior = self._priors.estimate(kind, cell)
-            count = self._counts.get(cell)
-            estimate = prior if count is None else count.estimate(prior, REQUEST_PRIOR_WEIGHT)
-            product *= min(MAX_PROBABILITY, max(MIN_PROBABILITY, estimate))
+            seen = self._counts.get(cell)
+            estimate = prior if seen is None else seen.estimate(prior, REQUEST_PRIOR_WEIGHT)
+            estimate = min(MAX_PROBABILITY, max(MIN_PROBABILITY, estimate))
+            product *= estimate
             probabilities.append(product)
         return tuple(probabilities)
 

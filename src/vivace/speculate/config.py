@@ -21,7 +21,7 @@ class SpeculationConfig:
 
     proposers: tuple[str, ...] = ("ngram",)
     policy: str = "measured"
-    max_drafts: int = 8
+    max_drafts: int = 15
 
     def __post_init__(self) -> None:
         if not self.proposers:

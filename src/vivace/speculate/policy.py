@@ -44,10 +44,25 @@ class Candidate:
     window_length: int
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Drafts for each candidate, and the tokens over cost that they promise (comparable within one step)."""
+
+    counts: list[int]
+    rate: float = 0.0
+
+
 class Policy(Protocol):
     """Chooses draft lengths for all streams of a step together, as they share its cost."""
 
-    def choose(self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts) -> list[int]:
+    @property
+    def weighs_costs(self) -> bool:
+        """Whether `rate` means something, so that ways of guessing can be weighed against one another."""
+        ...
+
+    def choose(
+        self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts, extra: float = 0.0
+    ) -> Choice:
         """Drafts for each candidate.
 
         Args:
@@ -55,6 +70,7 @@ class Policy(Protocol):
             num_rows: rows of the step without drafts.
             budget: most drafts in all.
             costs: of steps by rows.
+            extra: what the guesses themselves cost, in the unit of `costs`, if any draft is taken.
         """
         ...
 
@@ -64,19 +80,26 @@ class FixedPolicy:
     """The same number of drafts always, where so many are guessed."""
 
     num_drafts: int
+    weighs_costs: bool = False
 
-    def choose(self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts) -> list[int]:
+    def choose(
+        self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts, extra: float = 0.0
+    ) -> Choice:
         """See Policy."""
-        return _within(budget, [min(self.num_drafts, len(one.cumulative)) for one in candidates])
+        return Choice(_within(budget, [min(self.num_drafts, len(one.cumulative)) for one in candidates]))
 
 
 @dataclass(frozen=True, slots=True)
 class WindowPolicy:
     """The chapter's rule; it never goes below 2 drafts and does not know what a step costs."""
 
-    def choose(self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts) -> list[int]:
+    weighs_costs: bool = False
+
+    def choose(
+        self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts, extra: float = 0.0
+    ) -> Choice:
         """See Policy."""
-        return _within(budget, [min(one.window_length, len(one.cumulative)) for one in candidates])
+        return Choice(_within(budget, [min(one.window_length, len(one.cumulative)) for one in candidates]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,36 +112,42 @@ class MeasuredPolicy:
     that costs at most 1/128 and 1/256 of what the worse choice loses.
     """
 
-    def choose(self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts) -> list[int]:
+    weighs_costs: bool = True
+
+    def choose(
+        self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts, extra: float = 0.0
+    ) -> Choice:
         """See Policy."""
-        chosen = [0] * len(candidates)
+        num_streams = len(candidates)
+        chosen = [0] * num_streams
+        plain = num_streams / costs.of(num_rows)
         ranked = sorted(
             (-probability, position, stream)
             for stream, candidate in enumerate(candidates)
             for position, probability in enumerate(candidate.cumulative)
         )[:budget]
         if not ranked:
-            return chosen
-        for _, _, stream in ranked[: self._best_count(ranked, len(candidates), num_rows, costs)]:
-            chosen[stream] += 1
-        return chosen
-
-    def _best_count(
-        self, ranked: Sequence[tuple[float, int, int]], num_streams: int, num_rows: int, costs: StepCosts
-    ) -> int:
-        plain_rate = num_streams / costs.of(num_rows)
-        best_count, best_rate = 0, plain_rate * MARGIN
+            return Choice(chosen, plain)
+        best_count, best_rate = 0, plain * MARGIN
         expected = float(num_streams)
         for count, (negative_probability, _, _) in enumerate(ranked, 1):
             expected -= negative_probability
-            rate = expected / costs.of(num_rows + count)
+            rate = expected / (costs.of(num_rows + count) + extra)
             if rate > best_rate:
                 best_count, best_rate = count, rate
-        if best_count and costs.age(num_rows) >= PLAIN_EVERY:
-            return 0
-        if not best_count and costs.age(num_rows + 1) >= DRAFTED_EVERY:
-            return 1
-        return best_count
+        rate = best_rate if best_count else plain
+        for _, _, stream in ranked[: best_count if extra else _with_probes(best_count, num_rows, costs)]:
+            chosen[stream] += 1
+        return Choice(chosen, rate)
+
+
+def _with_probes(count: int, num_rows: int, costs: StepCosts) -> int:
+    """The number of drafts, or that of a step whose cost was not seen for long."""
+    if count and costs.age(num_rows) >= PLAIN_EVERY:
+        return 0
+    if not count and costs.age(num_rows + 1) >= DRAFTED_EVERY:
+        return 1
+    return count
 
 
 POLICIES: dict[str, Callable[[int], Policy]] = {

@@ -6,11 +6,13 @@ from typing import Protocol
 
 EVIDENCE_FROM = (2, 3, 5, 9)
 """Matched tokens from which evidence 0, 1, 2 and 3 begin."""
+MODEL_EVIDENCE = len(EVIDENCE_FROM)
+"""The class of evidence of what a model guesses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """Guessed tokens, and how much speaks for them: 0 (little) to len(EVIDENCE_FROM) - 1."""
+    """Guessed tokens, and how much speaks for them: 0 (little) to MODEL_EVIDENCE."""
 
     tokens: tuple[int, ...]
     evidence: int

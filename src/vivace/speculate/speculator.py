@@ -4,17 +4,23 @@ Learns from the tokens that streams turn out to have, never from the verifier: w
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from vivace.speculate.acceptance import Acceptance, KindPriors, Watch
+from vivace.speculate.calibration import Calibration
 from vivace.speculate.config import SpeculationConfig
 from vivace.speculate.costs import StepCosts
-from vivace.speculate.policy import POLICIES, Candidate, WindowLength
-from vivace.speculate.proposal import Follower, Proposal, Proposer
-from vivace.speculate.proposers import PROPOSERS
-from vivace.speculate.report import KindReport, SpeculationReport
-from vivace.speculate.text_kind import DEFAULT_KIND, KIND_NAMES, TextKind, classify
+from vivace.speculate.drafter import ModelDrafter
+from vivace.speculate.guess import Guess, StepView, Stream
+from vivace.speculate.model_desk import ModelDesk
+from vivace.speculate.policy import POLICIES, Candidate
+from vivace.speculate.proposal import Proposer
+from vivace.speculate.proposers import LOOK_UPS
+from vivace.speculate.report import SpeculationReport
+from vivace.speculate.tally import TurnTally
+from vivace.speculate.text_kind import KIND_NAMES, classify
+from vivace.telemetry.clock import Clock, now_ns
 from vivace.types.draft import DraftPlace
+from vivace.types.speculation import SpeculationUsage
 
 TOKENS_BETWEEN_KINDS = 50
 PROMPT_TOKENS_FOR_KIND = 200
@@ -22,48 +28,52 @@ PROMPT_TOKENS_FOR_KIND = 200
 Decode = Callable[[Sequence[int]], str]
 
 
-@dataclass(slots=True)
-class _Stream:
-    """One followed sequence. `num_drafts` and `turn_cost` are of its last turn; None before the first."""
-
-    followers: dict[str, Follower]
-    watches: dict[str, Watch]
-    acceptance: Acceptance
-    num_prompt: int
-    kind: TextKind = DEFAULT_KIND
-    num_until_kind: int = 0
-    tokens: list[int] = field(default_factory=list)
-    window: WindowLength = field(default_factory=WindowLength)
-    num_drafts: int | None = None
-    turn_cost: float = 1.0
-
-
 class EngineSpeculator:
-    """A Speculator (`types.draft`) over the rows of PROPOSERS and POLICIES. Used by one thread.
+    """A Speculator (`types.draft`) over the rows of PROPOSERS and POLICIES. Used by one thread; `report` by any.
 
     Args:
         config: which proposers and policy, and how many drafts.
         decode: token ids to text, to tell kinds of text apart; None: all text counts as one kind.
+        drafters: models that guess, one for each such row of the config.
+        clock: what drafting takes is measured with, and left out of what steps cost.
     """
 
-    def __init__(self, config: SpeculationConfig, decode: Decode | None = None) -> None:
+    def __init__(
+        self,
+        config: SpeculationConfig,
+        decode: Decode | None = None,
+        drafters: Sequence[ModelDrafter] = (),
+        clock: Clock = now_ns,
+    ) -> None:
         self._config = config
         self._decode = decode
-        self._proposers: dict[str, Proposer] = {name: PROPOSERS[name]() for name in config.proposers}
+        self._clock = clock
+        self._proposers: dict[str, Proposer] = {name: LOOK_UPS[name]() for name in config.proposers if name in LOOK_UPS}
+        self._names = (*self._proposers, *(drafter.name for drafter in drafters))
         self._policy = POLICIES[config.policy](config.max_drafts)
         self._costs = StepCosts()
+        self._desk = ModelDesk(drafters, self._policy, config.max_drafts, self._costs)
+        self._has_models = bool(drafters)
+        self._calibration = Calibration()
         self._priors = KindPriors()
-        self._streams: dict[int, _Stream] = {}
-        self._kinds = {kind: KindReport() for kind in KIND_NAMES}
+        self._streams: dict[int, Stream] = {}
+        self._owners: dict[tuple[str, int], int] = {}
+        self._total = TurnTally()
+        self._kinds = {kind: TurnTally() for kind in KIND_NAMES}
+        self._drafting_ms = 0.0
 
     @property
     def max_drafts(self) -> int:
         """Most drafts of one sequence in one step."""
         return self._config.max_drafts
 
-    def report(self) -> SpeculationReport:
-        """Figures so far; outcomes of turns after which a stream ended are not in them."""
-        return SpeculationReport(self._kinds)
+    def report(self) -> SpeculationUsage:
+        """All turns so far whose outcome was seen."""
+        return self._total.usage()
+
+    def report_by_kind(self) -> SpeculationReport:
+        """The same, by kind of text too."""
+        return SpeculationReport(self._total.usage(), {kind: tally.usage() for kind, tally in self._kinds.items()})
 
     def assume_costs(self, costs_ms: Mapping[int, float]) -> None:
         """Begin with milliseconds of steps by rows, see `measure_costs`; without them costs are learned slowly."""
@@ -71,80 +81,120 @@ class EngineSpeculator:
 
     def propose(self, places: Sequence[DraftPlace], num_rows: int, budget: int) -> list[tuple[int, ...]]:
         """Drafts for each place; see `types.draft.Speculator`."""
-        self._forget_ended({place.sequence_id for place in places})
-        guesses = []
-        candidates = []
-        for place in places:
-            stream = self._follow(place)
-            tokens, cumulative = self._guess(stream, place.max_drafts)
-            guesses.append(tokens)
-            candidates.append(Candidate(cumulative, stream.window.length))
-        counts = self._policy.choose(candidates, num_rows, budget, self._costs)
-        relative = self._costs.of(num_rows + sum(counts)) / self._costs.of(num_rows)
-        for place, count in zip(places, counts, strict=True):
-            stream = self._streams[place.sequence_id]
-            stream.num_drafts, stream.turn_cost = count, relative
-        return [guess[:count] for guess, count in zip(guesses, counts, strict=True)]
+        self._drafting_ms = 0.0
+        if not places:
+            return []
+        streams = [self._follow(place) for place in places]
+        guesses = [self._guess(stream, place.max_drafts) for stream, place in zip(streams, places, strict=True)]
+        candidates = [
+            Candidate(guess.cumulative, stream.window.length) for guess, stream in zip(guesses, streams, strict=True)
+        ]
+        choice = self._policy.choose(candidates, num_rows, budget, self._costs)
+        if self._has_models:
+            view = StepView(streams, places, guesses, num_rows, budget)
+            plan = self._desk.plan(view, choice)
+            if plan is not None:
+                began_ns = self._clock()
+                choice, guesses = plan.choice, self._desk.run(plan, view)
+                self._drafting_ms = (self._clock() - began_ns) / 1e6
+        return self._take(streams, guesses, choice.counts, num_rows)
 
     def note_step(self, num_rows: int, elapsed_ms: float) -> None:
-        """A step of streams and drafts alone had so many rows and took so long."""
-        self._costs.note(num_rows, elapsed_ms)
+        """A step of streams and drafts alone had so many rows and took so long, drafting included."""
+        self._costs.note(num_rows, elapsed_ms - self._drafting_ms)
 
-    def _forget_ended(self, live: set[int]) -> None:
-        if len(self._streams) == len(live) and self._streams.keys() == live:
-            return
-        for sequence_id in self._streams.keys() - live:
-            stream = self._streams.pop(sequence_id)
-            for follower in stream.followers.values():
-                follower.finish(stream.tokens[stream.num_prompt :])
+    def end(self, request_id: str, choice: int, num_generated: int) -> SpeculationUsage | None:
+        """An answer has ended; see `types.draft.Speculator`."""
+        sequence_id = self._owners.pop((request_id, choice), None)
+        stream = None if sequence_id is None else self._streams.pop(sequence_id, None)
+        if stream is None or sequence_id is None:
+            return None
+        self._note_turn(stream, num_generated - (len(stream.tokens) - stream.num_prompt))
+        for follower in stream.followers.values():
+            follower.finish(stream.tokens[stream.num_prompt :])
+        self._desk.forget(sequence_id)
+        return stream.tally.usage()
 
-    def _follow(self, place: DraftPlace) -> _Stream:
+    def abandon(self, request_id: str) -> None:
+        """A request has failed; see `types.draft.Speculator`."""
+        for owner in [owner for owner in self._owners if owner[0] == request_id]:
+            sequence_id = self._owners.pop(owner)
+            self._streams.pop(sequence_id, None)
+            self._desk.forget(sequence_id)
+
+    def close(self) -> None:
+        """Free what models of its own hold."""
+        self._desk.close()
+
+    def _take(
+        self, streams: Sequence[Stream], guesses: Sequence[Guess], counts: Sequence[int], num_rows: int
+    ) -> list[tuple[int, ...]]:
+        """The drafts of the step, and what each stream is to be judged by afterwards."""
+        drafts = [guess.tokens[:count] for guess, count in zip(guesses, counts, strict=True)]
+        plain = self._costs.of(num_rows)
+        relative = self._costs.of(num_rows + sum(map(len, drafts))) / plain
+        if self._drafting_ms:
+            relative += self._drafting_ms / (self._costs.milliseconds(num_rows) or self._drafting_ms)
+        for stream, guess, mine in zip(streams, guesses, drafts, strict=True):
+            stream.num_drafts, stream.turn_cost = len(mine), relative
+            stream.expected = sum(guess.cumulative[: len(mine)])
+        return drafts
+
+    def _follow(self, place: DraftPlace) -> Stream:
         """The stream of a place, told what it has said since."""
         stream = self._streams.get(place.sequence_id)
         if stream is None:
             stream = self._streams[place.sequence_id] = self._begin(place)
+            self._owners[place.owner] = place.sequence_id
         new = place.tokens[len(stream.tokens) :].tolist()
         is_first = not stream.tokens
         stream.tokens += new
         for follower in stream.followers.values():
             follower.extend(new)
         if not is_first:
-            self._learn(stream, new)
+            for watch in stream.watches.values():
+                watch.see(new, stream.kind, stream.acceptance)
+            self._note_turn(stream, len(new))
         stream.num_until_kind -= len(new)
         if is_first or stream.num_until_kind <= 0:
             self._tell_kind(stream, PROMPT_TOKENS_FOR_KIND if is_first else TOKENS_BETWEEN_KINDS)
         return stream
 
-    def _begin(self, place: DraftPlace) -> _Stream:
-        return _Stream(
+    def _begin(self, place: DraftPlace) -> Stream:
+        return Stream(
             followers={name: proposer.follow(place.tenant) for name, proposer in self._proposers.items()},
-            watches={name: Watch(name) for name in self._proposers},
+            watches={name: Watch(name) for name in self._names},
             acceptance=Acceptance(self._priors),
             num_prompt=place.num_prompt,
         )
 
-    def _learn(self, stream: _Stream, new: Sequence[int]) -> None:
-        for watch in stream.watches.values():
-            watch.see(new, stream.kind, stream.acceptance)
-        if stream.num_drafts is not None and new:
-            stream.window.note(stream.num_drafts, len(new) - 1)
-            self._kinds[stream.kind].note(stream.num_drafts, len(new), stream.turn_cost)
-            stream.num_drafts = None
+    def _note_turn(self, stream: Stream, num_new: int) -> None:
+        """The last turn of a stream has brought so many tokens."""
+        if stream.num_drafts is None or num_new < 1:
+            return
+        num_drafts, stream.num_drafts = stream.num_drafts, None
+        stream.window.note(num_drafts, num_new - 1)
+        if num_drafts:
+            self._calibration.note(stream.expected, min(num_new - 1, num_drafts))
+        for tally in (stream.tally, self._kinds[stream.kind], self._total):
+            tally.note(num_drafts, num_new, stream.turn_cost)
 
-    def _tell_kind(self, stream: _Stream, num_tokens: int) -> None:
+    def _tell_kind(self, stream: Stream, num_tokens: int) -> None:
         stream.num_until_kind = TOKENS_BETWEEN_KINDS
         if self._decode is not None:
             stream.kind = classify(self._decode(stream.tokens[-num_tokens:]))
 
-    def _guess(self, stream: _Stream, room: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        """The most promising guess and the probabilities of its positions, cut to the room."""
-        best: tuple[tuple[int, ...], tuple[float, ...]] = ((), ())
+    def _guess(self, stream: Stream, room: int) -> Guess:
+        """The most promising look-up and the probabilities of its positions, cut to the room."""
+        best, best_sum = Guess(), 0.0
         for name, follower in stream.followers.items():
-            proposal: Proposal | None = follower.propose(self._config.max_drafts)
+            proposal = follower.propose(self._config.max_drafts)
             stream.watches[name].begin(proposal)
             if proposal is None:
                 continue
-            cumulative = stream.acceptance.cumulative(stream.kind, name, proposal)[:room]
-            if sum(cumulative) > sum(best[1]):
-                best = proposal.tokens[:room], cumulative
+            count = min(room, len(proposal.tokens))
+            cumulative = stream.acceptance.cumulative(stream.kind, name, proposal.evidence, count)
+            promised = sum(cumulative)
+            if promised > best_sum:
+                best, best_sum = Guess(proposal.tokens[:count], self._calibration.apply(cumulative)), promised
         return best

@@ -7,6 +7,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vivace.types.request import SamplingParams
+from vivace.types.speculation import SpeculationUsage
+
+GREEDY = SamplingParams(temperature=0)
+
 
 @dataclass(frozen=True, slots=True)
 class DraftPlace:
@@ -18,6 +23,10 @@ class DraftPlace:
         num_prompt: how many of them are the prompt.
         max_drafts: most drafts that fit: context, length of the answer and KV memory are counted in; may be 0.
         tenant: whose past answers may be guessed from.
+        owner: request id and choice, by which the end of the stream is told.
+        block_table: KV blocks of the stream, int32 (num_blocks,), with slots for all its drafts; None: not known.
+        sampling: how its tokens are drawn; a draft model draws the same way.
+        seed: of its random numbers.
     """
 
     sequence_id: int
@@ -25,6 +34,10 @@ class DraftPlace:
     num_prompt: int
     max_drafts: int
     tenant: str = ""
+    owner: tuple[str, int] = ("", 0)
+    block_table: NDArray[np.int32] | None = None
+    sampling: SamplingParams = GREEDY
+    seed: int = 0
 
 
 class Speculator(Protocol):
@@ -47,4 +60,20 @@ class Speculator(Protocol):
 
     def note_step(self, num_rows: int, elapsed_ms: float) -> None:
         """A step of streams and drafts alone, without any prompt, had so many rows and took so long."""
+        ...
+
+    def end(self, request_id: str, choice: int, num_generated: int) -> SpeculationUsage | None:
+        """An answer has ended with so many tokens; what drafts did for it. None where it never had a turn."""
+        ...
+
+    def abandon(self, request_id: str) -> None:
+        """A request has failed: nothing is to be learned from its answers."""
+        ...
+
+    def report(self) -> SpeculationUsage:
+        """All answers so far together; may be read from any thread."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds beside the target's memory."""
         ...

@@ -1,9 +1,10 @@
 """What the engine tells about a request while it works, token by token (before any text exists)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from vivace.types.errors import VivaceError
+from vivace.types.speculation import SpeculationUsage
 
 FinishReason = Literal["stop", "length", "cancelled", "content_filter", "timeout"]
 """Why a choice ended; the engine gives the first three, a stream's safety filter and hard timeout the others."""
@@ -34,6 +35,7 @@ class FinishEvent:
     """Choice `choice` has ended; exactly one per choice unless the request fails.
 
     A stop token or end-of-sequence token is counted in `num_generated` but not sent as a TokenEvent.
+    `speculation`: what drafts did for it, None where nobody guesses.
     """
 
     request_id: str
@@ -42,6 +44,7 @@ class FinishEvent:
     num_prompt_tokens: int
     num_generated: int
     num_cached_tokens: int = 0
+    speculation: SpeculationUsage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
