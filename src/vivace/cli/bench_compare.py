@@ -32,7 +32,11 @@ DESCRIPTION = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what is compared, and how."""
     what = parser.add_argument_group("what is compared")
-    what.add_argument("--model", metavar="M", help="a catalogue name or a .gguf file (default: smollm2-135m)")
+    what.add_argument(
+        "--model",
+        metavar="M",
+        help="a catalogue name, a .gguf file, or shape:NAME:FORMAT for random weights (default: smollm2-135m)",
+    )
     what.add_argument(
         "--rows", metavar="LIST", help="peers, or peer:format, with commas between (default: all that are installed)"
     )
@@ -166,6 +170,7 @@ class _Text:
     encode: Callable[[str], Sequence[int]]
     decode: Callable[[Sequence[int]], str]
     question_ids: Sequence[int]
+    can_speak: bool
 
 
 def _compare(arguments: argparse.Namespace) -> "Comparison":
@@ -175,10 +180,8 @@ def _compare(arguments: argparse.Namespace) -> "Comparison":
     from vivace.cli.compare.report import Comparison
     from vivace.cli.compare.sanity import ANSWER_TOKENS
     from vivace.cli.compare.turns import Conditions, Failures, measure
-    from vivace.files.catalogue import resolve
-    from vivace.files.catalogue_rows import DEFAULT_MODEL
 
-    model = resolve(arguments.model or DEFAULT_MODEL)
+    model = _model_file(arguments.model)
     threads = arguments.threads or len(os.sched_getaffinity(0))
     conditions = Conditions(arguments.turns, arguments.quiet, arguments.patience, arguments.retries)
     machine = {"processor": processor_name(), "threads": threads, "system": platform.platform()}
@@ -203,12 +206,23 @@ def _compare(arguments: argparse.Namespace) -> "Comparison":
     return comparison
 
 
+def _model_file(wanted: str | None) -> Path:
+    from vivace.cli.compare.shapes import is_shape, shape_model
+    from vivace.files.catalogue import resolve
+    from vivace.files.catalogue_rows import DEFAULT_MODEL
+
+    if wanted is not None and is_shape(wanted):
+        return shape_model(wanted, resolve(DEFAULT_MODEL))
+    return resolve(wanted or DEFAULT_MODEL)
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def _read_text(model: Path) -> _Text:
     from vivace.cli.compare.sanity import QUESTION
+    from vivace.cli.compare.shapes import RANDOM
     from vivace.files.open import open_model
     from vivace.text.build import build_template, build_tokenizer
     from vivace.types.request import ChatMessage
@@ -220,7 +234,7 @@ def _read_text(model: Path) -> _Text:
     tokenizer = build_tokenizer(vocabulary)
     question = build_template(vocabulary, tokenizer).encode_chat([ChatMessage("user", QUESTION)])
     loaded.close()
-    return _Text(tokenizer.encode, tokenizer.decode, question)
+    return _Text(tokenizer.encode, tokenizer.decode, question, can_speak=not model.name.startswith(RANDOM))
 
 
 def _start(
@@ -250,7 +264,7 @@ def _note_facts(name: str, process: "PeerProcess", text: _Text, comparison: "Com
 
     try:
         start_s = process.first_answer_s(text.question_ids)
-        answer = ask(process, text.question_ids, text.decode)
+        answer = ask(process, text.question_ids, text.decode, can_speak=text.can_speak)
     except PeerError as error:
         comparison.absent[name] = str(error)
         return

@@ -78,7 +78,7 @@ def as_table(comparison: Comparison) -> str:
     lines = [head + "start s".rjust(9) + "peak MiB".rjust(10) + "  answer"]
     for name, facts in comparison.facts.items():
         cells = "".join(_cell(comparison, figure, name).rjust(width) for figure in figures)
-        answer = "-" if facts.answer is None else "sane" if facts.answer.sane else "NOT SANE"
+        answer = _answer(comparison, name)
         memory = f"{facts.peak_bytes / 2**20:.0f}".rjust(10)
         lines.append(name.ljust(_NAME_WIDTH) + cells + f"{facts.start_s:.2f}".rjust(9) + memory + f"  {answer}")
         lines.append(" " * _NAME_WIDTH + "".join(_spread(comparison, figure, name).rjust(width) for figure in figures))
@@ -92,6 +92,18 @@ def as_table(comparison: Comparison) -> str:
         )
     lines += [f"absent: {name}: {reason}" for name, reason in comparison.absent.items()]
     return "\n".join(lines)
+
+
+def _answer(comparison: Comparison, row: str) -> str:
+    """Whether a row makes sense, or how long it agrees with ourselves where sense cannot be told."""
+    answer = comparison.facts[row].answer
+    if answer is None:
+        return "-"
+    if answer.sane is not None:
+        return "sane" if answer.sane else "NOT SANE"
+    ours = comparison.facts.get(comparison.ourselves)
+    agreeing = None if ours is None or ours.answer is None else answer.num_agreeing(ours.answer)
+    return "random weights" + ("" if agreeing is None else f", first {agreeing} of {len(answer.ids)} as ours")
 
 
 def _cell(comparison: Comparison, figure: str, row: str) -> str:
