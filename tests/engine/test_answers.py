@@ -1,5 +1,7 @@
 """Events become text: whole characters, nothing past a stop string, one end a choice, usage at the very end."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from vivace.types.answer import AnswerChunk, Usage
 from vivace.types.errors import EngineError
 from vivace.types.events import EngineEvent, FailEvent, FinishEvent, FinishReason, TokenEvent, TokenLogprob
 from vivace.types.request import GenerationRequest, StopParams
+from vivace.types.speculation import SpeculationUsage
 
 TOKENIZER = make_tokenizer()
 
@@ -95,6 +98,18 @@ def test_choices_end_each_for_itself_and_usage_is_on_the_last_chunk_only() -> No
     assert [chunk.usage for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
     assert chunks[-1].usage == Usage(3, 3, 2)
     assert builder.done
+
+
+def test_what_drafts_did_is_told_for_all_choices_together() -> None:
+    ones = (
+        SpeculationUsage(3, 6, 4, 3, (3, 1), (2, 1), (1.0,), 4.0),
+        SpeculationUsage(1, 1, 2, 0, (1,), (0,), (), 1.0),
+    )
+    ends = [replace(end(2, choice=choice), speculation=one) for choice, one in enumerate(ones)]
+    chunks, _ = built(request_of(3), *ends, end(2, choice=2))
+    usage = chunks[-1].usage
+    assert usage is not None and usage.speculation == SpeculationUsage(4, 7, 6, 3, (4, 1), (2, 1), (1.0,), 5.0)
+    assert usage.speculation.speedup == 7 / 5 and SpeculationUsage().speedup == 1
 
 
 def test_a_failure_is_raised_and_nothing_more_is_expected() -> None:

@@ -15,6 +15,7 @@ from vivace.types.answer import Answer, AnswerChunk, Choice, TextLogprob, Usage
 from vivace.types.errors import UnsupportedModelError, VivaceError
 from vivace.types.events import FinishReason
 from vivace.types.request import ChatMessage, GenerationRequest
+from vivace.types.speculation import SpeculationUsage
 
 VOCAB_SIZE = 256
 SCRIPT = ("Hello", ", ", "wor", "ld", "! ", "你", "好", " 🎉")
@@ -62,6 +63,7 @@ class ScriptedService:
     ) -> None:
         self.script = tuple(script)
         self.dropped_tokens = 0
+        self.speculation: SpeculationUsage | None = None
         self.long_chat: object = None
         self.ready = True
         self.context_length = context_length
@@ -152,7 +154,7 @@ class ScriptedService:
             for choice in range(request.n):
                 yield AnswerChunk(choice, piece, (1,), _logprobs(request, piece))
         usage = Usage(
-            len(request.prompt_ids), len(pieces) * request.n, cached_tokens=1, dropped_tokens=request.dropped_tokens
+            len(request.prompt_ids), len(pieces) * request.n, 1, request.dropped_tokens, speculation=self.speculation
         )
         for choice in range(request.n):
             yield AnswerChunk(choice, "", finish_reason=reason, usage=usage if choice == request.n - 1 else None)

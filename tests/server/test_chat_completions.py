@@ -8,6 +8,7 @@ import pytest
 from factories.live_server import live_server, read_events
 from factories.scripted_service import SCRIPT, ScriptedService
 from vivace.types.errors import EngineError, OverloadedError
+from vivace.types.speculation import SpeculationUsage
 
 TEXT = "".join(SCRIPT)
 HELLO = [{"role": "user", "content": "hello"}]
@@ -177,3 +178,23 @@ def test_what_was_dropped_of_a_long_chat_is_told_in_the_usage() -> None:
         body = {"messages": HELLO, "vivace": {"long_chat": "truncate"}}
         assert client.post(PATH, json=body).json()["usage"]["vivace"] == {"dropped_tokens": 12}
     assert service.long_chat == "truncate"
+
+
+def test_what_drafts_did_is_told_in_the_usage_whole_or_streamed() -> None:
+    service = ScriptedService()
+    service.speculation = SpeculationUsage(4, 10, 8, 6, (4, 4), (3, 3), (2.0,), cost=5.0)
+    told = {
+        "drafted": 8,
+        "accepted": 6,
+        "accepted_at": [3, 3],
+        "tried_at": [4, 4],
+        "drafts_over_time": [2.0],
+        "tokens_per_turn": 2.5,
+        "speedup": 2.0,
+    }
+    with live_server(lambda: service) as server, server.client() as client:
+        assert client.post(PATH, json={"messages": HELLO}).json()["usage"]["vivace"] == {"speculation": told}
+        body = {"messages": HELLO, "stream": True, "stream_options": {"include_usage": True}}
+        lines = client.post(PATH, json=body).text.split("\n\n")
+    (last,) = [json.loads(line.partition("data: ")[2]) for line in lines if '"speculation"' in line]
+    assert last["usage"]["vivace"]["speculation"] == told and last["choices"] == []

@@ -103,3 +103,54 @@ def test_the_kind_of_text_is_asked_of_the_prompt_and_again_every_fifty_tokens() 
     assert asked == [4, TOKENS_BETWEEN_KINDS]
     kinds = speculator.report_by_kind().kinds
     assert kinds["creative"].num_turns == TOKENS_BETWEEN_KINDS and kinds["code"].num_turns > 0
+
+
+def test_an_ended_answer_tells_its_drafts_by_position_and_over_time() -> None:
+    speculator = fixed(count=2)
+    tokens = [1] * 9
+    for _ in range(40):
+        assert speculator.propose([place(tokens, num_prompt=9)], 1, 100) == [(1, 1)]
+        tokens += [1, 1, 1]
+    usage = speculator.end("", 0, len(tokens) - 9)
+    assert usage is not None and (usage.num_turns, usage.num_drafted) == (40, 80)
+    assert usage.num_tokens == len(tokens) - 9 == 120 and usage.num_accepted == 80
+    assert usage.tried_at == usage.accepted_at == (40, 40)
+    assert usage.drafts_over_time == (2.0, 2.0, 2.0)
+    assert speculator.end("", 0, 3) is None
+    assert speculator.report() == usage
+
+
+def test_a_text_that_turns_costs_little_and_recovers_within_twenty_tokens() -> None:
+    """Copying, then a text without any repetition, then copying again; what is simulated is the cost of steps."""
+    generator = np.random.default_rng(3)
+    poem = generator.integers(5, 500, 60).tolist()
+    novel = generator.permutation(np.arange(1000, 1400)).tolist()
+    text = [*poem, *poem, *novel, *poem, *poem]
+    speculator = EngineSpeculator(SpeculationConfig(("ngram",), "measured", 15))
+
+    def cost(num_rows: int) -> float:
+        return 8.0 * (1 + 0.15 * (num_rows - 1))
+
+    speculator.assume_costs({rows: cost(rows) for rows in (1, 2, 4, 8, 16, 32)})
+    known, spent, drafts_at = 60, 0.0, {}
+    spent_at = {known: 0.0}
+    while known < len(text):
+        (drafts,) = speculator.propose([place(text[:known], num_prompt=60, room=len(text) - known - 1)], 1, 100)
+        drafts_at[known] = len(drafts)
+        speculator.note_step(1 + len(drafts), cost(1 + len(drafts)))
+        spent += cost(1 + len(drafts))
+        stood = next((i for i, draft in enumerate(drafts) if draft != text[known + i]), len(drafts))
+        known += stood + 1
+        spent_at[known] = spent
+
+    def plain_over(start: int, end: int) -> float:
+        inside = [at for at in spent_at if start <= at <= end]
+        return (inside[-1] - inside[0]) * cost(1) / (spent_at[inside[-1]] - spent_at[inside[0]])
+
+    turned = 120
+    assert plain_over(65, turned) > 2.0
+    assert sum(count > 0 for at, count in drafts_at.items() if turned + 20 <= at < turned + 400) <= 2
+    assert plain_over(turned, turned + 400) > 0.97
+    back = turned + 400
+    assert any(count > 0 for at, count in drafts_at.items() if back < at <= back + 20)
+    assert plain_over(back + 20, len(text)) > 2.0

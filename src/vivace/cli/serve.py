@@ -58,6 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="chats that outgrow the context: reject answers with an error, truncate drops old turns "
         "(default: %(default)s)",
     )
+    group.add_argument("--access-log", action="store_true", help="write one line a request to standard error")
+    _add_tier_options(group)
+    add_speculation_options(parser)
+    add_stream_options(parser)
+    add_model_options(parser)
+
+
+def _add_tier_options(group: "argparse._ArgumentGroup") -> None:
+    """Where keys and values go that the engine's own pool forgets."""
     group.add_argument(
         "--kv-host-memory",
         type=int,
@@ -78,10 +87,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MIB",
         help="most that --kv-folder may hold (default: %(default)s)",
     )
-    group.add_argument("--access-log", action="store_true", help="write one line a request to standard error")
-    add_speculation_options(parser)
-    add_stream_options(parser)
-    add_model_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

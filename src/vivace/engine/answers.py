@@ -15,6 +15,7 @@ from vivace.types.answer import Answer, AnswerChunk, Choice, TextLogprob, Usage
 from vivace.types.errors import EngineError
 from vivace.types.events import EngineEvent, FailEvent, FinishEvent, FinishReason, TokenEvent, TokenLogprob
 from vivace.types.request import GenerationRequest
+from vivace.types.speculation import SpeculationUsage, together
 
 
 @dataclass(slots=True)
@@ -52,6 +53,7 @@ class AnswerBuilder:
         self._cancels: list[int] = []
         self._num_completion = 0
         self._num_cached = 0
+        self._speculation: SpeculationUsage | None = None
 
     @property
     def done(self) -> bool:
@@ -124,8 +126,9 @@ class AnswerBuilder:
         self._num_completion += num_tokens
         if event.choice == 0:
             self._num_cached = min(self._num_prompt, event.num_cached_tokens)
+        self._speculation = together((self._speculation, event.speculation))
         counts = (self._num_prompt, self._num_completion, self._num_cached, self._num_dropped)
-        usage = Usage(*counts) if self.done else None
+        usage = Usage(*counts, self._speculation) if self.done else None
         return AnswerChunk(event.choice, rest, finish_reason=reason, usage=usage)
 
     def _text_logprob(self, logprob: TokenLogprob) -> TextLogprob:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from vivace.engine.service import ModelService
 from vivace.types.answer import Answer, Usage
 from vivace.types.request import GenerationRequest
+from vivace.types.speculation import together
 
 
 async def complete_all(service: ModelService, requests: Sequence[GenerationRequest]) -> list[Answer]:
@@ -35,4 +36,5 @@ def total_usage(usages: Sequence[Usage]) -> Usage:
         prompt_tokens=sum(usage.prompt_tokens for usage in usages),
         completion_tokens=sum(usage.completion_tokens for usage in usages),
         cached_tokens=sum(usage.cached_tokens for usage in usages),
+        speculation=together(usage.speculation for usage in usages),
     )

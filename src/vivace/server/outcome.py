@@ -1,11 +1,12 @@
 """How an answer ended and what it cost, on the wire."""
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
-from vivace.server.responses import PromptDetails, VivaceUsage, WireFinish, WireUsage
+from vivace.server.responses import PromptDetails, VivaceUsage, WireFinish, WireSpeculation, WireUsage
 from vivace.types.answer import Usage
 from vivace.types.errors import OverloadedError
 from vivace.types.events import FinishReason
+from vivace.types.speculation import SpeculationUsage
 
 _FINISHES: dict[FinishReason, WireFinish] = {
     "stop": "stop",
@@ -39,5 +40,27 @@ def wire_usage(usage: Usage) -> WireUsage:
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens,
         prompt_tokens_details=PromptDetails(usage.cached_tokens),
-        vivace=VivaceUsage(usage.dropped_tokens) if usage.dropped_tokens else UNSET,
+        vivace=_vivace_usage(usage),
+    )
+
+
+def _vivace_usage(usage: Usage) -> VivaceUsage | UnsetType:
+    """What there is to tell beyond the OpenAI API; nothing for most answers."""
+    if not usage.dropped_tokens and usage.speculation is None:
+        return UNSET
+    return VivaceUsage(
+        usage.dropped_tokens or UNSET, UNSET if usage.speculation is None else wire_speculation(usage.speculation)
+    )
+
+
+def wire_speculation(usage: SpeculationUsage) -> WireSpeculation:
+    """What drafts did, on the wire; the speed-up is against plain decoding as measured costs have it."""
+    return WireSpeculation(
+        drafted=usage.num_drafted,
+        accepted=usage.num_accepted,
+        accepted_at=list(usage.accepted_at),
+        tried_at=list(usage.tried_at),
+        drafts_over_time=list(usage.drafts_over_time),
+        tokens_per_turn=round(usage.num_tokens / usage.num_turns, 3) if usage.num_turns else 1.0,
+        speedup=round(usage.speedup, 3),
     )

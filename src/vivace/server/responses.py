@@ -14,10 +14,23 @@ class PromptDetails(msgspec.Struct):
     cached_tokens: int
 
 
-class VivaceUsage(msgspec.Struct):
-    """What no field of the OpenAI API tells: tokens of a long chat that were left out of the prompt."""
+class WireSpeculation(msgspec.Struct):
+    """What drafts did for an answer: counts, by position (first draft first), over time (a figure for 50 tokens)."""
 
-    dropped_tokens: int
+    drafted: int
+    accepted: int
+    accepted_at: list[int]
+    tried_at: list[int]
+    drafts_over_time: list[float]
+    tokens_per_turn: float
+    speedup: float
+
+
+class VivaceUsage(msgspec.Struct):
+    """What no field of the OpenAI API tells: tokens of a long chat that were left out of the prompt, and drafts."""
+
+    dropped_tokens: int | UnsetType = UNSET
+    speculation: WireSpeculation | UnsetType = UNSET
 
 
 class WireUsage(msgspec.Struct):

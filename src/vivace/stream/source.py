@@ -13,6 +13,7 @@ from typing import TypeVar
 from vivace.stream.journal import Progress
 from vivace.types.answer import AnswerChunk, Usage
 from vivace.types.request import Continuation, GenerationRequest
+from vivace.types.speculation import together
 
 ItemT = TypeVar("ItemT")
 
@@ -157,7 +158,8 @@ class ChoiceSources:
 
 def _total(usages: Sequence[Usage], num_completion: int) -> Usage:
     completion = num_completion + sum(usage.completion_tokens for usage in usages)
-    return replace(usages[0], completion_tokens=completion)
+    speculation = together(usage.speculation for usage in usages)
+    return replace(usages[0], completion_tokens=completion, speculation=speculation)
 
 
 async def merged(streams: Sequence[AsyncGenerator[ItemT, None]]) -> AsyncGenerator[ItemT, None]:

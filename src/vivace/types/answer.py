@@ -3,16 +3,21 @@
 from dataclasses import dataclass, field
 
 from vivace.types.events import FinishReason
+from vivace.types.speculation import SpeculationUsage
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of a request over all its choices; `dropped_tokens` of a long chat were left out of the prompt."""
+    """Token counts of a request over all its choices; `dropped_tokens` of a long chat were left out of the prompt.
+
+    `speculation`: what drafts did for it; None where nobody guesses.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
     dropped_tokens: int = 0
+    speculation: SpeculationUsage | None = None
 
     @property
     def total_tokens(self) -> int:

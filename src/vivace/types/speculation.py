@@ -1,5 +1,6 @@
 """What drafts did, as one value."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -44,6 +45,15 @@ class SpeculationUsage:
             max(self.drafts_over_time, other.drafts_over_time, key=len),
             self.cost + other.cost,
         )
+
+
+def together(parts: Iterable[SpeculationUsage | None]) -> SpeculationUsage | None:
+    """The sum of those that are there; None of none."""
+    total: SpeculationUsage | None = None
+    for part in parts:
+        if part is not None:
+            total = part if total is None else total + part
+    return total
 
 
 def _sum(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
