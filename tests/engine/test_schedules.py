@@ -100,7 +100,9 @@ def play(
     With `host_blocks`, what the pool forgets goes to host memory of that size and comes back from there.
     """
     executor = FakeExecutor(num_blocks)
-    tiers = None if host_blocks is None else BlockTiers(executor, host_blocks * executor.bytes_per_block)
+    tiers = (
+        None if host_blocks is None else BlockTiers(executor, host_blocks * executor.bytes_per_block, clock=lambda: 0)
+    )
     engine = Engine(executor, config, tiers=tiers)
     watch = ProgressWatch()
     events: list[EngineEvent] = []

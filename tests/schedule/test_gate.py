@@ -4,7 +4,7 @@ import pytest
 
 from schedule.simulation import Job, Simulation
 from vivace.schedule.orders.config import OrderConfig
-from vivace.schedule.queue_config import QueueConfig
+from vivace.schedule.queue_config import QueueConfig, TierTarget
 from vivace.types.errors import ConfigError, OverloadedError, TenantLimitError
 from vivace.types.events import FailEvent
 from vivace.types.request import ServiceLevel
@@ -105,3 +105,26 @@ def test_who_has_waited_too_long_is_ended_and_who_started_is_not() -> None:
 def test_limits_that_can_never_work_are_refused(fields: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         QueueConfig(**fields)  # type: ignore[arg-type]
+
+
+def test_a_tier_has_targets_of_its_own_behind_those_of_the_request() -> None:
+    queue = QueueConfig(ttft_s=100, tier_targets=(TierTarget(3, ttft_s=2, inter_token_s=0.2, queue_timeout_s=50),))
+    with pytest.raises(OverloadedError, match="wanted within 2 s"):
+        busy(queue).scheduler.add(Job("a", level=ServiceLevel(tier=3)).request(), seed=0)
+    simulation = busy(queue)
+    simulation.scheduler.add(Job("b", level=ServiceLevel(tier=3, ttft_s=60)).request(), seed=0)
+    simulation.scheduler.add(Job("c", level=ServiceLevel(tier=2)).request(), seed=0)
+    b, c = (entry.request.service_level for entry in simulation.waiting)
+    assert (b.ttft_s, b.inter_token_s, b.queue_timeout_s) == (60, 0.2, 50)
+    assert (c.ttft_s, c.inter_token_s, c.queue_timeout_s) == (None, None, None)
+
+
+@pytest.mark.parametrize("wrong", [{"tier": 10}, {"tier": 1, "ttft_s": 0}, {"tier": 1, "inter_token_s": float("inf")}])
+def test_targets_that_can_never_work_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        TierTarget(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_tier_has_its_targets_once() -> None:
+    with pytest.raises(ConfigError, match="twice"):
+        QueueConfig(tier_targets=(TierTarget(1, ttft_s=1), TierTarget(1, ttft_s=2)))

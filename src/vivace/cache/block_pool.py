@@ -123,6 +123,10 @@ class BlockPool:
         """How many of `blocks` nobody holds, so that holding them takes from what is available."""
         return sum(1 for block in blocks if self._num_holders[block] == 0)
 
+    def num_held_once(self, blocks: Iterable[int]) -> int:
+        """How many of `blocks` have one holder, so that its letting go makes them available."""
+        return sum(1 for block in blocks if block >= 0 and self._num_holders[block] == 1)
+
     def num_holders(self) -> list[int]:
         """Holders of every block, for checks."""
         return list(self._num_holders)

@@ -4,6 +4,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from vivace.cli.queue_options import queue_config
 from vivace.types.errors import ConfigError
 from vivace.types.kv import DEFAULT_KV_FORMAT, KV_FORMAT_NAMES
 
@@ -83,6 +84,7 @@ def build(arguments: argparse.Namespace) -> "ModelService":
 
     serving = {name: getattr(arguments, name) for name in SERVING_OPTIONS if hasattr(arguments, name)}
     if hasattr(arguments, "kv_folder"):
+        serving["queue"] = queue_config(arguments)
         serving["tiers"] = TierConfig(
             arguments.kv_host_memory * MEBIBYTE, arguments.kv_folder, arguments.kv_disk * MEBIBYTE
         )

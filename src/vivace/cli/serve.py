@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from vivace.cli.model_options import add_model_options, open_service
+from vivace.cli.queue_options import add_queue_options
 from vivace.cli.speculation_options import add_speculation_options
 from vivace.cli.stream_options import add_stream_options, stream_settings
 from vivace.schedule.orders.config import ORDER_NAMES
@@ -61,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--access-log", action="store_true", help="write one line a request to standard error")
     _add_tier_options(group)
     add_speculation_options(parser)
+    add_queue_options(parser)
     add_stream_options(parser)
     add_model_options(parser)
 

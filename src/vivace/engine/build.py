@@ -209,6 +209,7 @@ def _scheduler_config(config: EngineConfig, context_length: int, tokenizer: "Tok
         eos_ids=frozenset(tokenizer.eos_ids),
         prefix_cache=config.prefix_cache,
         order=config.order_config(),
+        queue=config.queue,
         eviction=config.eviction,
         policy=parse_policy(config.kv_policy),
     )

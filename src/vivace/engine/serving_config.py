@@ -7,6 +7,7 @@ from vivace.engine.long_chat import LONG_CHAT_NAMES
 from vivace.engine.speculation import SpeculationOptions
 from vivace.engine.tiering import TierConfig
 from vivace.schedule.orders.config import OrderConfig
+from vivace.schedule.queue_config import QueueConfig
 from vivace.types.errors import ConfigError
 
 
@@ -18,12 +19,14 @@ class ServingConfig(SpeculationOptions):
         order: who is served first: a name of ORDER_NAMES, or an OrderConfig with weights of its own.
         eviction: what is forgotten first when the prefix cache is full: lru, lfu or cost (see cache/eviction.py).
         long_chat: what happens to chats that outgrow the context: reject or truncate (see engine/long_chat.py).
+        queue: who may wait, how long, and what tiers are promised.
         tiers: where keys and values go that the pool forgets, and where conversations are saved.
     """
 
     order: str | OrderConfig = "fcfs"
     eviction: str = "lru"
     long_chat: str = "reject"
+    queue: QueueConfig = field(default_factory=QueueConfig)
     tiers: TierConfig = field(default_factory=TierConfig)
 
     def check_serving(self) -> None:

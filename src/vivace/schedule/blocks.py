@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.block_table import num_blocks_for
 from vivace.cache.policies import KvPolicy
+from vivace.schedule.preemption import Loss
 from vivace.schedule.prefixes import PrefixIndex
 from vivace.schedule.sequence import Sequence
 from vivace.schedule.tiers import TierDesk
@@ -87,6 +88,11 @@ class BlockDesk:
         """Take back all blocks of a sequence; nothing of it is computed any more."""
         self._pool.release(sequence.table.clear())
         sequence.num_computed = 0
+
+    def loss_of(self, sequence: Sequence) -> Loss:
+        """What taking the blocks of a running sequence would cost, and bring."""
+        num_freed = self._pool.num_held_once(sequence.table.entries.tolist())
+        return Loss(self._tiers.return_s(sequence.num_computed), num_freed)
 
     def take_copies(self) -> tuple[tuple[int, int], ...]:
         """Blocks (source, target) to copy before the next step."""

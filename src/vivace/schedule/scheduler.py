@@ -23,6 +23,7 @@ from vivace.schedule.forecast import Room, forecast
 from vivace.schedule.gate import AdmissionGate, timed_out
 from vivace.schedule.group import RequestGroup, build_group
 from vivace.schedule.orders.table import build_order
+from vivace.schedule.preemption import choose_victim
 from vivace.schedule.prompt_budget import PromptBudget
 from vivace.schedule.sequence import Sequence, SequenceState
 from vivace.schedule.serving import num_resting, split_running
@@ -114,6 +115,7 @@ class Scheduler:
         """
         if request.request_id in self._groups:
             raise RequestError(f"A request {request.request_id!r} is in work.", "Give each request its own id.")
+        request = self._config.queue.with_targets(request)
         first_id, arrival = self._num_sequences, self._num_arrivals
         group = build_group(request, seed, self._config, self._pool, arrival=arrival, first_id=first_id)
         now_s, expected = self._read_clock(), self.estimates.completion.expect(request)
@@ -276,12 +278,12 @@ class Scheduler:
         return sorted(sequences, key=lambda sequence: self.order.key(sequence, self._now_s))
 
     def _victim(self) -> Sequence:
-        """Who gives up its blocks: the last in order of those that got a token since they started to run.
+        """Who gives up its blocks, of those that got a token since they started to run (see preemption.py).
 
         Whoever needs a block has got one, so there is always a victim, and nobody is pre-empted twice without progress.
         """
         grown = [sequence for sequence in self._running.values() if sequence.num_known > sequence.num_known_at_start]
-        return max(grown, key=lambda sequence: self.order.key(sequence, self._now_s))
+        return choose_victim(self._in_order(grown), self._blocks.loss_of)
 
     def _num_pending_prompt(self) -> int:
         return sum(sequence.num_pending for sequence in self._running.values() if sequence.num_pending > 1)

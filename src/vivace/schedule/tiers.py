@@ -31,6 +31,21 @@ class TierDesk:
         if tiers is not None:
             pool.on_forget = self._spill
 
+    def return_s(self, num_computed: int) -> float:
+        """Seconds until a sequence that gives up its blocks is where it was: by moving them, or by computing them.
+
+        Where steps are not measured yet, the number of tokens stands in.
+        """
+        compute_s = self._estimates.rows_s(0, num_computed)
+        if compute_s == 0:
+            return float(num_computed)
+        if self._tiers is None:
+            return compute_s
+        num_full = num_computed // BLOCK_SIZE
+        move_s = num_full * (self._tiers.move_s("spill") + self._tiers.move_s("host"))
+        rest_s = self._estimates.rows_s(num_full * BLOCK_SIZE, num_computed % BLOCK_SIZE)
+        return min(compute_s, move_s + rest_s)
+
     def fetch(self, keys: Sequence[bytes], num_found: int) -> list[BlockContent]:
         """What the tiers hold of a prompt beyond the blocks the pool has; nothing where computing is quicker.
 
