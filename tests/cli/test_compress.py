@@ -115,7 +115,7 @@ def test_evaluate_compares_and_holds_to_limits(
 ) -> None:
     out = tmp_path / "out.gguf"
     compress_json(capsys, model, out, "--recipe", "int4-nearest")
-    asked = ("evaluate", out, "--against", model, "--text", text, "--size", 32, "--windows", 3)
+    asked = ("evaluate", out, "--against", model, "--text", text, "--size", 32, "--windows", 3, "--only", "text")
     status, printed, _ = run(capsys, *asked, "--json", "--max-kld", 50, "--markdown", tmp_path / "r.md")
     assert status == 0
     figures = json.loads(printed)
@@ -128,14 +128,14 @@ def test_evaluate_compares_and_holds_to_limits(
     status, _, err = run(capsys, *asked, "--max-kld", 0)
     assert status == 3
     assert "limit missed" in err
-    status, printed, _ = run(capsys, "evaluate", model, "--text", text, "--size", 32, "--quick", "--json")
+    status, printed, _ = run(capsys, "evaluate", model, "--text", text, "--size", 32, "--only", "text", "--json")
     assert status == 0
     assert json.loads(printed)["kld"] is None
 
 
 def test_a_model_against_itself_loses_nothing(model: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, printed, _ = run(
-        capsys, "evaluate", model, "--against", model, "--text", text, "--size", 32, "--quick", "--json",
+        capsys, "evaluate", model, "--against", model, "--text", text, "--size", 32, "--only", "text", "--json",
         "--min-recovery", 1, "--max-ppl-delta", 0,
     )  # fmt: skip
     figures = json.loads(printed)
@@ -161,6 +161,10 @@ def test_a_model_against_itself_loses_nothing(model: Path, text: Path, capsys: p
         (("evaluate", "{model}", "--text", "{text}", "--max-kld", "1"), "needs a reference"),
         (("evaluate", "{model}", "--text", "{text}.gguf"), "tokens"),
         (("evaluate", "{model}", "--text", "{text}", "--windows", "0"), "at least 1"),
+        (("evaluate", "{model}", "--text", "{text}", "--only", "looks"), "no part 'looks'"),
+        (("evaluate", "{model}", "--tasks", "{tmp}/none"), "no folder of tasks"),
+        (("evaluate", "{model}", "--tasks", "{tmp}"), "no task files"),
+        (("evaluate", "{model}", "--against", "{model}", "--only", "tasks", "--max-kld", "1"), "needs the part 'text'"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(

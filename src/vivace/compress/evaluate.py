@@ -148,15 +148,28 @@ def evaluate(
     report: Report = lambda done, total, what: None,
 ) -> Evaluation:
     """Evaluate an executor over windows, beside a reference if there is one."""
-    columns: list[_Columns] = []
+    return summarise(read_columns(executor, windows, reference, report), num_bytes, reference_bytes)
+
+
+def read_columns(
+    executor: Executor, windows: Sequence[Tokens], reference: Executor | None, report: Report
+) -> "TokenColumns":
+    """What both models say of each scored token of the windows."""
+    pieces = []
     for done, window in enumerate(windows):
         report(done, len(windows), "reading")
-        columns.append(_window_columns(executor, reference, window))
+        pieces.append(_window_columns(executor, reference, window))
     report(len(windows), len(windows), "read")
-    own, other, kl, same = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    own, other, kl, same = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    return TokenColumns(own, None if reference is None else other, kl, same)
+
+
+def summarise(columns: "TokenColumns", num_bytes: int, reference_bytes: int = 0) -> Evaluation:
+    """The figures of a model, and of its distance from the reference if the columns have one."""
+    own, other, kl, same = columns.own, columns.reference, columns.kl, columns.same_top
     figures = {"num_tokens": len(own), "bytes": num_bytes, "ppl": math.exp(-own.mean())}
     figures["ppl_error"] = figures["ppl"] * _standard_error(own)
-    if reference is None:
+    if other is None:
         return Evaluation(**figures)  # type: ignore[arg-type]
     reference_ppl, ratio = math.exp(-other.mean()), math.exp(other.mean() - own.mean())
     return Evaluation(
@@ -210,6 +223,22 @@ def make_executor(model: LoadedModel, settings: EvaluationSettings) -> NativeExe
         num_threads=settings.num_threads,
         activation_bits=settings.activation_bits,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenColumns:
+    """An entry for each scored token.
+
+    Attributes:
+        own: natural-log probability by the model, float64; `reference` by the reference, None without one.
+        kl: KL(reference || model) of the whole distribution; 0 without a reference.
+        same_top: whether both find the same token likeliest.
+    """
+
+    own: NDArray[np.float64]
+    reference: NDArray[np.float64] | None
+    kl: NDArray[np.float64]
+    same_top: NDArray[np.bool_]
 
 
 _Columns = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]

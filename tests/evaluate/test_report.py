@@ -1,0 +1,113 @@
+"""The report of two tiny models: every part is there, the page is one file, and a worse model looks worse."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from factories.gguf_files import small_spec, write_gguf
+from vivace.cli.main import main
+from vivace.compress.evaluate import EvaluationSettings
+from vivace.evaluate.charts import grouped_bars, histogram
+from vivace.evaluate.generation import compare_generation, repeated_share
+from vivace.evaluate.render import render_html, render_markdown, verdict
+from vivace.evaluate.report import QualityReport, ReportSettings, make_report
+
+SETTINGS = ReportSettings(
+    text=EvaluationSettings(window_tokens=32, num_windows=2, num_threads=1),
+    task_items=4,
+    answers=(2, 6),
+    speed_tokens=(16, 4),
+)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    write_gguf(folder / "model.gguf", replace(small_spec(num_layers=2), context_length=512))
+    main(["compress", str(folder / "model.gguf"), str(folder / "small.gguf"), "--recipe", "int4-nearest"])
+    return folder / "small.gguf", folder / "model.gguf"
+
+
+@pytest.fixture(scope="module")
+def report(models: tuple[Path, Path]) -> QualityReport:
+    return make_report(*models, None, SETTINGS, lambda *_: None)
+
+
+def test_every_part_is_measured(report: QualityReport) -> None:
+    figures = report.as_dict()
+    assert {"ppl", "ppl_ratio", "kld", "same_top", "bytes", "tasks", "generation", "speed"} <= set(figures)
+    assert report.figures is not None
+    assert report.figures.kld is not None
+    assert report.figures.kld > 0
+    assert report.tasks["choices"].num_items == 4
+    assert report.tasks["choices"].paired is not None
+    assert report.generation is not None
+    assert report.generation.reference is not None
+    assert set(report.speed) == {"model", "reference"}
+    assert report.speed["model"].memory_bytes > 1e6
+    json.dumps(figures)
+
+
+def test_the_page_is_one_file_and_holds_what_was_found(report: QualityReport) -> None:
+    page = render_html(report, ["KL divergence is 9, the limit is 1"])
+    assert page.count("<svg") == 4
+    assert not re.search(r"(src|href)=|url\(|@import|<script", page)
+    assert f"{report.figures.kld:.4f}" in page  # type: ignore[union-attr]
+    assert "Limit missed: KL divergence is 9" in page
+    assert verdict(report)[0][1:] in page
+    assert "small.gguf" in page
+
+
+def test_answers_of_a_model_cannot_break_the_page(report: QualityReport) -> None:
+    page = render_html(replace(report, samples=(("<b>?", "<script>alert(1)</script>", None),)))
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_markdown_has_the_same_figures(report: QualityReport) -> None:
+    text = render_markdown(report)
+    assert f"| KL divergence | {report.figures.kld:.5g}" in text  # type: ignore[union-attr]
+    assert "| choices | 4 |" in text
+    assert "| model |" in text
+
+
+def test_a_model_alone_has_a_report_too(models: tuple[Path, Path]) -> None:
+    found = make_report(models[0], None, None, SETTINGS, lambda *_: None)
+    page = render_html(found)
+    assert "no reference was named" in page
+    assert found.task_recovery is None
+    assert found.as_dict()["kld"] is None
+    assert "<svg" in page
+
+
+def test_task_recovery_is_held_to_its_limit(models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["evaluate", str(models[1]), "--against", str(models[1]), "--only", "tasks", "--task-items", "6"]
+    assert main([*asked, "--min-task-recovery", "1", "--json"]) in (0, 3)  # 3 only when nothing was right
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["task_recovery"] in (1.0, None)
+    assert main([*asked, "--min-task-recovery", "1.01"]) == 3
+    assert "recovery on tasks" in capsys.readouterr().err
+
+
+def test_loops_and_lengths_are_seen() -> None:
+    assert repeated_share([1, 2, 3]) == 0.0
+    assert repeated_share([1, 2, 3, 4, 5, 6, 7, 8]) == 0.0
+    assert repeated_share([1, 2] * 20) > 0.9
+    looping = [((1, 2) * 20, False, "x")]
+    short = [((1, 2, 3), True, "y")]
+    found = compare_generation(looping, short)
+    assert (found.model.never_stop, found.model.loops) == (1.0, 1.0)
+    assert found.reference is not None
+    assert found.reference.loops == 0.0
+    assert found.length_drift == pytest.approx(40 / 3 - 1)
+    assert (found.same_tokens, found.identical) == (2.0, 0.0)
+
+
+def test_charts_take_the_extremes() -> None:
+    assert "<rect" in histogram(np.zeros(5), [("mean", 0.0)], "nats")
+    assert "NaN" not in grouped_bars([("a&b", [("m", 0.0, 0.0, 0.0)])], 1.0, percent=True)
+    assert "a&amp;b" in grouped_bars([("a&b", [("m", 0.5, 0.1, 0.9)])], 1.0, percent=True)
