@@ -249,3 +249,30 @@ def test_a_long_chat_is_refused_or_loses_turns_as_asked_and_tells_how_much() -> 
     with pytest.raises(RequestError, match="reject, truncate"):
         service.admit_chat(messages, {"long_chat": "shrink"})
     service.close()
+
+
+def test_a_waiting_request_is_told_where_it_is_without_stopping_the_engine() -> None:
+    gate = Gate()
+
+    async def scenario() -> list[tuple[int, int] | None]:
+        service, _ = make_service("Hello.", gate)
+        try:
+            request = service.admit(PROMPT, {"max_tokens": 2, "temperature": 0})
+            chunks = service.stream(request)
+            first = asyncio.ensure_future(anext(chunks))
+            await asyncio.to_thread(gate.is_waiting.wait, PATIENCE_S)
+            asked = asyncio.ensure_future(service.place(request.request_id))
+            await asyncio.sleep(0)  # the question is on its way
+            gate.let(10)
+            place = await asked
+            await first
+            async with aclosing(chunks):
+                async for _ in chunks:
+                    pass
+            ended = await service.place(request.request_id)
+        finally:
+            service.close()
+        closed = await service.place(request.request_id)
+        return [place and (place.position, place.num_prompt) for place in (place, ended, closed)]
+
+    assert asyncio.run(scenario()) == [(0, len(PROMPT)), None, None]

@@ -11,9 +11,11 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from vivace.engine.admission import RequestLimits, build_request
+from vivace.engine.stats import EngineStats
 from vivace.types.answer import Answer, AnswerChunk, Choice, TextLogprob, Usage
 from vivace.types.errors import UnsupportedModelError, VivaceError
 from vivace.types.events import FinishReason
+from vivace.types.place import RequestPlace
 from vivace.types.request import ChatMessage, GenerationRequest
 from vivace.types.speculation import SpeculationUsage
 
@@ -64,6 +66,7 @@ class ScriptedService:
         self.script = tuple(script)
         self.dropped_tokens = 0
         self.speculation: SpeculationUsage | None = None
+        self.places: list[RequestPlace] = []
         self.long_chat: object = None
         self.ready = True
         self.context_length = context_length
@@ -125,6 +128,12 @@ class ScriptedService:
                 yield chunk
         finally:
             self.cancel(request.request_id)
+
+    async def place(self, request_id: str) -> RequestPlace | None:
+        return self.places.pop(0) if self.places else None
+
+    def stats(self) -> EngineStats:
+        return EngineStats(*range(14))
 
     def complete(self, request: GenerationRequest) -> Answer:
         chunks = self._chunks(request) if self._warm_up_passes else self.iterate(request)

@@ -7,6 +7,7 @@ from vivace.schedule.config import SchedulerConfig
 from vivace.schedule.scheduler import Scheduler
 from vivace.types.errors import ConfigError, ContextLengthError, EngineError, RequestError
 from vivace.types.events import EngineEvent, FailEvent, FinishEvent, TokenEvent
+from vivace.types.place import RequestPlace
 from vivace.types.request import GenerationRequest, StopParams
 from vivace.types.step import Draw, StepPlan, StepResult
 
@@ -265,3 +266,23 @@ def test_a_newcomer_waits_rather_than_push_out_who_runs() -> None:
 def test_sizes_that_can_never_work_are_refused(sizes: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
         SchedulerConfig(**sizes)
+
+
+def test_a_request_is_told_its_place_in_the_queue_and_how_far_its_prompt_is() -> None:
+    scheduler = make_scheduler(max_sequences=1, max_chunk_tokens=20)
+    for first, name in enumerate("abc"):
+        scheduler.add(make_request(name, 50, first=first), seed=0)
+    places = [scheduler.place_of(name) for name in "abc"]
+    assert [place and (place.position, place.num_computed) for place in places] == [(1, 0), (2, 0), (3, 0)]
+    assert scheduler.place_of("d") is None
+    step(scheduler)
+    assert scheduler.place_of("a") == RequestPlace(0, 0.0, 50, 20)
+    scheduler.note_step(step(scheduler)[0], 5.0)
+    step(scheduler)
+    third = scheduler.place_of("c")
+    assert third is not None
+    assert third.position == 2
+    scheduler.cancel("a")
+    step(scheduler)
+    assert scheduler.place_of("a") is None
+    assert scheduler.place_of("b") == RequestPlace(0, 0.0, 50, 20)

@@ -22,6 +22,7 @@ from vivace.types.draft import Speculator
 from vivace.types.drawing import Drawer
 from vivace.types.errors import ConfigError, EngineError, VivaceError
 from vivace.types.events import EngineEvent, FailEvent, FinishEvent, TokenEvent
+from vivace.types.place import RequestPlace
 from vivace.types.request import GenerationRequest
 from vivace.types.step import BlockContent, Executor, StepPlan
 
@@ -102,6 +103,10 @@ class Engine:
     def cancel(self, request_id: str, choice: int | None = None) -> list[EngineEvent]:
         """End a request, or one choice of it, and free its blocks; returns its last events, none if it has ended."""
         return self._recorded(self.scheduler.cancel(request_id, choice))
+
+    def place_of(self, request_id: str) -> RequestPlace | None:
+        """Where a request is before its first token; None when it is not in work."""
+        return self.scheduler.place_of(request_id)
 
     def fail_all(self, error: VivaceError) -> list[EngineEvent]:
         """End every request with an error, and trust nothing that was computed."""

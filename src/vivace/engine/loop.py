@@ -132,6 +132,8 @@ class EngineLoop:
             self._sinks[request.request_id] = sink
 
     def _answer(self, question: Callable[[Engine], AnswerT], answer: "Future[AnswerT]") -> None:
+        if not answer.set_running_or_notify_cancel():
+            return
         try:
             if self._broken_by is not None:
                 raise self._broken_by

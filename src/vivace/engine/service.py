@@ -21,8 +21,10 @@ from vivace.telemetry.timeline import StageTimeline
 from vivace.text.template import ChatTemplate
 from vivace.text.tokenizer import Tokenizer
 from vivace.types.answer import Answer, AnswerChunk
+from vivace.types.errors import OverloadedError
 from vivace.types.events import EngineEvent
 from vivace.types.model import ModelSpec
+from vivace.types.place import RequestPlace
 from vivace.types.request import ChatMessage, GenerationRequest
 
 
@@ -235,6 +237,15 @@ class ModelService:
         timeline = new_timeline()
         chunks = [chunk async for chunk in self.stream(request, timeline)]
         return assemble(chunks, request.n, timeline)
+
+    async def place(self, request_id: str) -> RequestPlace | None:
+        """Where a request is before its first token; None when it is not in work."""
+        import asyncio  # as in `stream`
+
+        try:
+            return await asyncio.wrap_future(self._loop.ask(lambda engine: engine.place_of(request_id)))
+        except OverloadedError:  # closed
+            return None
 
     def cancel(self, request_id: str) -> None:
         """End a request early with finish reason "cancelled"; unknown and finished ones are ignored."""

@@ -13,7 +13,8 @@ from vivace.cache.block_table import num_blocks_for
 from vivace.schedule.config import SchedulerConfig
 from vivace.schedule.estimates import Estimates
 from vivace.schedule.prompt_budget import LEAST_SHARE
-from vivace.schedule.sequence import Sequence
+from vivace.schedule.sequence import Sequence, SequenceState
+from vivace.types.place import RequestPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,16 @@ def forecast(newcomer: Sequence, ahead: Rows[Sequence], room: Room, estimates: E
     stretch = (streams_ms + prompt_ms) / prompt_ms if num_streams else 1.0
     own_s = cost.fixed_ms / 1e3 + estimates.prompt_s(newcomer) * stretch
     return Forecast(start_s, max(start_s, prompts_s * stretch) + own_s)
+
+
+def place_of(sequence: Sequence, ahead: Rows[Sequence], room: Room, estimates: Estimates) -> RequestPlace:
+    """Where a sequence in work is before its first token; `ahead` are those who wait and will be served before it."""
+    num_computed = min(sequence.num_computed, sequence.num_prompt)
+    if sequence.state is SequenceState.RUNNING:
+        return RequestPlace(0, 0.0, sequence.num_prompt, num_computed)
+    expected = forecast(sequence, ahead, room, estimates)
+    wait_s = None if expected is None else expected.start_s
+    return RequestPlace(len(ahead) + 1, wait_s, sequence.num_prompt, num_computed)
 
 
 class _Seats:

@@ -19,7 +19,7 @@ from vivace.schedule.completion import CompletionEstimator
 from vivace.schedule.config import SchedulerConfig
 from vivace.schedule.drafts import DraftDesk, draws_of
 from vivace.schedule.estimates import Estimates
-from vivace.schedule.forecast import Room, forecast
+from vivace.schedule.forecast import Room, forecast, place_of
 from vivace.schedule.gate import AdmissionGate, timed_out
 from vivace.schedule.group import RequestGroup, build_group
 from vivace.schedule.orders.table import build_order
@@ -34,6 +34,7 @@ from vivace.telemetry.clock import NS_PER_S, Clock, now_ns
 from vivace.types.draft import Speculator
 from vivace.types.errors import RequestError, VivaceError
 from vivace.types.events import EngineEvent, FailEvent, FinishReason, TokenEvent
+from vivace.types.place import RequestPlace
 from vivace.types.request import GenerationRequest
 from vivace.types.step import BLOCK_SIZE, BlockContent, Draw, SequenceShare, StepPlan, StepResult
 
@@ -266,13 +267,21 @@ class Scheduler:
                 if self.order.follows_service:
                     self._waiting.sort(self._now_s)
 
+    def place_of(self, request_id: str) -> RequestPlace | None:
+        """Where a request is before its first token; None when it is not in work."""
+        group = self._groups.get(request_id)
+        if group is None:
+            return None
+        first = next(iter(group.live.values()))
+        return place_of(first, self._waiting.ahead_of(first, self._read_clock()), self._room(), self.estimates)
+
     def _pass_gate(self, newcomer: Sequence) -> None:
-        key = self.order.key(newcomer, newcomer.arrived_s)
-        queue = [(self.order.key(entry, newcomer.arrived_s) < key, entry) for entry in self._waiting]
-        tenants = Counter(entry.request.service_level.tenant for _, entry in queue)
-        room = Room(self._config, self._pool, tuple(self._running.values()))
-        ahead = [entry for is_ahead, entry in queue if is_ahead]
-        self.gate.check(newcomer, tenants, forecast(newcomer, ahead, room, self.estimates))
+        tenants = Counter(entry.request.service_level.tenant for entry in self._waiting)
+        ahead = self._waiting.ahead_of(newcomer, newcomer.arrived_s)
+        self.gate.check(newcomer, tenants, forecast(newcomer, ahead, self._room(), self.estimates))
+
+    def _room(self) -> Room:
+        return Room(self._config, self._pool, tuple(self._running.values()))
 
     def _in_order(self, sequences: Iterable[Sequence]) -> list[Sequence]:
         return sorted(sequences, key=lambda sequence: self.order.key(sequence, self._now_s))

@@ -35,6 +35,11 @@ class WaitingQueue:
         """Who was next at the last `sort`, or None."""
         return self._entries[0] if self._entries else None
 
+    def ahead_of(self, sequence: Sequence, now_s: float) -> list[Sequence]:
+        """Those who are before a sequence, in the queue or not, in the order of this moment."""
+        key = self._order.key(sequence, now_s)
+        return [entry for entry in self._entries if self._order.key(entry, now_s) < key]
+
     def remove(self, sequence: Sequence) -> None:
         """Take out a sequence that is in the queue."""
         self._entries.remove(sequence)

@@ -6,18 +6,20 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from vivace.server.chat_completions import ChatCompletions
 from vivace.server.completions import Completions
 from vivace.server.config import ServerConfig
 from vivace.server.errors import error_response
 from vivace.server.loading import LoadingModel
+from vivace.server.metrics import MetricsEndpoint, StreamMetrics
 from vivace.server.middleware import BodyLimit, ErrorAnswers, Gate, RequestRecord, routing_error
 from vivace.server.pages import page_routes
 from vivace.server.responses_api import ResponsesApi
 from vivace.server.safety import Safety
 from vivace.server.sessions import SessionEndpoints
+from vivace.server.socket_session import SocketEndpoint
 from vivace.server.status import StatusEndpoints
 from vivace.server.stream_endpoints import StreamEndpoints
 from vivace.server.streams import Streams, StreamSettings
@@ -35,11 +37,12 @@ def build_app(config: ServerConfig, model: LoadingModel) -> Starlette:
     )
 
 
-def _routes(config: ServerConfig, model: LoadingModel) -> list[Route]:
+def _routes(config: ServerConfig, model: LoadingModel) -> list[BaseRoute]:
     status, tokens = StatusEndpoints(model), TokenEndpoints(model)
     safety = Safety(config.safety)
     journal = None if config.stream_file is None else SqliteJournal(config.stream_file)
-    streams = Streams(model, safety, StreamSettings(config.on_disconnect, journal=journal))
+    metrics = StreamMetrics()
+    streams = Streams(model, safety, StreamSettings(config.on_disconnect, journal=journal, meter=metrics))
     chat = ChatCompletions(model, streams, safety)
     completions = Completions(model, streams, safety, max_prompts=config.max_prompts)
     takes = Takes(model, streams, safety)
@@ -47,6 +50,7 @@ def _routes(config: ServerConfig, model: LoadingModel) -> list[Route]:
         *page_routes(),
         Route("/health", status.health, methods=["GET"]),
         Route("/ready", status.ready, methods=["GET"]),
+        Route("/metrics", MetricsEndpoint(metrics, model).scrape, methods=["GET"]),
         Route("/v1/models", status.models, methods=["GET"]),
         Route("/v1/models/{model:path}", status.model, methods=["GET"]),
         Route("/v1/chat/completions", chat.answer, methods=["POST"]),
@@ -54,6 +58,7 @@ def _routes(config: ServerConfig, model: LoadingModel) -> list[Route]:
         *_response_routes(ResponsesApi(model, streams, safety)),
         *_stream_routes(StreamEndpoints(streams), takes),
         *_session_routes(SessionEndpoints(model)),
+        WebSocketRoute("/v1/ws", SocketEndpoint(streams, chat).serve),
         Route("/v1/embeddings", status.embeddings, methods=["POST"]),
         Route("/tokenize", tokens.tokenize, methods=["POST"]),
         Route("/detokenize", tokens.detokenize, methods=["POST"]),

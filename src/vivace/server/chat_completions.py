@@ -10,7 +10,7 @@ from vivace.engine.service import ModelService
 from vivace.server.answering import complete_all
 from vivace.server.chat_reply import ChatReply
 from vivace.server.convert import chat_messages, check_model, parameters, wants_usage
-from vivace.server.decode import read_body
+from vivace.server.decode import decode_body, read_body
 from vivace.server.disconnect import while_connected
 from vivace.server.event_stream import EventStream
 from vivace.server.json_response import json_response
@@ -18,6 +18,7 @@ from vivace.server.loading import LoadingModel
 from vivace.server.requests import ChatCompletionRequest
 from vivace.server.safety import Safety
 from vivace.server.streams import Streams
+from vivace.stream.options import RunOptions
 from vivace.types.errors import RequestError
 from vivace.types.request import GenerationRequest
 
@@ -37,17 +38,30 @@ class ChatCompletions:
             VivaceError: the body is wrong, the model cannot take it, or the engine failed.
         """
         wire = await read_body(request, ChatCompletionRequest)
+        service, reply, options = await self._prepare(wire)
+        if wire.stream:
+            return self._streams.open(request, service, reply, options)
+        answers = await while_connected(request.receive, complete_all(service, [reply.request]))
+        return json_response(reply.whole(self._safety.screened(answers[0])))
+
+    async def prepare_streamed(self, body: bytes) -> tuple[ModelService, ChatReply, RunOptions]:
+        """A request from elsewhere than HTTP, checked, to be streamed whatever it says about that.
+
+        Raises:
+            VivaceError: the body is wrong, or the model cannot take it.
+        """
+        wire = decode_body(body, ChatCompletionRequest)
+        wire.stream = True
+        return await self._prepare(wire)
+
+    async def _prepare(self, wire: ChatCompletionRequest) -> tuple[ModelService, ChatReply, RunOptions]:
         service = self._model.service()
         check_model(wire.model, service.name)
         include_usage = wants_usage(wire)
         options = self._streams.options(wire.stream_options)
         admitted = await asyncio.to_thread(_admit, service, wire)
         self._safety.check([message.content for message in chat_messages(wire.messages)], admitted.logprobs)
-        reply = ChatReply(service.name, admitted, include_usage)
-        if wire.stream:
-            return self._streams.open(request, service, reply, options)
-        answers = await while_connected(request.receive, complete_all(service, [admitted]))
-        return json_response(reply.whole(self._safety.screened(answers[0])))
+        return service, ChatReply(service.name, admitted, include_usage), options
 
 
 def _admit(service: ModelService, wire: ChatCompletionRequest) -> GenerationRequest:

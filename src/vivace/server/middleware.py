@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from vivace.server.caller import api_key_in
 from vivace.server.disconnect import ClientGone
 from vivace.server.errors import HttpError, error_response
 from vivace.types.errors import EngineError, VivaceError
@@ -70,7 +71,7 @@ class ErrorAnswers:
 
         async def send_noting_start(message: Message) -> None:
             nonlocal started
-            started = started or message["type"] == "http.response.start"
+            started = started or message["type"] in ("http.response.start", "websocket.accept")
             await send(message)
 
         try:
@@ -102,10 +103,10 @@ def routing_error(error: HTTPException, scope: Scope) -> HttpError:
 
 
 class Gate:
-    """Refuses requests without the API key, and writes that a foreign web page sends through a visitor's browser.
+    """Refuses requests without the API key, and writes and sockets of a foreign web page in a visitor's browser.
 
-    Browsers add `Origin` to every cross-origin POST. Without this check any web page could put this machine to work,
-    even though it could not read the answer.
+    Browsers add `Origin` to every cross-origin POST and to every WebSocket. Without this check any web page could put
+    this machine to work, even though it could not read the answer of a POST.
     """
 
     def __init__(self, app: ASGIApp, *, api_key: str | None, origins: Iterable[str]) -> None:
@@ -115,9 +116,9 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or raise HttpError 401 or 403."""
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             headers = Headers(scope=scope)
-            self._check_origin(scope["method"], headers)
+            self._check_origin(scope.get("method", "websocket"), headers)
             self._check_key(scope["path"], headers)
         await self._app(scope, receive, send)
 
@@ -136,8 +137,7 @@ class Gate:
     def _check_key(self, path: str, headers: Headers) -> None:
         if self._api_key is None or path in _OPEN_PATHS or path.startswith(_OPEN_PREFIX):
             return
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode(), self._api_key):
+        if not hmac.compare_digest(api_key_in(headers).encode(), self._api_key):
             raise HttpError(
                 401,
                 "invalid_api_key",

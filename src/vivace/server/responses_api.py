@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from vivace.engine.admission import REQUEST_RULES, STOP_RULES
 from vivace.engine.service import ModelService
+from vivace.server.caller import owner_in
 from vivace.server.convert import chat_messages, check_model, parameters, wants_usage
 from vivace.server.decode import read_body
 from vivace.server.disconnect import while_connected
@@ -19,7 +20,7 @@ from vivace.server.response_reply import ResponseReply
 from vivace.server.response_types import LOGPROBS, DeletedResponse, ResponseRequest, ResponseSettings
 from vivace.server.safety import Safety
 from vivace.server.stream_endpoints import event_number
-from vivace.server.streams import Streams, owner_in
+from vivace.server.streams import Streams
 from vivace.stream.errors import UnknownStreamError
 from vivace.stream.options import KEEP, RunOptions
 from vivace.stream.registry import new_stream_id
@@ -53,7 +54,7 @@ class ResponsesApi:
         check_model(wire.model, service.name)
         wants_usage(wire)
         options = self._options(wire)
-        owner = owner_in(request)
+        owner = owner_in(request.headers)
         said = [*self._earlier(wire.previous_response_id, owner), *_input(wire)]
         admitted = await asyncio.to_thread(_admit, service, wire, said)
         self._safety.check([message.content for message in said], admitted.logprobs)
@@ -102,7 +103,7 @@ class ResponsesApi:
 
     def _find(self, request: Request) -> StreamRun:
         response_id = request.path_params["response_id"]
-        run = self._streams.find(response_id, owner_in(request))
+        run = self._streams.find(response_id, owner_in(request.headers))
         if not isinstance(run.writer, ResponseReply):
             raise UnknownStreamError(f"There is no response {response_id[:64]!r}.", "Its name begins with resp_.")
         return run

@@ -109,7 +109,8 @@ class SignalledServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 lifespan="off",
-                ws="none",
+                ws="websockets-sansio",
+                ws_max_size=config.max_body_bytes,
                 server_header=False,
                 timeout_graceful_shutdown=config.drain_s + _FORCED_END_S,
             )

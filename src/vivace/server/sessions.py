@@ -7,12 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vivace.engine.conversations import Conversations, SavedConversation
+from vivace.server.caller import owner_in
 from vivace.server.convert import chat_messages, check_model
 from vivace.server.decode import read_body
 from vivace.server.json_response import json_response
 from vivace.server.loading import LoadingModel
 from vivace.server.requests import ConversationRequest
-from vivace.server.streams import owner_in
 from vivace.types.request import ChatMessage
 
 
@@ -80,7 +80,7 @@ class SessionEndpoints:
         Raises:
             VivaceError: sessions are off, or there is no such session of this caller.
         """
-        owner, session_id = owner_in(request), request.path_params["session_id"]
+        owner, session_id = owner_in(request.headers), request.path_params["session_id"]
         saved = await asyncio.to_thread(self._conversations().restore, owner, session_id)
         messages = [SessionMessage(message.role, message.content) for message in saved.messages]
         body = msgspec.structs.replace(_told(saved), num_ready_tokens=saved.num_ready_tokens, messages=messages)
@@ -92,7 +92,7 @@ class SessionEndpoints:
         Raises:
             VivaceError: sessions are off, or there is no such session of this caller.
         """
-        owner, session_id = owner_in(request), request.path_params["session_id"]
+        owner, session_id = owner_in(request.headers), request.path_params["session_id"]
         await asyncio.to_thread(self._conversations().delete, owner, session_id)
         return json_response(DeletedSession(session_id))
 
@@ -102,7 +102,7 @@ class SessionEndpoints:
         Raises:
             VivaceError: sessions are off, or there is no such session of this caller.
         """
-        owner, session_id = owner_in(request), request.path_params["session_id"]
+        owner, session_id = owner_in(request.headers), request.path_params["session_id"]
         await asyncio.to_thread(self._conversations().expect_session, owner, session_id)
         return json_response(HintTaken(), 202)
 
@@ -119,7 +119,7 @@ class SessionEndpoints:
     async def _saved(self, request: Request, session_id: str | None) -> SavedConversation:
         messages, parameters = await self._conversation(request)
         save = self._conversations().save
-        return await asyncio.to_thread(save, owner_in(request), messages, parameters, session_id)
+        return await asyncio.to_thread(save, owner_in(request.headers), messages, parameters, session_id)
 
     async def _conversation(self, request: Request) -> tuple[list[ChatMessage], dict[str, object]]:
         wire = await read_body(request, ConversationRequest)

@@ -3,12 +3,13 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
+from vivace.server.caller import owner_in
 from vivace.server.decode import read_body
 from vivace.server.event_stream import EventStream
 from vivace.server.json_response import json_response
 from vivace.server.requests import ReportRequest
 from vivace.server.responses import StreamState
-from vivace.server.streams import Streams, owner_in
+from vivace.server.streams import Streams
 from vivace.stream.reader import ReaderReport
 from vivace.stream.run import StreamRun
 from vivace.types.errors import RequestError
@@ -59,7 +60,7 @@ class StreamEndpoints:
         return json_response(_state(run))
 
     def _find(self, request: Request) -> StreamRun:
-        return self._streams.find(request.path_params["stream_id"], owner_in(request))
+        return self._streams.find(request.path_params["stream_id"], owner_in(request.headers))
 
 
 def event_number(given: str | None) -> int:

@@ -10,9 +10,11 @@ import msgspec
 from starlette.requests import HTTPConnection
 
 from vivace.engine.service import ModelService
+from vivace.server.caller import owner_in
 from vivace.server.event_stream import EventStream, sse_events
 from vivace.server.kinds import decode_kept, kind_of
 from vivace.server.loading import LoadingModel
+from vivace.server.progress import tell_progress
 from vivace.server.reply import Kept, Reply
 from vivace.server.reply_work import reply_work
 from vivace.server.requests import StreamOptions
@@ -25,7 +27,7 @@ from vivace.stream.log import LogEvent, NumberedLog
 from vivace.stream.meter import StreamMeter
 from vivace.stream.options import CANCEL, DisconnectPolicy, RunOptions
 from vivace.stream.reader import ReaderReport, StreamReader
-from vivace.stream.registry import RegistryLimits, StreamRegistry, new_stream_id, owner_of
+from vivace.stream.registry import RegistryLimits, StreamRegistry, new_stream_id
 from vivace.stream.run import StreamRun
 from vivace.stream.sqlite_journal import SqliteJournal
 from vivace.types.answer import AnswerChunk
@@ -98,11 +100,15 @@ class Streams:
         """
         kind = kind_of(kept.reply).name
         record = RunRecord(stream_id or new_stream_id(), owner, kind, msgspec.json.encode(kept))
-        return self._start(self._run(service, record, kept, kept.begun, ()))
+        run = self._start(self._run(service, record, kept, kept.begun, ()))
+        if kept.options.events:
+            telling = tell_progress(service, run, kept.reply.engine_requests[0].request_id)
+            run.accompany(telling)
+        return run
 
     def open(self, request: HTTPConnection, service: ModelService, reply: Reply, options: RunOptions) -> EventStream:
         """Start an answer and read it from its beginning; raises as `start`."""
-        return self.response(self.start(owner_in(request), service, reply, options), 0)
+        return self.response(self.start(owner_in(request.headers), service, reply, options), 0)
 
     def find(self, stream_id: str, owner: str) -> StreamRun:
         """A stream of this caller.
@@ -142,10 +148,8 @@ class Streams:
 
     def report(self, run: StreamRun, report: ReaderReport) -> None:
         """Take a report that does not say which reader of the stream it is of: all of them."""
-        readers = self.readers(run)
-        for reader in readers[:1]:
-            reader.note(report)
-        for reader in readers[1:]:  # counted once
+        run.note_report(report.buffer_s, report.rtt_s, report.num_stalls)
+        for reader in self.readers(run):
             reader.note(ReaderReport(report.number))
 
     def _run(
@@ -203,9 +207,3 @@ async def _refuse(model: str) -> AsyncGenerator[AnswerChunk, None]:
     """The rest of an answer whose model is not served any more."""
     raise EngineError(f"The model {model[:128]!r} is not served any more.", "Send the request again.")
     yield  # makes this a generator
-
-
-def owner_in(request: HTTPConnection) -> str:
-    """What is remembered of the caller."""
-    _, _, key = request.headers.get("authorization", "").partition(" ")
-    return owner_of(key.strip())

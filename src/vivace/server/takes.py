@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from vivace.engine.admission import check_fits
 from vivace.engine.service import ModelService
+from vivace.server.caller import owner_in
 from vivace.server.chat_reply import ChatReply
 from vivace.server.decode import read_body
 from vivace.server.errors import HttpError
@@ -23,7 +24,7 @@ from vivace.server.loading import LoadingModel
 from vivace.server.reply import Kept
 from vivace.server.requests import StreamOptions
 from vivace.server.safety import Safety
-from vivace.server.streams import Streams, owner_in
+from vivace.server.streams import Streams
 from vivace.stream.checkpoints import Place, SentenceMarks, last_place
 from vivace.stream.journal import Progress
 from vivace.stream.lifecycle import StreamStatus
@@ -131,7 +132,7 @@ class Takes:
         return await self._open(request, self._find(request), _edited)
 
     def _find(self, request: Request) -> StreamRun:
-        return self._streams.find(request.path_params["stream_id"], owner_in(request))
+        return self._streams.find(request.path_params["stream_id"], owner_in(request.headers))
 
     async def _open(self, request: Request, run: StreamRun, take: Take) -> EventStream:
         wire = await read_body(request, TakeRequest) if await request.body() else TakeRequest()

@@ -6,10 +6,11 @@ follows is the request's own disconnect policy. `cancel` is the separate verb.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -77,6 +78,7 @@ class StreamRun:
         self._diagnostics = diagnostics or StreamDiagnostics(record.stream_id)
         self._attendance = Attendance(options.on_disconnect.keep_s, self.cancel, lambda: self.log.has_ended)
         self._task: asyncio.Task[None] | None = None
+        self._companions: set[asyncio.Task[None]] = set()
 
     @property
     def stream_id(self) -> str:
@@ -161,6 +163,17 @@ class StreamRun:
             self._append(msgspec.json.encode(told), name=name)
             self._commit()
 
+    def accompany(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the stream as long as it runs; it may write notices."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._companions.add(task)
+        task.add_done_callback(self._companion_ended)
+
+    def _companion_ended(self, task: asyncio.Task[None]) -> None:
+        self._companions.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("what accompanied stream %s failed", self.stream_id, exc_info=task.exception())
+
     async def _run(self) -> None:
         status = StreamStatus.FAILED
         try:
@@ -176,6 +189,8 @@ class StreamRun:
         finally:
             self._attendance.stop()
             self._timeouts.stop()
+            for companion in self._companions:
+                companion.cancel()
             if self._send_timer is not None:
                 self._send_timer.cancel()
             self._end(status)
