@@ -1,31 +1,52 @@
-"""What the engine makes of memory, batches, chats and overload.
+"""What the engine makes of memory, batches, chats, long queues and overload.
 
-    python bench/engine.py [--model M] [--only utilisation batching chat overload] [--json]
+    python bench/engine.py [--model M] [--only utilisation chat scheduler overload memory restart int8] [--json]
 
-* utilisation: KV tokens held over tokens reserved, paged, against static batches padded to the longest of the batch.
-* batching: simulated tokens per second of continuous batching against static batches, on the same mixed lengths.
+* utilisation: KV tokens held over tokens reserved, paged, against static batches padded to the longest of the batch;
+  and simulated tokens per second of continuous batching against static batches, on the same mixed lengths.
 * chat: time to the first token of turns 1 to 8 of a chat on the real model, with and without the prefix cache.
+* restart: time to the first token of a conversation of 600 tokens after a restart, read again or from a saved session.
+* scheduler: milliseconds that Python spends on a decode step at 16, 256 and 1,000 sequences (bench/scheduler.py).
 * overload: time to the first token, quality of experience and stalls of each order on one trace (bench/overload.py).
+* memory: resident memory after 2,000 and after 20,000 requests through one engine.
+* int8: memory and perplexity of int8 keys and values against bf16 (bench/kv.py; needs --text).
 
-utilisation, batching and overload run on a simulated clock (MACHINE of bench/overload.py); chat on this machine.
+utilisation and overload run on a simulated clock (MACHINE of bench/overload.py); the others on this machine.
 """
 
 import argparse
+import gc
 import json
+import subprocess
+import sys
+import tempfile
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from overload import MACHINE, Arrival, Clock, overload_trace, play
+from scheduler import measure as measure_steps
 from vivace.cache.block_pool import BlockPool
+from vivace.cache.tiers import BlockTiers
 from vivace.engine.build import EngineConfig, build_service
+from vivace.engine.core import Engine
+from vivace.engine.service import ModelService
+from vivace.engine.tiering import TierConfig
+from vivace.files.catalogue import resolve
+from vivace.files.catalogue_rows import DEFAULT_MODEL
 from vivace.schedule.config import SchedulerConfig
 from vivace.schedule.orders.config import ORDER_NAMES
 from vivace.schedule.scheduler import Scheduler
 from vivace.schedule.step_cost import num_pairs
-from vivace.types.request import ChatMessage
-from vivace.types.step import Draw, StepResult
+from vivace.types.request import ChatMessage, GenerationRequest, SamplingParams, ServiceLevel, StopParams
+from vivace.types.step import BlockContent, Draw, ForwardBatch, StepResult
 
 BATCH = 32
+HISTORY_TOKENS = 600
 QUESTION = "Please tell me one more thing about the sea, and about the people who live beside it and work there."
 
 
@@ -69,8 +90,31 @@ def static(trace: list[Arrival]) -> tuple[float, float]:
     return held / reserved, num_tokens / (elapsed_ms / 1e3)
 
 
-def chat_turns(model: str | None, *, prefix_cache: bool) -> list[tuple[int, float]]:
-    """Prompt tokens and seconds to the first token of each turn of one chat."""
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """First token of one turn: prompt tokens, those found computed, seconds."""
+
+    num_prompt: int
+    num_cached: int
+    first_token_s: float
+
+
+def first_token(service: ModelService, messages: list[ChatMessage], max_tokens: int) -> tuple[Turn, str]:
+    """Ask for the next turn; returns what its first token took, and all that was said."""
+    start = time.perf_counter()
+    request = service.admit_chat(messages, {"temperature": 0, "max_tokens": max_tokens})
+    chunks = service.iterate(request)
+    said = next(chunks).text
+    elapsed_s = time.perf_counter() - start
+    rest = list(chunks)
+    usage = rest[-1].usage
+    assert usage is not None
+    turn = Turn(len(request.prompt_ids), usage.cached_tokens, elapsed_s)
+    return turn, said + "".join(chunk.text for chunk in rest)
+
+
+def chat_turns(model: str | None, *, prefix_cache: bool) -> list[Turn]:
+    """Each turn of one chat."""
     service = build_service(model, EngineConfig(prefix_cache=prefix_cache, context_length=2048))
     messages: list[ChatMessage] = []
     turns = []
@@ -78,67 +122,183 @@ def chat_turns(model: str | None, *, prefix_cache: bool) -> list[tuple[int, floa
         service.complete(service.admit(service.encode("warm up"), {"max_tokens": 4}))
         for _ in range(8):
             messages.append(ChatMessage("user", QUESTION))
-            start = time.perf_counter()
-            request = service.admit_chat(messages, {"temperature": 0, "max_tokens": 80, "ignore_eos": True})
-            chunks = service.iterate(request)
-            said = next(chunks).text
-            turns.append((len(request.prompt_ids), time.perf_counter() - start))
-            said += "".join(chunk.text for chunk in chunks)
+            turn, said = first_token(service, messages, max_tokens=80)
+            turns.append(turn)
             messages.append(ChatMessage("assistant", said))
     finally:
         service.close()
     return turns
 
 
-def batch_figures(trace: list[Arrival]) -> dict[str, float]:
-    """Utilisation and throughput of both ways."""
-    used, speed = continuous(trace)
-    padded_used, padded_speed = static(trace)
-    return {"paged": used, "padded": padded_used, "continuous_tokens_per_s": speed, "static_tokens_per_s": padded_speed}
+def measure_utilisation(options: argparse.Namespace) -> tuple[object, list[str]]:
+    """Memory in use and throughput, continuous and static."""
+    used, speed = continuous(overload_trace())
+    padded_used, padded_speed = static(overload_trace())
+    figures = {"paged": used, "padded": padded_used, "continuous_per_s": speed, "static_per_s": padded_speed}
+    return figures, [
+        f"KV utilisation: paged {used:.1%}, padded static {padded_used:.1%}",
+        f"tokens/s (simulated): continuous {speed:.0f}, static {padded_speed:.0f}, {speed / padded_speed:.2f} x",
+    ]
 
 
-def report(options: argparse.Namespace) -> dict[str, object]:
-    """Run what was asked for, printing as it goes unless JSON is wanted."""
-    trace = overload_trace()
-    results: dict[str, object] = {}
-    say = (lambda line: None) if options.json else print
-    if {"utilisation", "batching"} & set(options.only):
-        figures = batch_figures(trace)
-        results["batches"] = figures
-        say(f"KV utilisation: paged {figures['paged']:.1%}, padded static {figures['padded']:.1%}")
-        ratio = figures["continuous_tokens_per_s"] / figures["static_tokens_per_s"]
-        say(
-            f"tokens/s (simulated): continuous {figures['continuous_tokens_per_s']:.0f}, "
-            f"static {figures['static_tokens_per_s']:.0f}, {ratio:.2f} x"
+def measure_chat(options: argparse.Namespace) -> tuple[object, list[str]]:
+    """First tokens of a chat's turns."""
+    cached = chat_turns(options.model, prefix_cache=True)
+    plain = chat_turns(options.model, prefix_cache=False)
+    lines = [f"{'turn':>4}  {'prompt':>6}  {'cached':>6}  {'first token':>11}  {'without prefix cache':>20}"]
+    for number, (row, other) in enumerate(zip(cached, plain, strict=True), 1):
+        lines.append(
+            f"{number:4d}  {row.num_prompt:6d}  {row.num_cached:6d}  {row.first_token_s * 1e3:8.1f} ms  "
+            f"{other.first_token_s * 1e3:17.1f} ms"
         )
-    if "chat" in options.only:
-        with_cache = chat_turns(options.model, prefix_cache=True)
-        without = chat_turns(options.model, prefix_cache=False)
-        results["chat"] = {"with_cache": with_cache, "without": without}
-        say(f"{'turn':>4}  {'prompt':>6}  {'first token':>11}  {'without prefix cache':>20}")
-        for number, ((tokens, seconds), (_, plain)) in enumerate(zip(with_cache, without, strict=True), 1):
-            say(f"{number:4d}  {tokens:6d}  {seconds * 1e3:8.1f} ms  {plain * 1e3:17.1f} ms")
-    if "overload" in options.only:
-        outcomes = [play(kind, trace) for kind in ORDER_NAMES]
-        results["overload"] = [asdict(outcome) for outcome in outcomes]
-        say(f"{'order':>8}  {'TTFT p50':>8}  {'p95':>6}  {'QoE':>5}  {'happy':>6}  {'stalled':>7}  {'tokens/s':>8}")
-        for row in outcomes:
-            say(
-                f"{row.order:>8}  {row.ttft_p50_s:6.2f} s  {row.ttft_p95_s:4.2f} s  {row.mean_qoe:5.3f}  "
-                f"{row.happy_share:6.1%}  {row.stalled_share:7.1%}  {row.tokens_per_s:8.0f}"
-            )
-    return results
+    return {"with_cache": [asdict(row) for row in cached], "without": [asdict(row) for row in plain]}, lines
+
+
+def measure_restart(options: argparse.Namespace) -> tuple[object, list[str]]:
+    """A saved conversation after a restart, with and without its session."""
+    messages = [ChatMessage("user", QUESTION)]
+    turns = {}
+    with tempfile.TemporaryDirectory() as folder:
+        config = EngineConfig(context_length=2048, tiers=TierConfig(folder=Path(folder)))
+        service = build_service(options.model, config)
+        while len(service.encode_chat(messages)) < HISTORY_TOKENS:
+            said = first_token(service, messages, max_tokens=80)[1]
+            messages += [ChatMessage("assistant", said), ChatMessage("user", QUESTION)]
+        saved = service.conversations.save("", messages[:-1])
+        service.close()
+        for kind in ("read again", "restored"):
+            service = build_service(options.model, config)
+            service.complete(service.admit(service.encode("warm up"), {"max_tokens": 4}))
+            start = time.perf_counter()
+            if kind == "restored":
+                service.conversations.restore("", saved.session_id)
+            restore_s = time.perf_counter() - start
+            prompt = messages if kind == "restored" else [ChatMessage("system", "Be brief."), *messages]
+            turns[kind] = {**asdict(first_token(service, prompt, max_tokens=4)[0]), "restore_s": restore_s}
+            service.close()
+    return turns, [
+        f"after a restart, {kind}: {row['num_prompt']} tokens, {row['num_cached']} cached, restore "
+        f"{row['restore_s'] * 1e3:.1f} ms, first token {row['first_token_s'] * 1e3:.1f} ms"
+        for kind, row in turns.items()
+    ]
+
+
+def measure_scheduler(options: argparse.Namespace) -> tuple[object, list[str]]:
+    """Python's part of a decode step."""
+    gc.freeze()
+    rows = {count: measure_steps(count, 150) for count in (16, 256, 1000)}
+    return rows, [
+        f"scheduler at {count:4d} sequences: schedule + commit {row['schedule'] + row['commit']:.3f} ms, with the "
+        f"step's arrays {row['median_ms']:.3f} ms"
+        for count, row in rows.items()
+    ]
+
+
+def measure_overload(options: argparse.Namespace) -> tuple[object, list[str]]:
+    """Every order on one trace."""
+    outcomes = [play(kind, overload_trace()) for kind in ORDER_NAMES]
+    lines = [f"{'order':>8}  {'TTFT p50':>8}  {'p95':>6}  {'QoE':>5}  {'happy':>6}  {'stalled':>7}  {'tokens/s':>8}"]
+    lines += [
+        f"{row.order:>8}  {row.ttft_p50_s:6.2f} s  {row.ttft_p95_s:4.2f} s  {row.mean_qoe:5.3f}  "
+        f"{row.happy_share:6.1%}  {row.stalled_share:7.1%}  {row.tokens_per_s:8.0f}"
+        for row in outcomes
+    ]
+    return [asdict(outcome) for outcome in outcomes], lines
+
+
+class Nothing:
+    """An executor that computes nothing, so that only the engine's own memory can grow."""
+
+    vocab_size, num_blocks, max_rows, bytes_per_block = 64, 400, 512, 64
+
+    def __init__(self) -> None:
+        self._logits = np.random.default_rng(0).normal(size=(self.max_rows, self.vocab_size)).astype(np.float32)
+
+    def forward(self, batch: ForwardBatch) -> NDArray[np.float32]:
+        """The same logits for everybody."""
+        return self._logits[: len(batch.logit_rows)]
+
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Nothing is there to copy."""
+
+    def read_block(self, block: int) -> BlockContent:
+        """Zeros."""
+        return np.zeros(self.bytes_per_block, np.uint8)
+
+    def write_block(self, block: int, content: BlockContent) -> None:
+        """Nothing is kept."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def measure_memory(options: argparse.Namespace) -> tuple[object, list[str]]:
+    """Resident memory while requests pass through one engine."""
+    executor = Nothing()
+    config = SchedulerConfig(max_batch_tokens=256, max_sequences=64, context_length=512)
+    engine = Engine(executor, config, tiers=BlockTiers(executor, 1000 * executor.bytes_per_block))
+    random = np.random.default_rng(1)
+    marks = {}
+    for number in range(1, 20_001):
+        prompt = tuple(random.integers(0, 64, random.integers(1, 60)).tolist())
+        level = ServiceLevel(tenant=str(number % 997), kind=str(number % 991))
+        stopping = StopParams(int(random.integers(1, 12)))
+        engine.add(GenerationRequest(str(number), prompt, SamplingParams(), stopping, service_level=level))
+        while len(engine.scheduler.running) + engine.scheduler.num_waiting > 60:
+            engine.step()
+        if number in (2000, 20_000):
+            while engine.has_work:
+                engine.step()
+            engine.scheduler.check()
+            gc.collect()
+            marks[number] = int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+    engine.close()
+    return marks, [
+        "resident memory: " + ", ".join(f"{mib:.1f} MiB after {count} requests" for count, mib in marks.items())
+    ]
+
+
+def measure_int8(options: argparse.Namespace) -> tuple[object, list[str]]:
+    """Rows of bench/kv.py."""
+    if options.text is None:
+        return None, ["int8: give --text FILE (such as wiki.test.raw) to measure it"]
+    model = resolve(options.model or DEFAULT_MODEL)
+    command = [sys.executable, str(Path(__file__).with_name("kv.py")), "--model", str(model), "--text", options.text]
+    command += ["--formats", "bf16,f16,int8", "--size", "512", "--windows", "6", "--json"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    rows = [json.loads(line) for line in told.splitlines()]
+    full = rows[0]["perplexity"]
+    return rows, [
+        f"{row['format']:>5}: memory {row['of_bf16']:.3f} of bf16, perplexity {row['perplexity']:.3f} "
+        f"({row['perplexity'] / full - 1:+.2%})"
+        for row in rows
+    ]
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], tuple[object, list[str]]]] = {
+    "utilisation": measure_utilisation,
+    "chat": measure_chat,
+    "restart": measure_restart,
+    "scheduler": measure_scheduler,
+    "overload": measure_overload,
+    "memory": measure_memory,
+    "int8": measure_int8,
+}
 
 
 def main() -> None:
     """Measure and print."""
-    kinds = ("utilisation", "batching", "chat", "overload")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model")
-    parser.add_argument("--only", nargs="+", choices=kinds, default=kinds)
+    parser.add_argument("--text", help="for int8")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=tuple(PARTS))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    results = report(options)
+    results = {}
+    for name in options.only:
+        results[name], lines = PARTS[name](options)
+        if not options.json:
+            print("\n".join(lines), flush=True)
     if options.json:
         print(json.dumps(results))
 
