@@ -11,7 +11,7 @@ import httpx
 
 from vivace.server.config import ServerConfig
 from vivace.server.loading import LoadingModel
-from vivace.server.run import SignalledServer, bind, page_url
+from vivace.server.run import Server, bind, build_server, page_url
 
 DEADLINE_S = 30
 
@@ -22,7 +22,7 @@ class LiveServer:
 
     url: str
     model: LoadingModel
-    server: SignalledServer
+    server: Server
 
     @property
     def port(self) -> int:
@@ -41,14 +41,14 @@ def live_server(
     settled = threading.Event()
     model = LoadingModel(load, lambda _: settled.set())
     listener = bind(config.host, config.port)
-    server = SignalledServer(config, model)
+    server = build_server(config, model)
     thread = threading.Thread(target=server.run, args=([listener],), name="live-server")
     thread.start()
     model.start()
     try:
         if wait:
             assert settled.wait(DEADLINE_S)
-        yield LiveServer(page_url(listener), model, server)
+        yield LiveServer(page_url(listener, config.transport.scheme), model, server)
     finally:
         server.stop()
         thread.join(DEADLINE_S)

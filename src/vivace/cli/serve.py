@@ -8,7 +8,7 @@ from pathlib import Path
 from vivace.cli.model_options import add_model_options, open_service
 from vivace.cli.queue_options import add_queue_options
 from vivace.cli.speculation_options import add_speculation_options
-from vivace.cli.stream_options import add_stream_options, stream_settings
+from vivace.cli.stream_options import add_stream_options, add_transport_options, stream_settings, transport_settings
 from vivace.schedule.orders.config import ORDER_NAMES
 
 LONG_CHAT_NAMES = ("reject", "truncate")  # rows of engine/long_chat.py
@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_tier_options(group)
     add_speculation_options(parser)
     add_queue_options(parser)
+    add_transport_options(parser)
     add_stream_options(parser)
     add_model_options(parser)
 
@@ -107,6 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         api_key=arguments.api_key,
         cors_origins=tuple(arguments.cors_origin),
         drain_s=arguments.drain,
+        transport=transport_settings(arguments),
         **stream_settings(arguments),
     )
     serve(config, lambda: open_service(arguments), _announce)

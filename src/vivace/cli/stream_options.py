@@ -3,9 +3,12 @@
 import argparse
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vivace.types.errors import ConfigError, RequestError
+
+if TYPE_CHECKING:
+    from vivace.server.transport import TransportConfig
 
 
 def add_stream_options(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +33,36 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         choices=("stop", "mask", "replace"),
         help="what is done about what may not be said (default: %(default)s)",
     )
-    group.add_argument("--stream-log", action="store_true", help="write a line to standard error for each token sent")
+    group.add_argument(
+        "--stream-log",
+        nargs="?",
+        type=float,
+        const=1.0,
+        metavar="SHARE",
+        help="write a line to standard error for each token sent, of this share of the streams (default: of all)",
+    )
     group.add_argument("--check-input", action="store_true", help="refuse requests that hold what may not be said")
+
+
+def add_transport_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options about what lies below HTTP."""
+    group = parser.add_argument_group("transport")
+    group.add_argument("--http2", action="store_true", help="also speak HTTP/2 (needs the extra http2)")
+    group.add_argument("--tls-certificate", type=Path, metavar="FILE", help="speak TLS with this certificate (PEM)")
+    group.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, where it is in a file of its own")
+
+
+def transport_settings(arguments: argparse.Namespace) -> "TransportConfig":
+    """What the options choose.
+
+    Raises:
+        ConfigError: a key without a certificate.
+    """
+    from vivace.server.transport import TransportConfig
+
+    if arguments.tls_key is not None and arguments.tls_certificate is None:
+        raise ConfigError("--tls-key is given without a certificate.", "Add --tls-certificate.")
+    return TransportConfig(arguments.http2, arguments.tls_certificate, arguments.tls_key)
 
 
 def stream_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -43,7 +74,10 @@ def stream_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     from vivace.stream.options import parse_disconnect_policy
     from vivace.stream.safety.screen import SafetyConfig, SafetyRules
 
-    if arguments.stream_log:
+    share = arguments.stream_log
+    if share is not None and not 0 <= share <= 1:
+        raise ConfigError(f"--stream-log is {share}.", "Give a share of the streams, 0 to 1.")
+    if share:
         logging.getLogger("vivace.stream").setLevel(logging.INFO)
     given = arguments.on_disconnect
     try:
@@ -57,7 +91,12 @@ def stream_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         check_input=arguments.check_input,
     )
     SafetyRules(safety)  # refused now, not when the server is built
-    return {"stream_file": arguments.stream_file, "on_disconnect": policy, "safety": safety}
+    return {
+        "stream_file": arguments.stream_file,
+        "on_disconnect": policy,
+        "safety": safety,
+        "log_share": 1.0 if share is None else share,
+    }
 
 
 def _terms(path: Path | None) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from vivace.server.transport import CLEAR_TEXT, TransportConfig
 from vivace.stream.options import CANCEL, DisconnectPolicy
 from vivace.stream.safety.screen import SafetyConfig
 
@@ -19,10 +20,11 @@ class ServerConfig:
         max_body_bytes: larger request bodies are refused with status 413.
         max_prompts: most prompts in one `/v1/completions` request.
         drain_s: how long a shutdown waits for answers that are being written.
-        access_log: write one line a request to standard error.
+        log_share: share of the streams that diagnostics tell of, once the logger "vivace.stream" is on.
         safety: what may not leave the server; None: no filter.
         stream_file: where streams are kept, so that they go on after the process was killed; None: in memory only.
         on_disconnect: what happens to a streamed answer whose reader has left, unless the request says otherwise.
+        transport: HTTP versions and encryption.
     """
 
     host: str = "127.0.0.1"
@@ -32,7 +34,8 @@ class ServerConfig:
     max_body_bytes: int = 8 * 1024 * 1024
     max_prompts: int = 64
     drain_s: int = 10
-    access_log: bool = False
+    log_share: float = 1.0
     safety: SafetyConfig | None = None
     stream_file: Path | None = None
     on_disconnect: DisconnectPolicy = CANCEL
+    transport: TransportConfig = CLEAR_TEXT

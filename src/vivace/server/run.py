@@ -5,14 +5,18 @@ import contextlib
 import errno
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import uvicorn
 
 from vivace.engine.service import ModelService
 from vivace.server.app import build_app
 from vivace.server.config import ServerConfig
+from vivace.server.http2 import Http2Server, require_http2
 from vivace.server.loading import LoadingModel, ModelState
+from vivace.server.transport import TransportConfig
 from vivace.types.errors import ConfigError
 
 _FORCED_END_S = 5
@@ -32,8 +36,9 @@ def serve(config: ServerConfig, load: Callable[[], ModelService], announce: Call
     """
     if config.drain_s < 0:
         raise ConfigError(f"--drain is {config.drain_s}.", "Give 0 or more seconds.")
+    check_transport(config.transport)
     listener = bind(config.host, config.port)
-    url = page_url(listener)
+    url = page_url(listener, config.transport.scheme)
 
     def on_settled(settled: LoadingModel) -> None:
         if settled.state is ModelState.READY:
@@ -42,7 +47,7 @@ def serve(config: ServerConfig, load: Callable[[], ModelService], announce: Call
             server.stop()
 
     model = LoadingModel(load, on_settled)
-    server = SignalledServer(config, model)
+    server = build_server(config, model)
     model.start()
     try:
         server.run([listener])
@@ -52,6 +57,49 @@ def serve(config: ServerConfig, load: Callable[[], ModelService], announce: Call
         model.join(_FORCED_END_S)
     if model.failure is not None:
         raise model.failure
+
+
+class Server(Protocol):
+    """An HTTP server in this process."""
+
+    def run(self, sockets: list[socket.socket]) -> None:
+        """Serve until a signal or `stop`."""
+        ...
+
+    def stop(self) -> None:
+        """Ask for a graceful end; may be called from any thread."""
+        ...
+
+
+def build_server(config: ServerConfig, model: LoadingModel) -> Server:
+    """The HTTP server for a config.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    if config.transport.http2:
+        return Http2Server(config, model, _FORCED_END_S)
+    return SignalledServer(config, model)
+
+
+def check_transport(transport: TransportConfig) -> None:
+    """Try the certificate now, and see that the server is there.
+
+    Raises:
+        ConfigError: certificate or key cannot be used.
+        MissingExtraError: the server for HTTP/2 is not installed.
+    """
+    if transport.http2:
+        require_http2()
+    if transport.certificate is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(transport.certificate, transport.key)
+    except OSError as error:
+        raise ConfigError(
+            f"The certificate {transport.certificate} cannot be used: {error}.",
+            "Give PEM files with --tls-certificate and --tls-key.",
+        ) from None
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -89,11 +137,11 @@ def _bind_error(host: str, port: int, error: OSError) -> ConfigError:
     return ConfigError(*reasons.get(error.errno or 0, (fallback, "Check --host and --port.")))
 
 
-def page_url(listener: socket.socket) -> str:
+def page_url(listener: socket.socket, scheme: str = "http") -> str:
     """Where a browser on this machine finds the chat page."""
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{shown}:{port}/"
+    return f"{scheme}://{shown}:{port}/"
 
 
 class SignalledServer(uvicorn.Server):
@@ -111,6 +159,8 @@ class SignalledServer(uvicorn.Server):
                 lifespan="off",
                 ws="websockets-sansio",
                 ws_max_size=config.max_body_bytes,
+                ssl_certfile=config.transport.certificate,
+                ssl_keyfile=config.transport.key,
                 server_header=False,
                 timeout_graceful_shutdown=config.drain_s + _FORCED_END_S,
             )
