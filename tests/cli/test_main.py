@@ -55,7 +55,7 @@ def test_debug_shows_the_traceback_of_internal_errors(monkeypatch: pytest.Monkey
         main(["generate", "x"])
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
+@pytest.mark.parametrize("arguments", [["--help"], *([name.replace("_", " "), "--help"] for name in COMMANDS)])
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         build_parser().parse_args(arguments)

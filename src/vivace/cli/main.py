@@ -14,8 +14,8 @@ from typing import NoReturn, Protocol, cast
 
 from vivace.types.errors import ConfigError, VivaceError
 
-COMMANDS = ("chat", "generate", "serve", "models", "bench", "plan", "compress", "evaluate")
-"""Modules of `vivace.cli`, in the order that help shows them."""
+COMMANDS = ("chat", "generate", "serve", "models", "bench", "plan", "compress", "evaluate", "evaluate_ab")
+"""Modules of `vivace.cli`, in the order that help shows them; those of two words have them joined by "_"."""
 
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
 
@@ -102,8 +102,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse with the asked command alone where it is plain which one it is."""
-    names = argv[:1] if argv and argv[0] in COMMANDS else COMMANDS
-    return build_parser(names).parse_args(argv)
+    for count in (2, 1):
+        module = "_".join(argv[:count])
+        if module in COMMANDS:
+            return build_parser([module]).parse_args([module.replace("_", " "), *argv[count:]])
+    return build_parser().parse_args(argv)
 
 
 def _complain(error: VivaceError, status: int) -> int:
