@@ -25,15 +25,16 @@ def test_bytes_of_a_block_count_keys_and_values_of_every_layer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kv_bytes", "available", "expected"),
+    ("context", "kv_bytes", "available", "expected"),
     [
-        (None, 1 << 40, 4 * 16),
-        (None, 4 * 10 * bytes_per_block(SPEC), 10),
-        (7 * bytes_per_block(SPEC) + 1, 0, 7),
+        (8192, None, 1 << 40, 4 * 512),
+        (256, None, 1 << 40, 1024),  # a short context does not shut people out
+        (256, None, 4 * 10 * bytes_per_block(SPEC), 10),
+        (256, 7 * bytes_per_block(SPEC) + 1, 0, 7),
     ],
 )
-def test_blocks_follow_context_and_memory(kv_bytes: int | None, available: int, expected: int) -> None:
-    assert choose_num_blocks(SPEC, 256, kv_bytes, available) == expected
+def test_blocks_follow_context_and_memory(context: int, kv_bytes: int | None, available: int, expected: int) -> None:
+    assert choose_num_blocks(SPEC, context, kv_bytes, available) == expected
 
 
 def test_memory_for_no_block_is_refused() -> None:

@@ -2,12 +2,18 @@
 
 import argparse
 
-from vivace.cli import bench_compare, bench_latency, bench_raw, bench_roofline
+from vivace.cli import bench_compare, bench_latency, bench_raw, bench_roofline, bench_serve
 
 NAME = "bench"
 HELP = "measure speed on this machine"
 
-_KINDS = {"raw": bench_raw, "latency": bench_latency, "roofline": bench_roofline, "compare": bench_compare}
+_KINDS = {
+    "raw": bench_raw,
+    "latency": bench_latency,
+    "roofline": bench_roofline,
+    "compare": bench_compare,
+    "serve": bench_serve,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

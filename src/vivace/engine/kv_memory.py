@@ -9,6 +9,7 @@ from vivace.types.model import ModelSpec
 from vivace.types.step import BLOCK_SIZE
 
 CONTEXTS_BY_DEFAULT = 4
+LEAST_TOKENS_BY_DEFAULT = 16_384  # a short --context bounds one answer, not how many people may chat
 SHARE_OF_AVAILABLE = 0.25
 
 
@@ -35,8 +36,8 @@ def choose_num_blocks(
     Args:
         spec: the model.
         context_length: wanted tokens of one sequence.
-        kv_memory_bytes: what the caller allows for KV; None: four whole contexts, but at most a quarter of
-            what is available.
+        kv_memory_bytes: what the caller allows for KV; None: four whole contexts, or 16,384 tokens if that
+            is more, but at most a quarter of what is available.
         available_bytes: memory that can be had now.
         kv_format: how keys and values are stored, one name or one a layer.
 
@@ -46,8 +47,8 @@ def choose_num_blocks(
     block_bytes = bytes_per_block(spec, kv_format)
     budget = kv_memory_bytes
     if budget is None:
-        wanted = CONTEXTS_BY_DEFAULT * -(-context_length // BLOCK_SIZE) * block_bytes
-        budget = min(wanted, int(available_bytes * SHARE_OF_AVAILABLE))
+        wanted = max(CONTEXTS_BY_DEFAULT * -(-context_length // BLOCK_SIZE), LEAST_TOKENS_BY_DEFAULT // BLOCK_SIZE)
+        budget = min(wanted * block_bytes, int(available_bytes * SHARE_OF_AVAILABLE))
     num_blocks = budget // block_bytes
     if num_blocks < 1:
         raise ConfigError(

@@ -13,6 +13,22 @@ from vivace.types.errors import VivaceError
 _DONE = "installed.txt"  # written last: an environment without it was cut off
 
 
+_LIST_REQUIREMENTS = """
+import sys
+from importlib.metadata import requires
+from pathlib import Path
+from packaging.requirements import Requirement
+
+package, file, *unwanted = sys.argv[1:]
+found = [Requirement(line) for line in requires(package) or []]
+kept = [r for r in found if r.name.lower() not in unwanted and (r.marker is None or r.marker.evaluate({"extra": ""}))]
+for requirement in kept:
+    requirement.marker = None
+Path(file).write_text("\\n".join(map(str, kept)))
+"""
+"""What a package needs, less what is unwanted, as a file for pip; run by the environment's own Python."""
+
+
 class PeerError(VivaceError):
     """A peer that cannot be installed, started or measured; the comparison goes on without it."""
 
@@ -53,7 +69,12 @@ def install(peer: Peer) -> None:
     variables = {**os.environ, **peer.variables}
     python = str(_python_in(folder))
     commands = [[sys.executable, "-m", "venv", "--clear", str(folder)]]
-    commands += [[python, "-m", "pip", "install", "--upgrade", "numpy", *group] for group in peer.packages]
+    pip = [python, "-m", "pip", "install", "--upgrade"]
+    commands += [[*pip, "numpy", *group] for group in peer.packages]
+    if peer.bare is not None:
+        wanted = folder / "requirements.txt"
+        listing = [python, "-c", _LIST_REQUIREMENTS, peer.bare, str(wanted), *peer.unwanted]
+        commands += [[*pip, "--no-deps", peer.bare], listing, [*pip, "-r", str(wanted)]]
     with log.open("wb") as output:
         for command in commands:
             if subprocess.run(command, env=variables, stdout=output, stderr=output, check=False).returncode:

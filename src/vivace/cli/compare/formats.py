@@ -72,6 +72,17 @@ def _openvino(weight_format: str) -> Maker:
     return make
 
 
+def _onnx(precision: str) -> Maker:
+    def make(model: Path, python: Path) -> Path:
+        made = _target(model, f"onnx-{precision}")
+        if _is_older(made / "genai_config.json", model):
+            arguments = [str(_hugging_face(model, python)), str(model.resolve()), str(made), precision]
+            run_child(python, "onnxruntime_convert", arguments, made.with_suffix(".log"))
+        return made
+
+    return make
+
+
 def _target(model: Path, ending: str) -> Path:
     if model.suffix != ".gguf":
         raise PeerError(f"{model.name} is no GGUF file, so it is not converted", "compare the format it has")
@@ -113,5 +124,6 @@ FORMATS: Mapping[str, Maker] = {
     "Q8_0": _requantized(TensorFormat.Q8_0),
     "int4": _openvino("int4"),
     "int8": _openvino("int8"),
+    "onnx-int4": _onnx("int4"),
     "bf16": _hugging_face,
 }

