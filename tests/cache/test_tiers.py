@@ -8,6 +8,7 @@ import pytest
 from vivace.cache.block_file import SUFFIX, read_block_file, write_block_file
 from vivace.cache.disk_tier import DiskTier
 from vivace.cache.host_tier import HostTier
+from vivace.cache.returns import MAX_CONVERSATIONS, ReturnPredictor
 from vivace.cache.tiers import BlockTiers
 from vivace.types.errors import StorageError
 from vivace.types.step import BlockContent
@@ -185,3 +186,33 @@ def test_blocks_are_read_ahead_in_the_background(tmp_path: Path) -> None:
     assert {name: int(each[0]) for name, each in come[0].items()} == {key(0): 0, key(1): 1}
     assert not tiers.read_ahead([key(2)], come.append), "it is in host memory"
     tiers.close()
+
+
+def chain(start: int, length: int) -> list[bytes]:
+    return [key(start * 100 + index) for index in range(length)]
+
+
+def test_who_came_back_before_is_expected_again_and_the_most_recent_first() -> None:
+    returns = ReturnPredictor()
+    for start in (1, 2, 3):
+        returns.note_active(chain(start, 2))
+    returns.note_active([])
+    assert list(returns.expected(100)) == [], "all of them came once"
+    for start in (1, 2):
+        returns.note_active(chain(start, 4))
+    assert list(returns.expected(100)) == [tuple(chain(2, 4)), tuple(chain(1, 4))]
+    assert list(returns.expected(7)) == [tuple(chain(2, 4))]
+    returns.note_active(chain(1, 4))
+    assert next(returns.expected(100)) == tuple(chain(1, 4))
+    assert len(list(returns.expected(100))) == 2
+
+
+def test_the_same_prompt_twice_is_no_second_turn_and_old_conversations_are_forgotten() -> None:
+    returns = ReturnPredictor()
+    returns.note_active(chain(1, 2))
+    returns.note_active(chain(1, 2))
+    assert list(returns.expected(100)) == []
+    returns.note_active(chain(1, 3))
+    for start in range(2, 2 + MAX_CONVERSATIONS):
+        returns.note_active(chain(start, 1))
+    assert list(returns.expected(100)) == []

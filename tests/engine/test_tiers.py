@@ -162,3 +162,17 @@ def test_the_core_refuses_a_content_of_another_size() -> None:
     ):
         with pytest.raises(EngineError, match="refused"):
             executor.write_block(block, np.zeros(size, np.uint8))
+
+
+def test_a_chat_that_came_back_before_is_brought_back_while_the_engine_rests() -> None:
+    engine = fake_engine(num_blocks=40)
+    ask(engine, conversation("a", 1))
+    ask(engine, conversation("b", 1, length=100))
+    for number in range(2, 14):
+        ask(engine, conversation("c", number))
+    assert engine.rest() == 6
+    assert engine.rest() == 0
+    engine.scheduler.check()
+    before = engine.stats().num_cached_tokens
+    assert ask(engine, conversation("d", 1, length=130)) == tokens_alone(conversation("d", 1, length=130))[0]
+    assert engine.stats().num_cached_tokens - before == 96

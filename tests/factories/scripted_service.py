@@ -70,6 +70,7 @@ class ScriptedService:
         self.long_chat: object = None
         self.ready = True
         self.context_length = context_length
+        self.hints: list[list[ChatMessage]] = []
         self.requests: list[GenerationRequest] = []
         self.cancelled_ids: set[str] = set()
         self.cancelled = threading.Event()
@@ -79,6 +80,14 @@ class ScriptedService:
         self._has_template = has_template
         self._warm_up_passes = warm_up_passes
         self._released = threading.Event()
+
+    @property
+    def conversations(self) -> "ScriptedService":
+        """Takes hints; see `hints`."""
+        return self
+
+    def expect(self, messages: Sequence[ChatMessage], parameters: Mapping[str, object]) -> None:
+        self.hints.append(list(messages))
 
     def encode(self, text: str, *, add_special: bool = True) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special=add_special))

@@ -185,3 +185,18 @@ def test_everything_that_can_be_pressed_has_a_name(page: Page) -> None:
         " !(field.textContent.trim() || field.labels?.length || field.getAttribute('aria-label'))).map((f) => f.id)"
     )
     assert unnamed == []
+
+
+def test_typing_the_next_question_tells_the_server_once(browser: Any) -> None:
+    service = ScriptedService(warm_up_passes=True)
+    with live_server(lambda: service) as server:
+        page = Page(browser, server.url)
+        page.find("#message").send_keys("hel")
+        page.find("#message").send_keys("lo", ENTER)
+        page.wait_for_answer()
+        assert service.hints == [], "a conversation that has not begun has no history"
+        page.find("#message").send_keys("and")
+        page.find("#message").send_keys(" then")
+        page.wait(lambda: len(service.hints) == 1)
+        assert [message.content for message in service.hints[0]] == ["hello", TEXT]
+        page.find("#new-chat").click()

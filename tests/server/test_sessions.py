@@ -56,6 +56,9 @@ def test_a_session_comes_back_after_a_restart_and_its_history_is_not_read_again(
         again = ask(client, told)
         assert again["choices"][0]["message"]["content"] == expected
         assert again["usage"]["prompt_tokens_details"]["cached_tokens"] >= session["num_saved_tokens"]
+        metrics = client.get("/metrics").text
+        assert f"vivace_tiers_preloaded_total {session['num_saved_tokens'] / 16}" in metrics
+        assert "vivace_tiers_preload_hit_rate 1.0" in metrics and "vivace_engine_prefix_hit_rate" in metrics
         assert client.post(f"{path}/hint").status_code == 202
         assert client.put(path, json={"messages": told}).json()["id"] == session["id"]
         assert client.delete(path).json() == {"id": session["id"], "deleted": True}

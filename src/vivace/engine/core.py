@@ -159,11 +159,15 @@ class Engine:
         Returns:
             Blocks of its prompt that are in the pool now.
         """
-        return self.scheduler.preload(self.scheduler.keys_of(request), contents)
+        return self.scheduler.blocks.preload(self.scheduler.blocks.keys_of(request), contents)
+
+    def rest(self) -> int:
+        """Use a moment without work: bring back who is likely to go on; returns how many blocks came."""
+        return self.scheduler.blocks.preload_expected()
 
     def read_ahead(self, request: GenerationRequest, come: Callable[[dict[bytes, BlockContent]], None]) -> bool:
         """Read what is on disk alone of a request's prefix; False: there is nothing to read. `come`: see DiskTier."""
-        keys = self.scheduler.keys_of(request)
+        keys = self.scheduler.blocks.keys_of(request)
         return self.tiers is not None and self.tiers.read_ahead(keys[len(self._pool.find(keys)) :], come)
 
     def keep_on_disk(self, request: GenerationRequest) -> tuple[bytes, ...]:
@@ -174,7 +178,7 @@ class Engine:
         """
         if self.tiers is None or self.tiers.disk is None:
             raise ConfigError("The engine has no folder for blocks.", "Give it one.")
-        keys = self.scheduler.keys_of(request)
+        keys = self.scheduler.blocks.keys_of(request)
         return self.tiers.keep_on_disk(keys, self._pool.find(keys))
 
     def stats(self) -> EngineStats:

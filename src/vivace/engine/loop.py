@@ -114,6 +114,8 @@ class EngineLoop:
     def _take_messages(self) -> None:
         """Handle all messages that are there; sleep until there is one when there is no other work."""
         if not self._engine.has_work or self._broken_by is not None:
+            if self._inbox.empty() and self._broken_by is None:
+                self._engine.rest()
             self._inbox.get()()
         while not self._inbox.empty() and not self._has_left:
             self._inbox.get()()

@@ -87,6 +87,7 @@ class BlockDesk:
     def release(self, sequence: Sequence) -> None:
         """Take back all blocks of a sequence; nothing of it is computed any more."""
         self._pool.release(sequence.table.clear())
+        self._tiers.note_active(sequence.keys)
         sequence.num_computed = 0
 
     def loss_of(self, sequence: Sequence) -> Loss:
@@ -113,6 +114,10 @@ class BlockDesk:
     def preload(self, keys: list[bytes], contents: Mapping[bytes, BlockContent]) -> int:
         """Bring a prefix back before it is asked for; returns how many of its blocks are in the pool."""
         return self._tiers.preload(keys, contents, {source for source, _ in self._copies})
+
+    def preload_expected(self) -> int:
+        """Bring back who is likely to return; returns how many blocks came."""
+        return self._tiers.preload_expected({source for source, _ in self._copies})
 
     def forget(self) -> None:
         """Trust nothing that was computed any more."""

@@ -36,7 +36,7 @@ from vivace.types.errors import RequestError, VivaceError
 from vivace.types.events import EngineEvent, FailEvent, FinishReason, TokenEvent
 from vivace.types.place import RequestPlace
 from vivace.types.request import GenerationRequest
-from vivace.types.step import BLOCK_SIZE, BlockContent, Draw, SequenceShare, StepPlan, StepResult
+from vivace.types.step import BLOCK_SIZE, Draw, SequenceShare, StepPlan, StepResult
 
 
 class Scheduler:
@@ -83,6 +83,11 @@ class Scheduler:
     def running(self) -> Mapping[int, Sequence]:
         """Sequences that hold blocks, by id."""
         return self._running
+
+    @property
+    def blocks(self) -> BlockDesk:
+        """Where sequences get their blocks, and prefixes wait that nobody has asked for yet."""
+        return self._blocks
 
     @property
     def num_waiting(self) -> int:
@@ -200,14 +205,6 @@ class Scheduler:
     def forget_prefixes(self) -> None:
         """Trust no cached block any more, as after a step that broke halfway."""
         self._blocks.forget()
-
-    def keys_of(self, request: GenerationRequest) -> list[bytes]:
-        """Names of the full blocks of a request's prompt, whether it has come or not."""
-        return self._blocks.keys_of(request)
-
-    def preload(self, keys: list[bytes], contents: Mapping[bytes, BlockContent]) -> int:
-        """Bring a prefix back before it is asked for; returns how many of its blocks are in the pool."""
-        return self._blocks.preload(keys, contents)
 
     def check(self) -> None:
         """Raise AssertionError unless blocks, tables and states agree."""

@@ -7,6 +7,7 @@ both are known blocks are moved.
 from collections.abc import Mapping, Sequence
 
 from vivace.cache.block_pool import BlockPool
+from vivace.cache.returns import ReturnPredictor
 from vivace.cache.tiers import BlockTiers
 from vivace.schedule.estimates import Estimates
 from vivace.types.step import BLOCK_SIZE, BlockContent
@@ -28,6 +29,7 @@ class TierDesk:
         self._pool = pool
         self._estimates = estimates
         self._preloaded: set[bytes] = set()
+        self._returns = ReturnPredictor()
         if tiers is not None:
             pool.on_forget = self._spill
 
@@ -90,6 +92,23 @@ class TierDesk:
         self._tiers.counters.num_preloaded += len(blocks)
         self._pool.release([*found, *blocks])
         return len(found) + len(blocks)
+
+    def note_active(self, keys: Sequence[bytes]) -> None:
+        """A sequence with these block keys gives up its blocks."""
+        if self._tiers is not None:
+            self._returns.note_active(keys)
+
+    def preload_expected(self, in_use: set[int]) -> int:
+        """Bring back from host memory who is likely to return, while nobody needs the engine; returns how many blocks.
+
+        All of them together take no more than a share of the pool, so that none pushes out another.
+        """
+        if self._tiers is None:
+            return 0
+        num_before = self._tiers.counters.num_preloaded
+        for keys in self._returns.expected(int(self._pool.num_blocks * PRELOAD_SHARE)):
+            self.preload(keys, {}, in_use)
+        return self._tiers.counters.num_preloaded - num_before
 
     def _in_memory(
         self, keys: Sequence[bytes], contents: Mapping[bytes, BlockContent], most: int

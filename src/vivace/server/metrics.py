@@ -1,6 +1,6 @@
 """What the server counts, in the text format of Prometheus: streams as they happen, the engine when it is asked."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
+from vivace.cache.tiers import TierStats
 from vivace.engine.stats import EngineStats
 from vivace.server.loading import LoadingModel, ModelState
 
@@ -94,12 +95,19 @@ class EngineMetrics(Collector):
         if self._model.state is not ModelState.READY:
             return
         stats = self._model.service().stats()
-        for name in (field.name for field in fields(EngineStats)):
-            value = getattr(stats, name)
-            if value is None:
-                continue
-            family = CounterMetricFamily if name.startswith("num_") else GaugeMetricFamily
-            yield family(f"vivace_engine_{name.removeprefix('num_')}", f"EngineStats.{name}", value=value)
+        yield from _families(stats, "vivace_engine", ("prefix_hit_rate", "kv_utilisation"))
+        if stats.tiers is not None:
+            yield from _families(stats.tiers, "vivace_tiers", ("hit_rate", "spill_rate", "preload_hit_rate"))
+
+
+def _families(stats: EngineStats | TierStats, prefix: str, rates: Sequence[str]) -> Iterator[Metric]:
+    """The numbers among the fields, and the rates that are made of them."""
+    for name in (*(field.name for field in fields(stats)), *rates):
+        value = getattr(stats, name)
+        if not isinstance(value, int | float):
+            continue
+        family = CounterMetricFamily if name.startswith("num_") else GaugeMetricFamily
+        yield family(f"{prefix}_{name.removeprefix('num_')}", f"{type(stats).__name__}.{name}", value=value)
 
 
 class MetricsEndpoint:

@@ -84,6 +84,12 @@ export async function* streamAnswer(messages, settings, signal) {
   return false;
 }
 
+/** Tell the server that somebody goes on with a conversation, so that it need not be read again. Nothing depends on it. */
+export async function hint(messages, settings) {
+  const body = JSON.stringify({ messages });
+  await fetch("/v1/hints", { method: "POST", headers: headers(settings), body }).catch(() => null);
+}
+
 async function errorMessage(response) {
   try {
     return (await response.json()).error.message;

@@ -1,6 +1,6 @@
 // The chat page: one conversation, one answer at a time.
 
-import { readiness, streamAnswer } from "./api.js";
+import { hint, readiness, streamAnswer } from "./api.js";
 import { loadConversation, loadSettings, saveConversation, saveSettings } from "./store.js";
 import { currentLanguage, otherLanguage, preferredLanguage, text, useLanguage } from "./strings.js";
 import { redrawTurn, showConversation, showTurn } from "./turns.js";
@@ -12,6 +12,7 @@ const byId = (id) => document.getElementById(id);
 const message = byId("message");
 const settings = loadSettings();
 let turns = loadConversation();
+let hintedTurns = 0; // how long the conversation was when the server was told that it goes on
 let running = null; // the AbortController of the answer being written
 
 /** What the model is told: the system prompt and the turns, without questions that never got a word of answer. */
@@ -146,11 +147,19 @@ function bindSettings() {
   });
 }
 
+/** Somebody begins to type: once a turn, the server is told. */
+function hintOnce() {
+  if (running || hintedTurns === turns.length || !turns.length) return;
+  hintedTurns = turns.length;
+  hint(wireMessages(), settings);
+}
+
 function bindComposer() {
   byId("composer").addEventListener("submit", (event) => {
     event.preventDefault();
     send();
   });
+  message.addEventListener("input", hintOnce);
   message.addEventListener("keydown", (event) => {
     // isComposing: the Enter that chooses a Chinese candidate must not send
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
