@@ -10,7 +10,7 @@ import pytest
 
 from factories.gguf_files import small_spec, write_gguf
 from vivace.cli import bench_compare
-from vivace.cli.compare import cases, machine, peers
+from vivace.cli.compare import cases, machine, peers, quality
 from vivace.cli.compare.cases import Case, figures_of, prompts_of
 from vivace.cli.compare.child_process import Answer, PeerProcess
 from vivace.cli.compare.environments import PeerError, install, python_of
@@ -177,8 +177,10 @@ def test_a_whole_run_compares_us_with_ourselves_and_lists_the_absent(
 ) -> None:
     monkeypatch.setenv("VIVACE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cases, "CASES", {"quick": (Case(1, 8, 4), Case(2, 8, 4))})
-    saved = tmp_path / "found.json"
-    rows = ("--rows", "vivace,vivace-8bit:Q8_0,xllamacpp", "--threads", "1", "--turns", "1")
+    monkeypatch.setattr(quality, "WINDOW", 32)
+    saved, text = tmp_path / "found.json", tmp_path / "text.txt"
+    text.write_text("The quiet river runs under the bridge and past the market. " * 40, encoding="utf-8")
+    rows = ("--rows", "vivace,vivace-8bit:Q8_0,xllamacpp", "--threads", "1", "--turns", "1", "--quality", str(text))
     assert main(["bench", "compare", "--model", str(model), *rows, "--cases", "quick", "--json", str(saved)]) == 0
     table = capsys.readouterr().out
     assert "absent: xllamacpp: not installed add --install" in table
@@ -187,6 +189,12 @@ def test_a_whole_run_compares_us_with_ourselves_and_lists_the_absent(
     assert set(found["figures"]["write 3"]) == {"vivace", "vivace-8bit:Q8_0"}
     assert found["rows"]["vivace"]["peak_bytes"] > 0
     assert found["rows"]["vivace"]["engine"]["threads"] == 1
+    near, coarse = (found["rows"][name]["quality"] for name in ("vivace", "vivace-8bit:Q8_0"))
+    assert near["num_positions"] == 4 * 16
+    assert near["mean_kl"] < 1e-3 < near["same_top"]
+    assert near["perplexity_ratio"] == pytest.approx(1, abs=0.01)
+    assert near["mean_kl"] < coarse["mean_kl"]
+    assert "same top token" in table
 
 
 def test_a_child_that_cannot_load_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

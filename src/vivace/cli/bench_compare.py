@@ -59,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds to wait for such quiet (default: 0)",
     )
     how.add_argument("--retries", type=int, default=0, metavar="K", help="repeat disturbed runs (default: 0)")
+    how.add_argument(
+        "--quality", type=Path, metavar="TEXT", help="say how near each row is to float32 on a text, beside its speed"
+    )
     how.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
     how.add_argument("--plot", type=Path, metavar="FILE", help="draw a PNG (needs matplotlib)")
 
@@ -198,6 +201,8 @@ def _compare(arguments: argparse.Namespace) -> "Comparison":
                 stack.callback(process.close)
                 running[row.name] = process
                 _note_facts(row.name, process, text, comparison)
+        if arguments.quality:
+            _note_quality(running, model, arguments.quality, comparison)
         running = {name: process for name, process in running.items() if name not in comparison.absent}
         failures = Failures()
         comparison.figures = measure(running, cases, conditions, encode=text.encode, failures=failures, progress=_say)
@@ -270,6 +275,22 @@ def _note_facts(name: str, process: "PeerProcess", text: _Text, comparison: "Com
         return
     comparison.facts[name] = RowFacts(process.engine, start_s, process.load_s, 0, answer)
     _say(f"{name}: first token after {start_s:.2f} s; says {answer.text!r}")
+
+
+def _note_quality(running: Mapping[str, "PeerProcess"], model: Path, text: Path, comparison: "Comparison") -> None:
+    from vivace.cli.compare.environments import PeerError
+    from vivace.cli.compare.quality import QualityCheck
+
+    _say(f"reading {text.name} with the oracle, for the quality of the rows")
+    check = QualityCheck(model, text)
+    comparison.conditions["quality_text"] = text.name
+    for name, process in running.items():
+        if name in comparison.absent:
+            continue
+        try:
+            comparison.facts[name] = replace(comparison.facts[name], quality=check.of(process))
+        except PeerError as error:
+            comparison.absent[name] = str(error)
 
 
 def _note_memory(running: Mapping[str, "PeerProcess"], comparison: "Comparison") -> None:

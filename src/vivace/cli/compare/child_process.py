@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vivace.cli.compare.environments import PeerError, child_program, peers_folder, python_of
@@ -76,6 +77,18 @@ class PeerProcess:
         """
         said = self._ask({"do": "generate", "prompts": [list(prompt) for prompt in prompts], "num_tokens": num_tokens})
         return Answer(said["ids"], said["texts"], said["times"])
+
+    def write_logits(self, windows: Sequence[Sequence[int]], file: Path) -> bool:
+        """Have the logits of the second half of each window written as float32 (positions, vocab), one .npy file.
+
+        Returns:
+            False where the engine gives no logits.
+
+        Raises:
+            PeerError: the engine failed.
+        """
+        said = self._ask({"do": "logits", "windows": [list(window) for window in windows], "file": str(file)})
+        return bool(said["written"])
 
     def peak_memory_bytes(self) -> int:
         """The most memory the peer has held so far."""

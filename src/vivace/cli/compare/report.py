@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vivace.cli.compare.quality import RowQuality
 from vivace.cli.compare.sanity import GreedyAnswer
 from vivace.cli.compare.turns import Figures, Runs
 
@@ -24,6 +25,7 @@ class RowFacts:
     load_s: float
     peak_bytes: int
     answer: GreedyAnswer | None
+    quality: RowQuality | None = None
 
 
 @dataclass(slots=True)
@@ -90,8 +92,27 @@ def as_table(comparison: Comparison) -> str:
             f"others used {statistics.median(busy):.0%} of the machine beside a run (worst {max(busy):.0%}); "
             f"load average {min(load):.1f} to {max(load):.1f}"
         )
+    lines += _quality_lines(comparison)
     lines += [f"absent: {name}: {reason}" for name, reason in comparison.absent.items()]
     return "\n".join(lines)
+
+
+def _quality_lines(comparison: Comparison) -> list[str]:
+    told = {name: facts.quality for name, facts in comparison.facts.items() if facts.quality is not None}
+    if not told:
+        return ["quality of the rows: not measured (--quality TEXT)"]
+    positions = next(iter(told.values())).num_positions
+    lines = [
+        f"against the file's weights in float32, {positions} positions of {comparison.conditions['quality_text']}:"
+    ]
+    for name in comparison.facts:
+        found = told.get(name)
+        said = "gives no logits"
+        if found is not None:
+            change = 100 * (found.perplexity_ratio - 1)
+            said = f"KL {found.mean_kl:.6f}, same top token {found.same_top:.2%}, perplexity {change:+.2f} %"
+        lines.append(name.ljust(_NAME_WIDTH) + said)
+    return lines
 
 
 def _answer(comparison: Comparison, row: str) -> str:

@@ -59,6 +59,16 @@ class LlamaCppEngine:
             )
         return streams
 
+    def logits(self, ids: Sequence[int], first: int) -> np.ndarray:
+        """Float32 (len(ids) - first, vocab): logits after the tokens from `first` on."""
+        self._lengths[1] = max(self._lengths.get(1, 0), len(ids))
+        self._streams = 0
+        self._use_context(1)
+        streams = Streams.start(1)
+        self._decode([(0, position, token, position >= first) for position, token in enumerate(ids)], streams)
+        rows = [llama_cpp.llama_get_logits_ith(self._context, i) for i in range(first, len(ids))]
+        return np.stack([np.ctypeslib.as_array(row, (self._vocab_size,)).copy() for row in rows])
+
     def _use_context(self, num_streams: int) -> None:
         if num_streams == self._streams:
             return

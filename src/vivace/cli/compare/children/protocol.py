@@ -4,6 +4,7 @@ Runs under the peer's Python, so it needs the standard library alone. Requests:
 
     {"do": "load", "options": {...}}                        -> {"engine": {...}, "load_s": seconds}
     {"do": "generate", "prompts": [[ids]], "num_tokens": n} -> {"ids": [[...]], "texts": [...], "times": [[...]]}
+    {"do": "logits", "windows": [[ids]], "file": path}      -> {"written": true or false}
     {"do": "memory"}                                        -> {"peak_bytes": n}
 
 `times` are seconds from the start of the request to each token of each stream; `ids` are empty and `texts` full for an
@@ -77,6 +78,8 @@ def serve(load: Callable[[Mapping[str, Any]], ChildEngine]) -> None:
                 assert engine is not None
                 streams = engine.generate(request["prompts"], request["num_tokens"])
                 answer = {"ids": streams.ids, "texts": streams.texts, "times": streams.times}
+            elif request["do"] == "logits":
+                answer = {"written": _write_logits(engine, request["windows"], request["file"])}
             else:
                 answer = {"peak_bytes": peak_memory_bytes()}
         except Exception as error:
@@ -87,6 +90,20 @@ def serve(load: Callable[[Mapping[str, Any]], ChildEngine]) -> None:
         if "error" in answer:
             os._exit(1)  # a broken engine's threads may never end
     os._exit(0)  # some engines crash when the interpreter tears them down
+
+
+def _write_logits(engine: ChildEngine | None, windows: Sequence[Sequence[int]], file: str) -> bool:
+    """The logits after each token of the second half of each window, float32 (positions, vocab).
+
+    An engine that can give them has a method `logits`: ids and a first position to an array for the positions from it.
+    """
+    give = getattr(engine, "logits", None)
+    if give is None:
+        return False
+    import numpy as np
+
+    np.save(file, np.concatenate([np.asarray(give(ids, len(ids) // 2), dtype=np.float32) for ids in windows]))
+    return True
 
 
 def peak_memory_bytes() -> int:

@@ -37,6 +37,11 @@ class TransformersEngine:
                     streams.note(stream, token)
         return streams
 
+    def logits(self, ids: Sequence[int], first: int) -> Any:
+        """Float32 (len(ids) - first, vocab): logits after the tokens from `first` on."""
+        with torch.inference_mode():
+            return self._model(input_ids=torch.tensor([list(ids)])).logits[0, first:].float().numpy()
+
 
 def main() -> None:
     """Serve."""

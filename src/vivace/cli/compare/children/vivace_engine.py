@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vivace.engine.core import Engine
 from vivace.execute.native import NativeExecutor
+from vivace.execute.score import iterate_logits
 from vivace.files.open import open_model
 from vivace.graph.build import build_graph
 from vivace.schedule.config import SchedulerConfig
@@ -23,7 +27,7 @@ MAX_BATCH_TOKENS = 512  # EngineConfig's default
 class VivaceEngine:
     """The engine as the front ends use it, without thread and text.
 
-    Options: model (path), threads, shapes ([streams, tokens of each]), activation_bits.
+    Options: model (path), threads, shapes ([streams, tokens of each]), activation_bits, isa (kernel table to force).
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -35,6 +39,7 @@ class VivaceEngine:
             max_rows=MAX_BATCH_TOKENS,
             num_threads=options["threads"],
             activation_bits=options["activation_bits"],
+            isa=options.get("isa"),
         )
         config = SchedulerConfig(max_batch_tokens=MAX_BATCH_TOKENS, max_sequences=64, prefix_cache=False)
         self._engine = Engine(self._executor, config)
@@ -66,6 +71,11 @@ class VivaceEngine:
                 if isinstance(event, TokenEvent):
                     streams.note(index[event.request_id], event.token_id)
         return streams
+
+    def logits(self, ids: Sequence[int], first: int) -> NDArray[np.float32]:
+        """Float32 (len(ids) - first, vocab): logits after the tokens from `first` on."""
+        pieces = iterate_logits(self._executor, np.array(ids, dtype=np.int32), first)
+        return np.concatenate([logits.copy() for _, logits in pieces])
 
 
 def main() -> None:
