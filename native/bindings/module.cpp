@@ -87,6 +87,7 @@ void add_heads(Builder& self, int q, int k, int v, int rope, int q_norm, int k_n
   op->num_kv_heads = num_kv_heads;
   op->head_dim = head_dim;
   op->kv = self.program.kv().layer(layer);
+  op->is_local = self.program.kv().is_local(layer);
   self.program.add_op(std::move(op));
 }
 
@@ -98,7 +99,14 @@ void add_attention(Builder& self, int q, int out, int layer, int num_heads, int 
   op->num_heads = num_heads;
   op->window = window;
   op->tiles = self.program.tiles();
+  op->is_local = self.program.kv().is_local(layer);
   self.program.add_op(std::move(op));
+  if (window > 0) return;
+  auto observer = std::make_unique<ObserveRows>();
+  observer->q = self.program.buffer(q);
+  observer->kv = self.program.kv().layer(layer);
+  observer->num_heads = num_heads;
+  self.program.add_op(std::move(observer));
 }
 
 void add_gated(Builder& self, int gate, int up, int out, int quantized, const std::string& activation) {
@@ -115,7 +123,8 @@ void add_gated(Builder& self, int gate, int up, int out, int quantized, const st
 
 FloatTable forward(Builder& self, IntVector token_ids, IntVector positions, IntVector sequence_starts,
                    IntTable block_tables, IntVector logit_rows, std::optional<IntVector> window_starts,
-                   std::optional<IntVector> sink_ends) {
+                   std::optional<IntVector> sink_ends, std::optional<IntVector> slots,
+                   std::optional<IntTable> local_tables, std::optional<IntVector> observe_rows) {
   BatchView batch{
       token_ids.data(),  positions.data(),  sequence_starts.data(),      block_tables.data(),
       logit_rows.data(), length(token_ids), length(sequence_starts) - 1, static_cast<int>(block_tables.shape(1)),
@@ -130,6 +139,17 @@ FloatTable forward(Builder& self, IntVector token_ids, IntVector positions, IntV
     batch.window_starts = window_starts->data();
     batch.sink_ends = sink_ends->data();
   }
+  if ((slots && length(*slots) != batch.num_rows) || (local_tables && length(*local_tables) != batch.num_sequences))
+    throw std::invalid_argument("there must be a slot for every row and a local table for every sequence");
+  if (slots) batch.slots = slots->data();
+  if (local_tables) {
+    batch.local_tables = local_tables->data();
+    batch.max_local_blocks = static_cast<int>(local_tables->shape(1));
+  }
+  if (observe_rows) {
+    batch.observe_rows = observe_rows->data();
+    batch.num_observed = length(*observe_rows);
+  }
   {
     nb::gil_scoped_release release;
     self.program.forward(batch);
@@ -137,6 +157,15 @@ FloatTable forward(Builder& self, IntVector token_ids, IntVector positions, IntV
   const Buffer& output = self.program.output();
   return FloatTable(output.floats(), {static_cast<size_t>(batch.num_selected), static_cast<size_t>(output.width)},
                     nb::find(self), {static_cast<int64_t>(output.stride()), 1});
+}
+
+// float32 (observed rows of the last call, blocks of its tables), a fresh array.
+nb::ndarray<nb::numpy, float, nb::ndim<2>> observed(const Builder& self) {
+  const size_t rows = self.program.num_observed(), blocks = self.program.max_blocks();
+  auto* masses = new std::vector<float>(rows * blocks);
+  for (size_t row = 0; row < rows; ++row) self.program.observed(static_cast<int>(row), masses->data() + row * blocks);
+  nb::capsule owner(masses, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+  return {masses->data(), {rows, blocks}, owner};
 }
 
 void add_embed(Builder& self, int out, std::shared_ptr<PackedMatrix> weight, float scale) {
@@ -214,7 +243,9 @@ void bind_program(nb::module_& module) {
       .def("attention", &add_attention)
       .def("gated", &add_gated)
       .def("forward", &forward, "token_ids"_a, "positions"_a, "sequence_starts"_a, "block_tables"_a, "logit_rows"_a,
-           "window_starts"_a.none() = nb::none(), "sink_ends"_a.none() = nb::none())
+           "window_starts"_a.none() = nb::none(), "sink_ends"_a.none() = nb::none(), "slots"_a.none() = nb::none(),
+           "local_tables"_a.none() = nb::none(), "observe_rows"_a.none() = nb::none())
+      .def("observed", &observed)
       .def_prop_ro("isa", [](const Builder& self) { return self.program.isa(); })
       .def_prop_ro("num_threads", [](const Builder& self) { return self.program.num_threads(); })
       .def_prop_ro("arena_bytes", [](const Builder& self) { return self.program.arena_bytes(); });
@@ -249,19 +280,31 @@ void bind_memory(nb::module_& module) {
   nb::class_<KvPool>(module, "KvPool")
       .def(
           "__init__",
-          [](KvPool* self, const std::vector<std::string>& formats, int num_blocks, int num_kv_heads, int head_dim) {
+          [](KvPool* self, const std::vector<std::string>& formats, int num_blocks, int num_kv_heads, int head_dim,
+             const std::vector<int>& windows, int num_local_blocks) {
             if (formats.empty() || num_blocks < 1 || num_kv_heads < 1 || head_dim < kLanes || head_dim % kLanes != 0)
               throw std::invalid_argument("a KV pool needs layers, blocks, heads and a head size that 16 divides");
-            new (self) KvPool(formats, num_blocks, num_kv_heads, head_dim);
+            if (num_local_blocks < 0) throw std::invalid_argument("there cannot be fewer than no local blocks");
+            new (self) KvPool(formats, num_blocks, num_kv_heads, head_dim, windows, num_local_blocks);
           },
-          "formats"_a, "num_blocks"_a, "num_kv_heads"_a, "head_dim"_a)
+          "formats"_a, "num_blocks"_a, "num_kv_heads"_a, "head_dim"_a, "windows"_a = std::vector<int>{},
+          "num_local_blocks"_a = 0)
+      .def_prop_ro("num_local_blocks", &KvPool::num_local_blocks)
+      .def_prop_ro("bytes_per_local_block", &KvPool::bytes_per_local_block)
+      .def("copy_local_block",
+           [](KvPool& self, int source, int target) {
+             if (std::min(source, target) < 0 || std::max(source, target) >= self.num_local_blocks())
+               throw std::invalid_argument("a local block number lies outside the pool");
+             self.copy_local_block(source, target);
+           })
       .def_prop_ro("num_blocks", &KvPool::num_blocks)
       .def_prop_ro("bytes_per_block", &KvPool::bytes_per_block)
-      .def("copy_block", [](KvPool& self, int source, int target) {
-        if (std::min(source, target) < 0 || std::max(source, target) >= self.num_blocks())
-          throw std::invalid_argument("a block number lies outside the pool");
-        self.copy_block(source, target);
-      })
+      .def("copy_block",
+           [](KvPool& self, int source, int target) {
+             if (std::min(source, target) < 0 || std::max(source, target) >= self.num_blocks())
+               throw std::invalid_argument("a block number lies outside the pool");
+             self.copy_block(source, target);
+           })
       .def("read_block",
            [](const KvPool& self, int block, MutableBytes out) {
              check_block(self, block, out.shape(0));

@@ -87,4 +87,9 @@ struct AttentionCall {
   float* scratch;  // attention_scratch_floats() floats, private to the thread
 };
 
+// Where one row's attention masses go: an entry for each block of its table. `peaks` and `sums` are scratch.
+struct ObservedRow {
+  float *masses, *peaks, *sums;
+};
+
 }  // namespace vivace

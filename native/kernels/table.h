@@ -20,6 +20,7 @@ struct KernelTable {
   void (*store_kv)(const HeadsCall&, const KvLayer&, const int32_t* blocks, const int32_t* positions, int row_begin,
                    int row_end);
   void (*attention)(const AttentionCall&, int kv_head, int row_begin, int row_end);
+  void (*observe)(const AttentionCall&, int kv_head, int row, const ObservedRow&);
   void (*add)(const float* a, const float* b, float* out, size_t count);
   bool (*scan_logits)(const float* row, int count, float* peaks);
   void (*weigh_logits)(const float* row, int count, float largest, float scale, float* weights, float* sums);

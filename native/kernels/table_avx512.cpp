@@ -29,6 +29,7 @@ namespace vivace::avx512 {
 #include "kernels/kv_codes.inc"
 #include "kernels/heads.inc"
 #include "kernels/attention.inc"
+#include "kernels/observe.inc"
 // clang-format on
 }  // namespace vivace::avx512
 
@@ -39,8 +40,8 @@ namespace vivace::avx512 {
 #endif
 
 namespace vivace {
-const KernelTable kAvx512Table = {"avx512",           avx512::linear,        avx512::quantize,    avx512::rms_norm,
-                                  avx512::gated,      avx512::prepare_heads, avx512::store_kv,    avx512::attention,
-                                  avx512::add_arrays, avx512::scan_logits,   avx512::weigh_logits};
+const KernelTable kAvx512Table = {"avx512",        avx512::linear,        avx512::quantize,    avx512::rms_norm,
+                                  avx512::gated,   avx512::prepare_heads, avx512::store_kv,    avx512::attention,
+                                  avx512::observe, avx512::add_arrays,    avx512::scan_logits, avx512::weigh_logits};
 }  // namespace vivace
 #endif

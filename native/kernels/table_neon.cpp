@@ -28,6 +28,7 @@ namespace vivace::neon {
 #include "kernels/kv_codes.inc"
 #include "kernels/heads.inc"
 #include "kernels/attention.inc"
+#include "kernels/observe.inc"
 // clang-format on
 }  // namespace vivace::neon
 
@@ -38,8 +39,8 @@ namespace vivace::neon {
 #endif
 
 namespace vivace {
-const KernelTable kNeonTable = {"neon",           neon::linear,        neon::quantize,    neon::rms_norm,
-                                neon::gated,      neon::prepare_heads, neon::store_kv,    neon::attention,
-                                neon::add_arrays, neon::scan_logits,   neon::weigh_logits};
+const KernelTable kNeonTable = {"neon",        neon::linear,        neon::quantize,    neon::rms_norm,
+                                neon::gated,   neon::prepare_heads, neon::store_kv,    neon::attention,
+                                neon::observe, neon::add_arrays,    neon::scan_logits, neon::weigh_logits};
 }  // namespace vivace
 #endif

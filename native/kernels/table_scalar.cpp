@@ -17,11 +17,12 @@ namespace vivace::scalar {
 #include "kernels/kv_codes.inc"
 #include "kernels/heads.inc"
 #include "kernels/attention.inc"
+#include "kernels/observe.inc"
 // clang-format on
 }  // namespace vivace::scalar
 
 namespace vivace {
-const KernelTable kScalarTable = {"scalar",           scalar::linear,        scalar::quantize,    scalar::rms_norm,
-                                  scalar::gated,      scalar::prepare_heads, scalar::store_kv,    scalar::attention,
-                                  scalar::add_arrays, scalar::scan_logits,   scalar::weigh_logits};
+const KernelTable kScalarTable = {"scalar",        scalar::linear,        scalar::quantize,    scalar::rms_norm,
+                                  scalar::gated,   scalar::prepare_heads, scalar::store_kv,    scalar::attention,
+                                  scalar::observe, scalar::add_arrays,    scalar::scan_logits, scalar::weigh_logits};
 }  // namespace vivace

@@ -1,5 +1,6 @@
 #include "program/kv_pool.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -21,37 +22,49 @@ const KvFormat& find_format(const std::string& name, int head_dim) {
 
 }  // namespace
 
-KvPool::KvPool(const std::vector<std::string>& formats, int num_blocks, int num_kv_heads, int head_dim)
-    : num_blocks_(num_blocks) {
-  for (const std::string& name : formats) {
-    const KvFormat& format = find_format(name, head_dim);
+KvPool::KvPool(const std::vector<std::string>& formats, int num_blocks, int num_kv_heads, int head_dim,
+               const std::vector<int>& windows, int num_local_blocks)
+    : num_blocks_(num_blocks), num_local_blocks_(num_local_blocks), is_local_(formats.size(), false) {
+  if (!windows.empty() && windows.size() != formats.size())
+    throw std::invalid_argument("there must be a window for every layer, or none at all");
+  if (std::find(windows.begin(), windows.end(), 0) != windows.end()) {
+    for (size_t i = 0; i < windows.size(); ++i) is_local_[i] = windows[i] > 0;
+    local_window_ = *std::max_element(windows.begin(), windows.end());
+  }
+  for (size_t i = 0; i < formats.size(); ++i) {
+    const KvFormat& format = find_format(formats[i], head_dim);
     const size_t keys = kv_half_bytes(format.keys, head_dim), values = kv_half_bytes(format.values, head_dim);
     layers_.push_back({nullptr, (keys + values) * num_kv_heads, num_kv_heads, head_dim, &format, keys, values});
-    bytes_per_block_ += layers_.back().block_bytes;
+    (is_local_[i] ? bytes_per_local_block_ : bytes_per_block_) += layers_.back().block_bytes;
   }
-  memory_ = Memory(bytes_per_block_ * num_blocks);
+  memory_ = Memory(bytes_per_block_ * num_blocks + bytes_per_local_block_ * num_local_blocks);
   uint8_t* data = memory_.data();
-  for (KvLayer& layer : layers_) {
-    layer.data = data;
-    data += layer.block_bytes * num_blocks;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    layers_[i].data = data;
+    data += layers_[i].block_bytes * (is_local_[i] ? num_local_blocks : num_blocks);
   }
 }
 
-void KvPool::copy_block(int source, int target) {
-  for (const KvLayer& layer : layers_) std::memcpy(layer.keys(target, 0), layer.keys(source, 0), layer.block_bytes);
+void KvPool::copy(int source, int target, bool local) {
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const KvLayer& layer = layers_[i];
+    if (is_local_[i] == local) std::memcpy(layer.keys(target, 0), layer.keys(source, 0), layer.block_bytes);
+  }
 }
 
 void KvPool::read_block(int block, uint8_t* out) const {
-  for (const KvLayer& layer : layers_) {
-    std::memcpy(out, layer.keys(block, 0), layer.block_bytes);
-    out += layer.block_bytes;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    if (is_local_[i]) continue;
+    std::memcpy(out, layers_[i].keys(block, 0), layers_[i].block_bytes);
+    out += layers_[i].block_bytes;
   }
 }
 
 void KvPool::write_block(int block, const uint8_t* bytes) {
-  for (const KvLayer& layer : layers_) {
-    std::memcpy(layer.keys(block, 0), bytes, layer.block_bytes);
-    bytes += layer.block_bytes;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    if (is_local_[i]) continue;
+    std::memcpy(layers_[i].keys(block, 0), bytes, layers_[i].block_bytes);
+    bytes += layers_[i].block_bytes;
   }
 }
 

@@ -118,7 +118,9 @@ void HeadRows::run(const Step& step, int task, float*) const {
       num_heads,  num_kv_heads, head_dim,           kv.format->rotates};
   step.kernels->prepare_heads(call, rows.begin, rows.end);
   for (int row = rows.begin; row < rows.end; ++row) {
-    step.kernels->store_kv(call, kv, step.blocks_of(step.row_sequences[row]), step.positions, row, row + 1);
+    const int sequence = step.row_sequences[row];
+    const int32_t* blocks = is_local ? step.local_blocks_of(sequence) : step.blocks_of(sequence);
+    step.kernels->store_kv(call, kv, blocks, is_local ? step.positions : step.slots, row, row + 1);
   }
 }
 
@@ -126,10 +128,32 @@ int AttendRows::num_tasks(const Step&) const { return static_cast<int>(tiles->si
 
 void AttendRows::run(const Step& step, int task, float* scratch) const {
   const AttentionTile& tile = (*tiles)[task];
-  const AttentionCall call{
-      q.floats(),     out.floats(),       q.stride(),     out.stride(), kv,     step.blocks_of(tile.sequence),
-      step.positions, step.window_starts, step.sink_ends, num_heads,    window, scratch};
+  // What a step leaves out of sight is a matter of layers that see everything: local ones keep their window as it is.
+  const AttentionCall call{q.floats(),
+                           out.floats(),
+                           q.stride(),
+                           out.stride(),
+                           kv,
+                           is_local ? step.local_blocks_of(tile.sequence) : step.blocks_of(tile.sequence),
+                           is_local ? step.positions : step.slots,
+                           is_local ? nullptr : step.window_starts,
+                           is_local ? nullptr : step.sink_ends,
+                           num_heads,
+                           window,
+                           scratch};
   step.kernels->attention(call, tile.kv_head, tile.row_begin, tile.row_end);
+}
+
+int ObserveRows::num_tasks(const Step& step) const { return step.num_observed * kv.num_kv_heads; }
+
+void ObserveRows::run(const Step& step, int task, float* scratch) const {
+  const int row = step.observe_rows[task / kv.num_kv_heads];
+  const AttentionCall call{
+      q.floats(),         nullptr,        q.stride(), 0, kv,     step.blocks_of(step.row_sequences[row]), step.slots,
+      step.window_starts, step.sink_ends, num_heads,  0, scratch};
+  float* masses = step.observed.data() + static_cast<size_t>(task) * 3 * step.max_blocks;
+  const ObservedRow out{masses, masses + step.max_blocks, masses + 2 * step.max_blocks};
+  step.kernels->observe(call, task % kv.num_kv_heads, row, out);
 }
 
 // One row is split by columns, since it may be wide; several rows are split by rows.

@@ -70,7 +70,7 @@ struct LinearRows final : Op {
                    int row_end) const;
 };
 
-// Norm, rotate and store heads.
+// Norm, rotate and store heads. Local layers lie in blocks of their own, see KvPool.
 struct HeadRows final : Op {
   Buffer q, k, v;
   const RopeTable* rope;
@@ -79,6 +79,7 @@ struct HeadRows final : Op {
   float norm_eps, scale;
   int num_heads, num_kv_heads, head_dim;
   KvLayer kv;
+  bool is_local;
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
 };
@@ -86,8 +87,18 @@ struct HeadRows final : Op {
 struct AttendRows final : Op {
   Buffer q, out;
   KvLayer kv;
+  bool is_local;
   int num_heads, window;
   const std::vector<AttentionTile>* tiles;
+  int num_tasks(const Step& step) const override;
+  void run(const Step& step, int task, float* scratch) const override;
+};
+
+// Adds the attention of the step's observed rows to `Step::observed`; runs after the attention of its layer.
+struct ObserveRows final : Op {
+  Buffer q;
+  KvLayer kv;
+  int num_heads;
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
 };

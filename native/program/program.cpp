@@ -87,21 +87,43 @@ void Program::check(const BatchView& batch) const {
         throw std::invalid_argument("positions of a sequence must be consecutive and not negative");
       last = batch.positions[row];
     }
-    if (last >= batch.max_blocks * kBlockSize)
-      throw std::invalid_argument("a block table is shorter than its sequence");
     if (last >= 0) check_blocks(batch, s);
+    if (last >= 0 && kv_->local_window() > 0) check_local_blocks(batch, s);
+  }
+  for (int i = 0; i < batch.num_observed; ++i) {
+    if (batch.observe_rows[i] < 0 || batch.observe_rows[i] >= batch.num_rows)
+      throw std::invalid_argument("an observed row lies outside the batch");
+  }
+}
+
+// Layers that keep their window only: its blocks must be there.
+void Program::check_local_blocks(const BatchView& batch, int sequence) const {
+  const int first = batch.positions[batch.sequence_starts[sequence]];
+  const int last = batch.positions[batch.sequence_starts[sequence + 1] - 1];
+  const int max_blocks = batch.local_tables ? batch.max_local_blocks : batch.max_blocks;
+  const int32_t* blocks =
+      (batch.local_tables ? batch.local_tables : batch.block_tables) + static_cast<size_t>(sequence) * max_blocks;
+  if (last >= max_blocks * kBlockSize) throw std::invalid_argument("a local block table is shorter than its sequence");
+  for (int b = std::max(0, first - kv_->local_window() + 1) / kBlockSize; b <= last / kBlockSize; ++b) {
+    if (blocks[b] < 0 || blocks[b] >= kv_->num_local_blocks())
+      throw std::invalid_argument("a local block number lies outside the pool");
   }
 }
 
 // Blocks that some row of the sequence sees must be there. Those between its sinks and its window may be gone.
 void Program::check_blocks(const BatchView& batch, int sequence) const {
   const int first = batch.sequence_starts[sequence], last = batch.sequence_starts[sequence + 1] - 1;
-  int sinks = 0, window = batch.window_starts ? batch.positions[first] : 0;
+  const int32_t* slots = batch.slots ? batch.slots : batch.positions;
+  if (slots[first] < 0 || slots[last] - slots[first] != last - first || slots[last] > batch.positions[last])
+    throw std::invalid_argument("slots of a sequence must be consecutive and no further than its positions");
+  if (slots[last] >= batch.max_blocks * kBlockSize)
+    throw std::invalid_argument("a block table is shorter than its sequence");
+  int sinks = 0, window = batch.window_starts ? slots[first] : 0;
   for (int row = first; batch.window_starts && row <= last; ++row) {
     sinks = std::max(sinks, batch.sink_ends[row]);
     window = std::min(window, batch.window_starts[row]);
   }
-  for (int b = 0; b <= batch.positions[last] / kBlockSize; ++b) {
+  for (int b = 0; b <= slots[last] / kBlockSize; ++b) {
     if (b * kBlockSize >= sinks && b < window / kBlockSize) continue;
     const int block = batch.block_tables[static_cast<size_t>(sequence) * batch.max_blocks + b];
     if (block < 0 || block >= kv_->num_blocks()) throw std::invalid_argument("a block number lies outside the pool");
@@ -145,6 +167,12 @@ void Program::forward(const BatchView& batch) {
   step_.sequence_starts = batch.sequence_starts;
   step_.block_tables = batch.block_tables;
   step_.logit_rows = batch.logit_rows;
+  step_.slots = batch.slots ? batch.slots : batch.positions;
+  step_.local_tables = batch.local_tables ? batch.local_tables : batch.block_tables;
+  step_.max_local_blocks = batch.local_tables ? batch.max_local_blocks : batch.max_blocks;
+  step_.observe_rows = batch.observe_rows;
+  step_.num_observed = batch.num_observed;
+  step_.observed.assign(static_cast<size_t>(batch.num_observed) * num_kv_heads_ * 3 * batch.max_blocks, 0.0f);
   step_.window_starts = batch.window_starts;
   step_.sink_ends = batch.sink_ends;
   step_.row_sequences.resize(max_rows_);
@@ -156,6 +184,15 @@ void Program::forward(const BatchView& batch) {
     progress_[i].done.store(0, std::memory_order_relaxed);
   }
   threads_->run([this](int thread) { run_ops(thread); });
+}
+
+void Program::observed(int index, float* masses) const {
+  std::fill(masses, masses + step_.max_blocks, 0.0f);
+  for (int head = 0; head < num_kv_heads_; ++head) {
+    const size_t task = static_cast<size_t>(index) * num_kv_heads_ + head;
+    const float* mine = step_.observed.data() + task * 3 * step_.max_blocks;
+    for (int b = 0; b < step_.max_blocks; ++b) masses[b] += mine[b];
+  }
 }
 
 }  // namespace vivace

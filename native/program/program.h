@@ -18,6 +18,11 @@ struct BatchView {
   const int32_t* block_tables;
   const int32_t* logit_rows;
   int num_rows, num_sequences, max_blocks, num_selected;
+  const int32_t* slots = nullptr;         // null: the positions
+  const int32_t* local_tables = nullptr;  // null: the block tables
+  int max_local_blocks = 0;
+  const int32_t* observe_rows = nullptr;
+  int num_observed = 0;
   const int32_t* window_starts = nullptr;  // with sink_ends, see Step
   const int32_t* sink_ends = nullptr;
 };
@@ -45,6 +50,11 @@ class Program {
   // Shares work that is not a step, such as drawing tokens, among the threads.
   ThreadPool& pool() { return *threads_; }
   const KernelTable& kernels() const { return *kernels_; }
+  // Attention that observed row `index` of the last call paid to each block of its table, summed over layers that see
+  // everything and over heads: max_blocks floats.
+  void observed(int index, float* masses) const;
+  int num_observed() const { return step_.num_observed; }
+  int max_blocks() const { return step_.max_blocks; }
 
   const Buffer& output() const { return buffers_[output_]; }
   KvPool& kv() { return *kv_; }
@@ -56,6 +66,7 @@ class Program {
  private:
   void check(const BatchView& batch) const;
   void check_blocks(const BatchView& batch, int sequence) const;
+  void check_local_blocks(const BatchView& batch, int sequence) const;
   void plan_tiles(const BatchView& batch);
   void run_ops(int thread);
 

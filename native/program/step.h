@@ -23,13 +23,22 @@ struct Step {
   const int32_t* sequence_starts;
   const int32_t* block_tables;
   const int32_t* logit_rows;
+  const int32_t* slots;         // per row: its place in the sequence's table, the position where nothing was taken out
+  const int32_t* local_tables;  // as block_tables, for layers with a window of their own
+  int max_local_blocks;
   const int32_t* window_starts;  // per row, with sink_ends; both null: every row sees all before it
   const int32_t* sink_ends;
-  std::vector<int32_t> row_sequences;  // which sequence a row belongs to
+  const int32_t* observe_rows;  // rows whose attention is observed, num_observed of them
+  int num_observed;
+  mutable std::vector<float> observed;  // [row][kv head][masses, peaks, sums][max_blocks]
+  std::vector<int32_t> row_sequences;   // which sequence a row belongs to
   const KernelTable* kernels;
   int num_threads;
 
   const int32_t* blocks_of(int sequence) const { return block_tables + static_cast<size_t>(sequence) * max_blocks; }
+  const int32_t* local_blocks_of(int sequence) const {
+    return local_tables + static_cast<size_t>(sequence) * max_local_blocks;
+  }
 };
 
 enum class RowKind : int { kFloat, kCoarse, kFine };

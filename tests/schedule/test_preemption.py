@@ -29,7 +29,7 @@ def test_who_has_computed_little_for_its_blocks_is_cheaper_than_who_has_computed
         simulation.scheduler.add(Job(name, num_prompt=num_prompt, num_tokens=200).request(), seed=0)
     for _ in range(3):
         simulation.step()
-    loss = simulation.scheduler._blocks.loss_of
+    loss = simulation.scheduler.blocks.loss_of
     entries = running(simulation)
     assert loss(entries["long"]).seconds > loss(entries["short"]).seconds
     assert loss(entries["long"]).num_freed == 19 and loss(entries["short"]).num_freed == 2

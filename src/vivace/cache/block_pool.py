@@ -119,6 +119,10 @@ class BlockPool:
             blocks.append(block)
         return blocks
 
+    def find_each(self, keys: Iterable[bytes]) -> list[int]:
+        """The block of each key, -1 where it is unknown. They are not held, as with `find`."""
+        return [self._block_of.get(key, -1) for key in keys]
+
     def num_cached_of(self, blocks: Iterable[int]) -> int:
         """How many of `blocks` nobody holds, so that holding them takes from what is available."""
         return sum(1 for block in blocks if self._num_holders[block] == 0)

@@ -43,7 +43,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--kv-policy",
         default="full",
         metavar="P",
-        help="which tokens before it a token sees: full, window:TOKENS:SINKS or adaptive (docs/kv-cache.md)",
+        help="which tokens before it a token sees: full, window, keytokens or adaptive (docs/kv-cache.md)",
     )
     group.add_argument("--isa", metavar="NAME", help="force an instruction set, as VIVACE_ISA does (scalar, avx2, ...)")
 

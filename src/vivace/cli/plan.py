@@ -96,10 +96,13 @@ def _fields(plan: "KvPlan") -> dict[str, object]:
         "sequences": plan.num_sequences,
         "blocks": plan.num_blocks,
         "bytes_per_block": plan.bytes_per_block,
+        "local_blocks": plan.num_local_blocks,
+        "bytes_per_local_block": plan.bytes_per_local_block,
         "bytes_per_token": plan.bytes_per_token,
         "total_bytes": plan.total_bytes,
         "saved_by_sharing_heads": plan.saved_by_sharing,
         "saved_by_format": plan.saved_by_format,
+        "saved_by_windows": plan.saved_by_windows,
     }
 
 
@@ -114,10 +117,16 @@ def _text(plan: "KvPlan") -> str:
         "blocks": f"{plan.num_blocks:,} for {plan.num_sequences:,} x {plan.context_length:,} tokens",
         "total": f"{plan.total_bytes:,} bytes = {plan.total_bytes / 2**30:.4g} GiB",
     }
+    if plan.num_local_blocks:
+        lines["local"] = (
+            f"{sum(shape.local_layers)} layers keep {shape.local_window} positions: {plan.num_local_blocks:,} blocks "
+            f"of {plan.bytes_per_local_block:,} bytes"
+        )
+        lines["saved"] = f"{plan.saved_by_windows:.1%} of what all positions would take"
     if plan.saved_by_sharing:
-        lines["saved"] = f"{plan.saved_by_sharing:.1%} of what MHA would take"
+        lines["saved "] = f"{plan.saved_by_sharing:.1%} of what MHA would take"
     if plan.saved_by_format:
-        lines["saved "] = f"{plan.saved_by_format:.1%} of what 16 bits would take"
+        lines["saved  "] = f"{plan.saved_by_format:.1%} of what 16 bits would take"
     return "\n".join(f"{title:11}{text}" for title, text in lines.items())
 
 

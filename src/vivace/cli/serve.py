@@ -11,7 +11,7 @@ from vivace.cli.speculation_options import add_speculation_options
 from vivace.cli.stream_options import add_stream_options, add_transport_options, stream_settings, transport_settings
 from vivace.schedule.orders.config import ORDER_NAMES
 
-LONG_CHAT_NAMES = ("reject", "truncate")  # rows of engine/long_chat.py
+LONG_CHAT_NAMES = ("reject", "truncate", "window", "adaptive")  # rows of engine/long_chat.py
 NAME = "serve"
 EVICTION_NAMES = ("lru", "lfu", "cost")  # rows of cache/eviction.py, which help need not load
 HELP = "serve the chat page and the OpenAI-style API"

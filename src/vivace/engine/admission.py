@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vivace.engine.rules import Number, Rule, flag, label, logit_bias, stop_strings, token_ids
+from vivace.engine.rules import Number, Rule, flag, kv_policy, label, logit_bias, stop_strings, token_ids
 from vivace.types.errors import ContextLengthError, RequestError
 from vivace.types.request import MAX_TIER, GenerationRequest, SamplingParams, ServiceLevel, StopParams
 
@@ -47,6 +47,7 @@ STOP_RULES: dict[str, Rule] = {
 }
 REQUEST_RULES: dict[str, Rule] = {
     "logprobs": Number(0, 20, integer=True),
+    "kv_policy": kv_policy,
 }
 SERVICE_RULES: dict[str, Rule] = {
     "tier": Number(0, MAX_TIER, integer=True),
@@ -75,8 +76,8 @@ def build_request(
 
     Args:
         prompt_ids: the prompt as token ids.
-        parameters: the fields of SamplingParams, StopParams and ServiceLevel, `n` and `logprobs`, by name; None means
-            the default.
+        parameters: the fields of SamplingParams, StopParams and ServiceLevel, `n`, `logprobs` and `kv_policy`, by name;
+            None means the default.
             `logit_bias` is a mapping from token id to bias, `stop` a string or a list of them.
         limits: of the model that will answer.
         request_id: a name unique among running requests; one is made when it is None.

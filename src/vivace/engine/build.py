@@ -4,16 +4,17 @@ Heavy modules are imported when they are needed and not before, so that a comman
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vivace.cache.policies import parse_policy
-from vivace.engine.kv_memory import available_memory_bytes, choose_num_blocks
+from vivace.engine.kv_memory import KvBlocks, LocalDemand, choose_blocks
+from vivace.engine.long_chat import LongChat, choose_reach
 from vivace.engine.serving_config import ServingConfig
 from vivace.engine.speculation import SpeculationSite, build_speculator
 from vivace.types.errors import ConfigError, TokenizerError
 from vivace.types.kv import DEFAULT_KV_FORMAT
-from vivace.types.step import BLOCK_SIZE, Executor
+from vivace.types.step import BLOCK_SIZE, Executor, LocalLayers
 
 if TYPE_CHECKING:
     from vivace.engine.service import ModelService
@@ -71,7 +72,7 @@ class EngineConfig(ServingConfig):
 class ExecutorSize:
     """What an executor is built for."""
 
-    num_blocks: int
+    blocks: KvBlocks
     max_rows: int
     num_threads: int | None
     activation_bits: int
@@ -84,7 +85,8 @@ def _native(graph: "Graph", weights: "WeightSource", size: ExecutorSize) -> Exec
     return NativeExecutor(
         graph,
         weights,
-        num_blocks=size.num_blocks,
+        num_blocks=size.blocks.num_blocks,
+        num_local_blocks=size.blocks.num_local,
         max_rows=size.max_rows,
         num_threads=size.num_threads,
         activation_bits=size.activation_bits,
@@ -96,7 +98,14 @@ def _reference(graph: "Graph", weights: "WeightSource", size: ExecutorSize) -> E
     from vivace.execute.reference import ReferenceExecutor
 
     kv_format = None if size.kv_format == DEFAULT_KV_FORMAT else size.kv_format  # the oracle keeps float32 then
-    return ReferenceExecutor(graph, weights, num_blocks=size.num_blocks, max_rows=size.max_rows, kv_format=kv_format)
+    return ReferenceExecutor(
+        graph,
+        weights,
+        num_blocks=size.blocks.num_blocks,
+        num_local_blocks=size.blocks.num_local,
+        max_rows=size.max_rows,
+        kv_format=kv_format,
+    )
 
 
 EXECUTORS: dict[str, Callable[["Graph", "WeightSource", ExecutorSize], Executor]] = {
@@ -146,35 +155,38 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
         raise TokenizerError(f"{loaded.path} has no tokenizer.", "Use a model file that comes with one.")
     tokenizer = build_tokenizer(vocabulary)
     template = build_template(vocabulary, tokenizer)
-    context_length, num_blocks = choose_sizes(loaded, config)
-    size = ExecutorSize(
-        num_blocks, config.max_batch_tokens, config.num_threads, config.activation_bits, config.kv_format
-    )
+    context_length, blocks = choose_sizes(loaded, config)
+    size = ExecutorSize(blocks, config.max_batch_tokens, config.num_threads, config.activation_bits, config.kv_format)
     scheduler_config = _scheduler_config(config, context_length, tokenizer)
     executor = EXECUTORS[config.executor](build_graph(loaded.spec), loaded.weights, size)
 
     def open_draft(draft: "LoadedModel") -> Executor:
-        return EXECUTORS[config.executor](build_graph(draft.spec), draft.weights, size)
+        whole = replace(size, blocks=KvBlocks(blocks.num_blocks))
+        return EXECUTORS[config.executor](build_graph(draft.spec), draft.weights, whole)
 
     site = SpeculationSite(loaded, tokenizer, executor, config.kv_policy, open_draft)
     speculator = build_speculator(config, site)
     settings = (config.kv_format, config.activation_bits, config.kv_policy)
     tiers, sessions = build_tiers(config.tiers, loaded.path, executor, settings)
-    engine_loop = EngineLoop(Engine(executor, scheduler_config, speculator=speculator, tiers=tiers))
+    window = loaded.spec.attention.local_window
+    local = None if blocks.num_local is None else LocalLayers(blocks.num_local, window)
+    engine = Engine(executor, scheduler_config, speculator=speculator, tiers=tiers, local=local)
+    slots = blocks.num_blocks * BLOCK_SIZE
+    reach = choose_reach(context_length, loaded.spec.context_length, slots, config.max_batch_tokens)
     return ModelService(
         name,
         loaded.spec,
         tokenizer,
         template,
-        engine_loop,
+        EngineLoop(engine),
         context_length=context_length,
-        long_chat=config.long_chat,
+        long_chat=LongChat(config.long_chat, reach),
         sessions=sessions,
     )
 
 
-def choose_sizes(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, int]:
-    """Context length and number of KV blocks for a model on this machine.
+def choose_sizes(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, KvBlocks]:
+    """Context length and KV blocks for a model on this machine.
 
     Raises:
         ConfigError: the context is longer than the model's, or longer than the KV memory holds.
@@ -186,16 +198,27 @@ def choose_sizes(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, int]
             f"A context of {wanted} tokens is asked for, and the model was trained for {spec.context_length}.",
             f"Ask for at most {spec.context_length}.",
         )
-    num_blocks = config.num_blocks or choose_num_blocks(
-        spec, wanted, config.kv_memory_bytes, available_memory_bytes(), config.kv_format
-    )
-    held = num_blocks * BLOCK_SIZE
+    demand = _local_demand(config)
+    if config.num_blocks is None:
+        blocks = choose_blocks(spec, wanted, config.kv_memory_bytes, config.kv_format, demand)
+    else:
+        window = spec.attention.local_window
+        num_local = min(config.num_blocks, demand.num_blocks(window)) if window and demand else None
+        blocks = KvBlocks(config.num_blocks, num_local)
+    held = blocks.num_blocks * BLOCK_SIZE
     if held < wanted and config.context_length is not None:
         raise ConfigError(
             f"The KV memory holds {held} tokens, less than the context of {wanted} tokens.",
             "Ask for a shorter context or allow more KV memory.",
         )
-    return min(wanted, held), num_blocks
+    return min(wanted, held), blocks
+
+
+def _local_demand(config: EngineConfig) -> LocalDemand | None:
+    """None where a block has to hold all layers: for those who carry blocks away, and for early exits."""
+    if not config.tiers.is_off or "self" in config.proposers():
+        return None
+    return LocalDemand(config.max_sequences, config.max_batch_tokens)
 
 
 def _scheduler_config(config: EngineConfig, context_length: int, tokenizer: "Tokenizer") -> "SchedulerConfig":

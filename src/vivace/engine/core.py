@@ -15,6 +15,7 @@ from vivace.engine.runner import StepRunner
 from vivace.engine.stats import EngineStats
 from vivace.sample.sampler import Sampler
 from vivace.schedule.config import SchedulerConfig
+from vivace.schedule.layer_blocks import LocalBlocks
 from vivace.schedule.scheduler import Scheduler
 from vivace.telemetry.clock import Clock, now_ns
 from vivace.telemetry.timeline import StageTimeline
@@ -24,7 +25,7 @@ from vivace.types.errors import ConfigError, EngineError, VivaceError
 from vivace.types.events import EngineEvent, FailEvent, FinishEvent, TokenEvent
 from vivace.types.place import RequestPlace
 from vivace.types.request import GenerationRequest
-from vivace.types.step import BlockContent, Executor, StepPlan
+from vivace.types.step import BlockContent, Executor, LocalLayers, StepPlan
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Engine:
         clock: for timelines, orders, targets and the speculator's costs.
         speculator: guesses tokens that a step verifies; None: a step brings one token a stream.
         tiers: keep the blocks that the pool forgets, over this executor's memory; closed by `close`.
+        local: the layers with blocks of their own, if the model has such.
 
     Raises:
         ConfigError: the executor takes fewer rows a step than the scheduler may plan.
@@ -54,6 +56,8 @@ class Engine:
         clock: Clock = now_ns,
         speculator: Speculator | None = None,
         tiers: BlockTiers | None = None,
+        *,
+        local: LocalLayers | None = None,
     ) -> None:
         config = config or SchedulerConfig()
         if executor.max_rows < config.max_batch_tokens:
@@ -66,8 +70,10 @@ class Engine:
         self._clock = clock
         self._speculator = speculator
         self.tiers = tiers
-        self.scheduler = Scheduler(config, self._pool, clock, speculator, tiers)
-        self._runner = StepRunner(executor, Sampler(executor if isinstance(executor, Drawer) else None), config.policy)
+        self._local = LocalBlocks(BlockPool(local.num_blocks, config.eviction), local.window) if local else None
+        self.scheduler = Scheduler(config, self._pool, clock, speculator, tiers, local=self._local)
+        sampler = Sampler(executor if isinstance(executor, Drawer) else None)
+        self._runner = StepRunner(executor, sampler, has_local_layers=local is not None)
         self._recorder = EngineRecorder(clock)
         self._num_failures_in_a_row = 0
 
@@ -191,6 +197,8 @@ class Engine:
             free_blocks=self._pool.num_free,
             held_blocks=self._pool.num_held,
             cached_blocks=self._pool.num_cached,
+            num_local_blocks=self._local.pool.num_blocks if self._local else 0,
+            held_local_blocks=self._local.pool.num_held if self._local else 0,
             num_preemptions=self.scheduler.num_preemptions,
             num_refused=self.scheduler.gate.num_refused,
             num_timed_out=self.scheduler.gate.num_timed_out,
@@ -218,7 +226,7 @@ class Engine:
         self._num_failures_in_a_row += 1
         reason = error if isinstance(error, VivaceError) else EngineError(f"The model failed: {error!r}.")
         running = self.scheduler.running
-        ids = running if plan.block_copies else [share.sequence_id for share in plan.shares]
+        ids = running if plan.block_copies or plan.local_copies else [share.sequence_id for share in plan.shares]
         request_ids = dict.fromkeys(running[sequence_id].request.request_id for sequence_id in ids)
         return [event for request_id in request_ids for event in self.scheduler.fail(request_id, reason)]
 

@@ -1,5 +1,6 @@
 """How many KV blocks a model gets: enough for a few whole contexts, bounded by the memory that is there."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from vivace.numerics import kv_formats
@@ -13,15 +14,83 @@ LEAST_TOKENS_BY_DEFAULT = 16_384  # a short --context bounds one answer, not how
 SHARE_OF_AVAILABLE = 0.25
 
 
+@dataclass(frozen=True, slots=True)
+class KvBlocks:
+    """Blocks to allocate: `num_local` are of layers that see a window of their own, None where a block holds all."""
+
+    num_blocks: int
+    num_local: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDemand:
+    """What local blocks are reckoned with: sequences that run at the same time, and rows of a step."""
+
+    max_sequences: int
+    max_batch_tokens: int
+
+    def num_blocks(self, window: int) -> int:
+        """Enough for every running sequence to hold its whole window, and for prompts on their way through theirs."""
+        each = window // BLOCK_SIZE + 3
+        return self.max_sequences * each + 2 * (self.max_batch_tokens // BLOCK_SIZE)
+
+
 def bytes_per_block(spec: ModelSpec, kv_format: str | tuple[str, ...] = DEFAULT_KV_FORMAT) -> int:
     """Bytes of one KV block over all layers: keys and values of BLOCK_SIZE positions.
 
     Raises:
         ConfigError: there is no such KV format, or it cannot hold heads of this size.
     """
+    return sum(_bytes_of_kinds(spec, kv_format))
+
+
+def _bytes_of_kinds(spec: ModelSpec, kv_format: str | tuple[str, ...]) -> tuple[int, int]:
+    """Bytes of a block over the layers that are not local, and over those that are."""
     attention = spec.attention
     formats = kv_formats.layer_formats(kv_format, spec.num_layers, attention.head_dim)
-    return kv_formats.bytes_per_block(formats, attention.num_kv_heads, attention.head_dim)
+    kinds = [
+        [row for row, is_local in zip(formats, attention.local_layers, strict=True) if is_local == wanted]
+        for wanted in (False, True)
+    ]
+    main, local = (kv_formats.bytes_per_block(rows, attention.num_kv_heads, attention.head_dim) for rows in kinds)
+    return main, local
+
+
+def choose_blocks(
+    spec: ModelSpec,
+    context_length: int,
+    budget_bytes: int | None,
+    kv_format: str | tuple[str, ...] = DEFAULT_KV_FORMAT,
+    local: LocalDemand | None = None,
+) -> KvBlocks:
+    """Blocks to allocate.
+
+    Args:
+        spec: the model.
+        context_length: wanted tokens of one sequence.
+        budget_bytes: what the caller allows for KV; None: four whole contexts, but at most a quarter of
+            what is available.
+        kv_format: how keys and values are stored, one name or one a layer.
+        local: give layers with a window blocks of their own, reckoned with this; None: a block holds all layers.
+
+    Raises:
+        ConfigError: not even one block fits, or there is no such KV format.
+    """
+    window = spec.attention.local_window
+    if local is None or not window:
+        return KvBlocks(choose_num_blocks(spec, context_length, budget_bytes, available_memory_bytes(), kv_format))
+    main_bytes, local_bytes = _bytes_of_kinds(spec, kv_format)
+    most_local = local.num_blocks(window)
+    wanted = max(CONTEXTS_BY_DEFAULT * -(-context_length // BLOCK_SIZE), LEAST_TOKENS_BY_DEFAULT // BLOCK_SIZE)
+    if budget_bytes is None:
+        needed = wanted * main_bytes + min(wanted, most_local) * local_bytes
+        budget_bytes = min(needed, int(available_memory_bytes() * SHARE_OF_AVAILABLE))
+    num_blocks = budget_bytes // (main_bytes + local_bytes)
+    if num_blocks > most_local:
+        return KvBlocks((budget_bytes - most_local * local_bytes) // main_bytes, most_local)
+    if num_blocks < 1:
+        raise _no_block(budget_bytes, main_bytes + local_bytes)
+    return KvBlocks(num_blocks, num_blocks)
 
 
 def choose_num_blocks(
@@ -31,7 +100,7 @@ def choose_num_blocks(
     available_bytes: int,
     kv_format: str | tuple[str, ...] = DEFAULT_KV_FORMAT,
 ) -> int:
-    """Blocks to allocate.
+    """Blocks to allocate where a block holds all layers.
 
     Args:
         spec: the model.
@@ -51,11 +120,15 @@ def choose_num_blocks(
         budget = min(wanted * block_bytes, int(available_bytes * SHARE_OF_AVAILABLE))
     num_blocks = budget // block_bytes
     if num_blocks < 1:
-        raise ConfigError(
-            f"{budget} bytes hold no KV block of {block_bytes} bytes ({BLOCK_SIZE} tokens of this model).",
-            "Allow more kv_memory_bytes, or free memory.",
-        )
+        raise _no_block(budget, block_bytes)
     return num_blocks
+
+
+def _no_block(budget: int, block_bytes: int) -> ConfigError:
+    return ConfigError(
+        f"{budget} bytes hold no KV block of {block_bytes} bytes ({BLOCK_SIZE} tokens of this model).",
+        "Allow more kv_memory_bytes, or free memory.",
+    )
 
 
 def available_memory_bytes(root: Path = Path("/")) -> int:

@@ -1,4 +1,7 @@
-"""What happens to a conversation that has outgrown the context: rows `reject` and `truncate`.
+"""What happens to a conversation that has outgrown the context: rows of LONG_CHAT_NAMES.
+
+`reject` answers it with an error. `window` and `adaptive` go on under the KV policy of that name (cache/policies.py),
+in bounded memory, up to the context that the model was trained for; beyond that they drop turns as `truncate` does.
 
 `truncate` drops whole turns (a user's message with its answer) after the first one, oldest first; system messages and
 the first turn stay. It drops down to `KEPT_SHARE` of the room at once and then leaves the cut where it is until the
@@ -9,10 +12,12 @@ function of the conversation alone: it is found by playing the turns from the st
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from vivace.cache.policies import parse_policy
 from vivace.types.errors import RequestError
 from vivace.types.request import ChatMessage
+from vivace.types.step import BLOCK_SIZE
 
-LONG_CHAT_NAMES = ("reject", "truncate")
+LONG_CHAT_NAMES = ("reject", "truncate", "window", "adaptive")
 KEPT_SHARE = 0.6
 MESSAGE_OVERHEAD = 8  # tokens that a template writes around a message, rather too many than too few
 ANSWER_ROOM = 512  # tokens kept free for an answer without max_tokens, at most a quarter of the context
@@ -35,6 +40,44 @@ class _Turn:
     messages: tuple[ChatMessage, ...]
     asked: int
     answered: int
+
+
+@dataclass(frozen=True, slots=True)
+class LongChat:
+    """How a service treats long chats.
+
+    Args:
+        kind: a row of LONG_CHAT_NAMES.
+        reach: most tokens of a chat under a policy that bounds its memory: the model's own context, or the engine's
+            where the KV memory is too small for such a policy.
+    """
+
+    kind: str
+    reach: int
+
+    def __post_init__(self) -> None:
+        check_long_chat(self.kind)
+
+
+def chat_policy(kind: str, context_length: int) -> str | None:
+    """The KV policy that a chat goes on under once it has outgrown a context; None: the engine's own."""
+    if kind == "window":
+        return f"window:{max(BLOCK_SIZE, context_length // 2 // BLOCK_SIZE * BLOCK_SIZE)}"
+    return "adaptive" if kind == "adaptive" else None
+
+
+def choose_reach(context_length: int, trained: int, num_slots: int, chunk: int) -> int:
+    """How far chats may go under every policy of `chat_policy`.
+
+    Args:
+        context_length: the engine's.
+        trained: the model's.
+        num_slots: positions that the KV memory holds.
+        chunk: most positions of a sequence in one step.
+    """
+    policies = [parse_policy(chat_policy(kind, context_length) or "full") for kind in ("window", "adaptive")]
+    needed = max(policy.most_held for policy in policies) + chunk + 3 * BLOCK_SIZE
+    return max(context_length, trained) if needed <= num_slots else context_length
 
 
 def check_long_chat(kind: object) -> str:

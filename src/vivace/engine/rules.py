@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from vivace.types.errors import RequestError
+from vivace.cache.policies import parse_policy
+from vivace.types.errors import ConfigError, RequestError
 
 Rule = Callable[[str, object], object]
 
@@ -45,6 +46,16 @@ def label(name: str, value: object) -> str:
     if not isinstance(value, str) or len(value) > 128:
         raise RequestError(f"{name} is {shown(value)}.", "Give a string of at most 128 characters.", param=name)
     return value
+
+
+def kv_policy(name: str, value: object) -> str:
+    """The name of a KV policy with its numbers, as in `window:1024:4`."""
+    text = label(name, value)
+    try:
+        parse_policy(text)
+    except ConfigError as error:
+        raise RequestError(error.what, error.mend, param=name) from None
+    return text
 
 
 def stop_strings(name: str, value: object) -> tuple[str, ...]:

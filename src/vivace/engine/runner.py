@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.cache.block_table import BlockTable
-from vivace.cache.policies import FULL_POLICY, KvPolicy
 from vivace.sample.sampler import DrawRow, Sampler
 from vivace.schedule.sequence import Sequence
 from vivace.speculate.verify import draw_and_compare
-from vivace.types.step import Draw, Executor, ForwardBatch, StepPlan, StepResult
+from vivace.types.step import BLOCK_SIZE, Draw, Executor, ForwardBatch, StepPlan, StepResult
+
+Ints = NDArray[np.int32]
 
 
 class StepRunner:
@@ -19,13 +20,13 @@ class StepRunner:
     Args:
         executor: the model with its KV pool.
         sampler: logits to tokens.
-        policy: which keys rows see; None: all before them.
+        has_local_layers: some layers have blocks of their own.
     """
 
-    def __init__(self, executor: Executor, sampler: Sampler, policy: KvPolicy | None = None) -> None:
+    def __init__(self, executor: Executor, sampler: Sampler, *, has_local_layers: bool = False) -> None:
         self._executor = executor
-        self._policy = policy or FULL_POLICY
         self._sampler = sampler
+        self._has_local_layers = has_local_layers
 
     def run(self, plan: StepPlan, sequences: Mapping[int, Sequence]) -> StepResult:
         """Compute the plan's rows and draw the tokens it wants.
@@ -39,16 +40,32 @@ class StepRunner:
         """
         if plan.block_copies:
             self._executor.copy_blocks(plan.block_copies)
+        if plan.local_copies:
+            self._executor.copy_local_blocks(plan.local_copies)
         for block, content in plan.block_writes:
             self._executor.write_block(block, content)
-        logits = self._executor.forward(build_batch(plan, sequences, self._policy))
+        batch = build_batch(plan, sequences, has_local_layers=self._has_local_layers)
+        logits = self._executor.forward(batch)
+        observed = self._observed(plan, sequences) if batch.observe_rows is not None else {}
         if any(share.drafts for share in plan.shares):
-            return StepResult(tuple(self._verified(plan, sequences, logits)))
+            return StepResult(tuple(self._verified(plan, sequences, logits)), observed)
         rows = [
             DrawRow(sequence.settings, sequence.tokens)
             for sequence in (sequences[share.sequence_id] for share in plan.shares if share.wants_logits)
         ]
-        return StepResult(self._sampler.sample(logits, rows))
+        return StepResult(self._sampler.sample(logits, rows), observed)
+
+    def _observed(self, plan: StepPlan, sequences: Mapping[int, Sequence]) -> dict[int, NDArray[np.float32]]:
+        """The masses of the observed rows of each sequence that has some."""
+        masses = self._executor.observed()
+        found: dict[int, NDArray[np.float32]] = {}
+        first = 0
+        for share in plan.shares:
+            count = len(_observed_positions(sequences[share.sequence_id], share.start, share.start + share.count))
+            if count:
+                found[share.sequence_id] = masses[first : first + count]
+                first += count
+        return found
 
     def _verified(
         self, plan: StepPlan, sequences: Mapping[int, Sequence], logits: NDArray[np.float32]
@@ -65,7 +82,7 @@ class StepRunner:
                 first = end
 
 
-def build_batch(plan: StepPlan, sequences: Mapping[int, Sequence], policy: KvPolicy = FULL_POLICY) -> ForwardBatch:
+def build_batch(plan: StepPlan, sequences: Mapping[int, Sequence], *, has_local_layers: bool = False) -> ForwardBatch:
     """The arrays an executor reads for a plan.
 
     Gathered in lists and turned into arrays once: most steps have few rows, and a numpy call costs more than a row.
@@ -74,35 +91,74 @@ def build_batch(plan: StepPlan, sequences: Mapping[int, Sequence], policy: KvPol
     positions: list[int] = []
     starts = [0]
     logit_rows: list[int] = []
-    tables: list[BlockTable] = []
-    for share in plan.shares:
-        owner = sequences[share.sequence_id]
-        end = share.start + share.count
+    observe_rows: list[int] = []
+    owners = [sequences[share.sequence_id] for share in plan.shares]
+    for owner, share in zip(owners, plan.shares, strict=True):
+        end, first_row = share.start + share.count, len(positions)
         token_ids += owner.tokens[share.start : end - len(share.drafts)].tolist()
         token_ids += share.drafts
         positions += range(share.start, end)
         starts.append(len(positions))
         if share.wants_logits:
             logit_rows += range(len(positions) - 1 - len(share.drafts), len(positions))
-        tables.append(owner.table)
+        observed = _observed_positions(owner, share.start, end)
+        observe_rows += range(first_row + observed.start - share.start, first_row + observed.stop - share.start)
     row_positions = np.array(positions, dtype=np.int32)
-    window_starts, sink_ends = policy.sight(row_positions) or (None, None)
+    window_starts, sink_ends = _sights(owners, starts, row_positions)
     return ForwardBatch(
         token_ids=np.array(token_ids, dtype=np.int32),
         positions=row_positions,
         sequence_starts=np.array(starts, dtype=np.int32),
-        block_tables=_stacked(tables),
+        block_tables=_stacked([owner.table for owner in owners]),
         logit_rows=np.array(logit_rows, dtype=np.int32),
         window_starts=window_starts,
         sink_ends=sink_ends,
+        slots=_slots(owners, starts, row_positions),
+        local_tables=_stacked([owner.local_table for owner in owners]) if has_local_layers else None,
+        observe_rows=np.array(observe_rows, dtype=np.int32) if observe_rows else None,
     )
 
 
-def _stacked(tables: list[BlockTable]) -> NDArray[np.int32]:
+def _observed_positions(owner: Sequence, start: int, end: int) -> range:
+    """Positions among [start, end) whose rows are observed; empty ones begin at `start`."""
+    if owner.retention is None:
+        return range(start, start)
+    found = owner.retention.observed(start, end)
+    return found if found else range(start, start)
+
+
+def _sights(owners: list[Sequence], starts: list[int], positions: Ints) -> tuple[Ints, Ints] | tuple[None, None]:
+    """What the policies of the sequences let their rows see; one call where all have the same."""
+    if all(owner.policy is owners[0].policy for owner in owners):
+        return owners[0].policy.sight(positions) or (None, None)
+    pairs = [
+        (slice(start, end), owner.policy.sight(positions[start:end]))
+        for owner, start, end in zip(owners, starts, starts[1:], strict=False)
+    ]
+    if all(sight is None for _, sight in pairs):
+        return None, None
+    window_starts, sink_ends = np.zeros_like(positions), np.zeros_like(positions)
+    for rows, sight in pairs:
+        if sight is not None:
+            window_starts[rows], sink_ends[rows] = sight
+    return window_starts, sink_ends
+
+
+def _slots(owners: list[Sequence], starts: list[int], positions: Ints) -> Ints | None:
+    """Where rows go in tables that blocks were taken out of."""
+    if not any(owner.table.num_removed for owner in owners):
+        return None
+    slots = positions.copy()
+    for owner, start, end in zip(owners, starts, starts[1:], strict=False):
+        slots[start:end] -= owner.table.num_removed * BLOCK_SIZE
+    return slots
+
+
+def _stacked(tables: list[BlockTable]) -> Ints:
     """Tables as rows, padded with 0."""
     if len(tables) == 1:
         return tables[0].entries[None]
-    stacked = np.zeros((len(tables), max(table.num_blocks for table in tables)), dtype=np.int32)
+    stacked = np.zeros((len(tables), max(table.num_entries for table in tables)), dtype=np.int32)
     for row, table in zip(stacked, tables, strict=True):
-        row[: table.num_blocks] = table.entries
+        row[: table.num_entries] = table.entries
     return stacked

@@ -10,10 +10,11 @@ from dataclasses import replace
 from functools import cached_property, partial
 from queue import SimpleQueue
 
+from vivace.cache.policies import num_tokens_gone, parse_policy
 from vivace.engine.admission import STOP_RULES, RequestLimits, build_request
 from vivace.engine.answers import AnswerBuilder, assemble
 from vivace.engine.conversations import Conversations, SessionRoom
-from vivace.engine.long_chat import check_long_chat, prompt_room, truncate
+from vivace.engine.long_chat import LongChat, chat_policy, check_long_chat, prompt_room, truncate
 from vivace.engine.loop import EngineLoop
 from vivace.engine.stats import EngineStats
 from vivace.telemetry.clock import now_ns
@@ -40,7 +41,7 @@ class ModelService:
         template: conversation to token ids.
         loop: the engine thread.
         context_length: most tokens of prompt and answer together; None: the model's own.
-        long_chat: what happens to conversations that have outgrown it, a row of engine/long_chat.py.
+        long_chat: what happens to conversations that have outgrown it; None: they are refused.
         sessions: where conversations are saved; None: they cannot be.
     """
 
@@ -53,7 +54,7 @@ class ModelService:
         loop: EngineLoop,
         *,
         context_length: int | None = None,
-        long_chat: str = "reject",
+        long_chat: LongChat | None = None,
         sessions: SessionRoom | None = None,
     ) -> None:
         self.name = name
@@ -61,7 +62,7 @@ class ModelService:
         self.tokenizer = tokenizer
         self.context_length = context_length or spec.context_length
         self._template = template
-        self._long_chat = check_long_chat(long_chat)
+        self._long_chat = long_chat or LongChat("reject", self.context_length)
         self._loop = loop
         self._limits = RequestLimits(min(spec.vocab_size, tokenizer.vocab_size), self.context_length)
         self._sessions = sessions
@@ -139,16 +140,32 @@ class ModelService:
         """
         given = dict(parameters)
         asked = given.pop("long_chat", None)
-        kind = self._long_chat if asked is None else check_long_chat(asked)
+        kind = self._long_chat.kind if asked is None else check_long_chat(asked)
         max_tokens = given.get("max_tokens")
         if max_tokens is not None:
             STOP_RULES["max_tokens"]("max_tokens", max_tokens)
         if kind == "reject":
             return self.admit(self.encode_chat(messages), given, request_id, chat=True)
         room = prompt_room(self.context_length, max_tokens if isinstance(max_tokens, int) else None)
+        policy = chat_policy(kind, self.context_length)
+        if policy is not None and len(self.encode_chat(messages)) > room:
+            return self._admit_long(messages, given, request_id, policy)
         fitted = truncate(messages, room, self.encode_chat, self._count)
         request = self.admit(fitted.prompt_ids, given, request_id, chat=True)
         return replace(request, dropped_tokens=fitted.dropped_tokens)
+
+    def _admit_long(
+        self, messages: Sequence[ChatMessage], given: dict[str, object], request_id: str | None, policy: str
+    ) -> GenerationRequest:
+        """A conversation that goes on in bounded memory, as far as the model was trained for."""
+        max_tokens, reach = given.get("max_tokens"), self._long_chat.reach
+        room = prompt_room(reach, max_tokens if isinstance(max_tokens, int) else None)
+        fitted = truncate(messages, room, self.encode_chat, self._count)
+        bounded = {**given, "kv_policy": given.get("kv_policy") or policy}
+        limits = replace(self._limits, context_length=reach)
+        request = build_request(fitted.prompt_ids, bounded, limits, request_id, more_stops=self._template.stop_strings)
+        gone = num_tokens_gone(parse_policy(request.kv_policy or policy), len(fitted.prompt_ids))
+        return replace(request, dropped_tokens=fitted.dropped_tokens + gone, context_length=reach)
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer.encode(text, add_special=False))

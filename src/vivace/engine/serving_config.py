@@ -18,7 +18,8 @@ class ServingConfig(SpeculationOptions):
     Args:
         order: who is served first: a name of ORDER_NAMES, or an OrderConfig with weights of its own.
         eviction: what is forgotten first when the prefix cache is full: lru, lfu or cost (see cache/eviction.py).
-        long_chat: what happens to chats that outgrow the context: reject or truncate (see engine/long_chat.py).
+        long_chat: what happens to chats that outgrow the context: reject, truncate, window or adaptive (see
+            engine/long_chat.py).
         queue: who may wait, how long, and what tiers are promised.
         tiers: where keys and values go that the pool forgets, and where conversations are saved.
     """

@@ -16,6 +16,7 @@ class EngineStats:
     and the slots of held blocks, summed over every KV_LOOK_STEPS-th step; `num_refused` requests not admitted, and
     `num_timed_out` those that waited too long; `expected_wait_s` what the last newcomer had to expect until its first
     token; `completion_error` and `step_cost_error` mean absolute errors of estimates over what they estimate;
+    `num_local_blocks` and `held_local_blocks` are of layers that see a window of their own, 0 where there are none;
     `num_drafted_tokens` guesses that steps verified, `num_accepted_tokens` those of them that stood; `tiers` what left
     the pool and came back, None where nothing is kept; `speculation` what drafts did for all answers, None where nobody
     guesses.
@@ -47,6 +48,8 @@ class EngineStats:
     step_cost_error: float | None = None
     tiers: TierStats | None = None
     speculation: SpeculationUsage | None = None
+    num_local_blocks: int = 0
+    held_local_blocks: int = 0
 
     @property
     def prefix_hit_rate(self) -> float | None:

@@ -31,6 +31,7 @@ class NativeExecutor:
         graph: the op list; fused here.
         weights: where weights are read from; may be closed afterwards, `close` closes it as well.
         num_blocks: KV blocks in the pool, of BLOCK_SIZE positions each.
+        num_local_blocks: blocks of local layers, which then are numbered apart; None: a block holds all layers.
         max_rows: most rows of one `forward`.
         num_threads: threads that share a step; None: one for each core this process may use.
         isa: kernel table to force ("avx512", "avx2", "neon", "scalar"); None: VIVACE_ISA, else the best one.
@@ -49,6 +50,7 @@ class NativeExecutor:
         weights: WeightSource,
         *,
         num_blocks: int,
+        num_local_blocks: int | None = None,
         max_rows: int = 512,
         num_threads: int | None = None,
         isa: str | None = None,
@@ -72,7 +74,12 @@ class NativeExecutor:
         try:
             threads = _native.ThreadPool(num_threads or len(os.sched_getaffinity(0)))
             self._kv = _native.KvPool(
-                [row.name for row in formats], num_blocks, attention.num_kv_heads, attention.head_dim
+                [row.name for row in formats],
+                num_blocks,
+                attention.num_kv_heads,
+                attention.head_dim,
+                [] if num_local_blocks is None else [window or 0 for window in attention.windows],
+                num_local_blocks or 0,
             )
             matrices = _pack_matrices(graph, weights, threads.num_threads)
             self._parts = ProgramParts(weights, matrices, self._kv, threads, isa)
@@ -96,8 +103,18 @@ class NativeExecutor:
 
     @property
     def bytes_per_block(self) -> int:
-        """Bytes of one KV block over all layers."""
+        """Bytes of one KV block over all layers that are not local."""
         return self._kv.bytes_per_block
+
+    @property
+    def num_local_blocks(self) -> int:
+        """Blocks of local layers in the pool."""
+        return self._kv.num_local_blocks
+
+    @property
+    def bytes_per_local_block(self) -> int:
+        """Bytes of one block over the local layers; 0 when there are none."""
+        return self._kv.bytes_per_local_block
 
     @property
     def max_rows(self) -> int:
@@ -143,10 +160,19 @@ class NativeExecutor:
         """
         return draw(self._program, logits, rows, histories)
 
+    def observed(self) -> NDArray[np.float32]:
+        """What the observed rows of the last `forward` attended to, see `types.step`."""
+        return self._program.observed()
+
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Copy KV blocks (source, target) in every layer."""
+        """Copy KV blocks (source, target) in every layer that is not local."""
         for source, target in pairs:
             self._kv.copy_block(source, target)
+
+    def copy_local_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy blocks (source, target) of the local layers."""
+        for source, target in pairs:
+            self._kv.copy_local_block(source, target)
 
     def read_block(self, block: int) -> NDArray[np.uint8]:
         """A copy of one KV block of every layer, uint8 (bytes_per_block,)."""

@@ -84,6 +84,9 @@ def forward(program: _native.Program, batch: ForwardBatch) -> NDArray[np.float32
             batch.logit_rows,
             batch.window_starts,
             batch.sink_ends,
+            batch.slots,
+            batch.local_tables,
+            batch.observe_rows,
         )
     except ValueError as error:
         raise EngineError(f"The native executor refused a step: {error}.") from None

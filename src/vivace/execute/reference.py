@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.execute.reference_attention import KeyValuePages, attend
+from vivace.execute.reference_attention import KeyValuePages, attend, observe
 from vivace.graph.graph import Graph
 from vivace.graph.ops import (
     Add,
@@ -47,6 +47,7 @@ class ReferenceExecutor:
         graph: the op list, fused or not.
         weights: where weights are read from; closed by `close`.
         num_blocks: KV blocks in the pool, of BLOCK_SIZE positions each.
+        num_local_blocks: blocks of local layers, which then are numbered apart; None: a block holds all layers.
         max_rows: most rows of one `forward`.
         kv_format: what keys and values are rounded to when they are stored, one row of KV_FORMATS or one a layer;
             None: nothing, they stay float32.
@@ -62,6 +63,7 @@ class ReferenceExecutor:
         weights: WeightSource,
         *,
         num_blocks: int,
+        num_local_blocks: int | None = None,
         max_rows: int = 512,
         kv_format: str | Sequence[str] | None = None,
     ) -> None:
@@ -72,7 +74,8 @@ class ReferenceExecutor:
         self._graph = graph
         self._weights = weights
         self._arrays: dict[str, Rows] = {}
-        self._pages = KeyValuePages.allocate(spec, num_blocks, formats)
+        self._pages = KeyValuePages.allocate(spec, num_blocks, formats, num_local_blocks)
+        self._observed: Rows = np.zeros((0, 0), np.float32)
         self._num_blocks = num_blocks
         self._max_rows = max_rows
         self._is_exit = False
@@ -101,14 +104,21 @@ class ReferenceExecutor:
         if len(batch.token_ids) > self._max_rows:
             raise EngineError(f"A step of {len(batch.token_ids)} rows is over the executor's {self._max_rows}.")
         step = Step(batch, self._pages, self.weight)
-        run_ops(self._graph.ops, step)
+        run_ops(self._graph.ops, step, _watch_attention if batch.observe_rows is not None else None)
+        self._observed = step.observed if step.observed is not None else self._observed[:0]
         return step.buffers[self._graph.output]
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Copy KV blocks (source, target) in every layer, in the order given."""
-        for source, target in pairs:
-            self._pages.keys[:, target] = self._pages.keys[:, source]
-            self._pages.values[:, target] = self._pages.values[:, source]
+        """Copy KV blocks (source, target) in every layer that is not local, in the order given."""
+        self._pages.copy(pairs, local=False)
+
+    def copy_local_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy blocks (source, target) of the local layers, in the order given."""
+        self._pages.copy(pairs, local=True)
+
+    def observed(self) -> Rows:
+        """What the observed rows of the last `forward` attended to, see `types.step`."""
+        return self._observed
 
     @property
     def bytes_per_block(self) -> int:
@@ -157,6 +167,7 @@ class Step:
     weight: Callable[[str], Rows]
     buffers: dict[str, Rows] = field(default_factory=dict)
     angles: dict[RopeSpec, CosSin] = field(default_factory=dict)
+    observed: Rows | None = None
 
     def cos_sin(self, rope: RopeSpec) -> CosSin:
         """Cosine and sine of every row's angles, (R, dim / 2), computed once a step for each rope."""
@@ -225,6 +236,14 @@ def run_ops(ops: Iterable[Op], step: Step, observe: Callable[[Op, Step], None] |
         if observe is not None:
             observe(op, step)
         _RUN[type(op)](op, step)
+
+
+def _watch_attention(op: Op, step: Step) -> None:
+    if not isinstance(op, Attention) or op.window is not None:
+        return
+    q, k = step.buffers[op.q], step.buffers[op.k]
+    masses = observe(op, q, k, batch=step.batch, pages=step.pages)
+    step.observed = masses if step.observed is None else step.observed + masses
 
 
 def _run_embed(op: Embed, step: Step) -> None:

@@ -1,5 +1,6 @@
 """Attention of the reference executor over paged keys and values: MHA, GQA and MQA, with and without a window."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,21 +18,35 @@ _ROWS_AT_ONCE = 128  # query rows whose scores are held together
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyValuePages:
-    """`keys` and `values`: float32 (num_layers, num_blocks, BLOCK_SIZE, num_kv_heads, head_dim).
+    """`keys` and `values`: for every layer float32 (its blocks, BLOCK_SIZE, num_kv_heads, head_dim).
 
-    They hold what the layer's format reads back of them; without formats, what was computed.
+    They hold what the layer's format reads back of them; without formats, what was computed. `local` says which layers
+    have blocks of their own (see `ForwardBatch.local_tables`).
     """
 
-    keys: Rows
-    values: Rows
+    keys: tuple[Rows, ...]
+    values: tuple[Rows, ...]
+    local: tuple[bool, ...]
     formats: tuple[KvFormat, ...] | None = None
 
     @classmethod
-    def allocate(cls, spec: ModelSpec, num_blocks: int, formats: tuple[KvFormat, ...] | None = None) -> Self:
-        """A pool of `num_blocks` blocks for every layer, in the formats given (one a layer)."""
+    def allocate(
+        cls,
+        spec: ModelSpec,
+        num_blocks: int,
+        formats: tuple[KvFormat, ...] | None = None,
+        num_local_blocks: int | None = None,
+    ) -> Self:
+        """A pool of `num_blocks` blocks for every layer, in the formats given (one a layer).
+
+        With `num_local_blocks` local layers have so many of their own.
+        """
         attention = spec.attention
-        shape = (spec.num_layers, num_blocks, BLOCK_SIZE, attention.num_kv_heads, attention.head_dim)
-        return cls(np.zeros(shape, np.float32), np.zeros(shape, np.float32), formats)
+        local = (False,) * spec.num_layers if num_local_blocks is None else attention.local_layers
+        counts = [num_local_blocks or 0 if is_local else num_blocks for is_local in local]
+        shapes = [(count, BLOCK_SIZE, attention.num_kv_heads, attention.head_dim) for count in counts]
+        keys, values = (tuple(np.zeros(shape, np.float32) for shape in shapes) for _ in range(2))
+        return cls(keys, values, local, formats)
 
     def write(self, layer: int, blocks: NDArray[np.int32], slots: NDArray[np.int32], k: Rows, v: Rows) -> None:
         """Store keys and values, (rows, num_kv_heads, head_dim), at (block, slot) of each row."""
@@ -42,17 +57,65 @@ class KeyValuePages:
 
     @property
     def bytes_per_block(self) -> int:
-        """Keys and values of one block over all layers."""
-        return 2 * self.keys[:, 0].nbytes
+        """Keys and values of one block over all layers that are not local."""
+        return sum(array[0].nbytes for array in self._shared())
 
     def read_block(self, block: int) -> NDArray[np.uint8]:
-        """Keys, then values of one block over all layers, as bytes."""
-        return np.concatenate((self.keys[:, block].ravel(), self.values[:, block].ravel())).view(np.uint8)
+        """Keys, then values of one block over all layers that are not local, as bytes."""
+        return np.concatenate([array[block].ravel() for array in self._shared()]).view(np.uint8)
 
     def write_block(self, block: int, content: NDArray[np.uint8]) -> None:
         """What `read_block` returned."""
-        keys, values = content.view(np.float32).reshape(2, *self.keys[:, block].shape)
-        self.keys[:, block], self.values[:, block] = keys, values
+        arrays = self._shared()
+        for array, mine in zip(arrays, np.split(content.view(np.float32), len(arrays)), strict=True):
+            array[block] = mine.reshape(array.shape[1:])
+
+    def _shared(self) -> list[Rows]:
+        return [
+            arrays[layer]
+            for arrays in (self.keys, self.values)
+            for layer, is_local in enumerate(self.local)
+            if not is_local
+        ]
+
+    def copy(self, pairs: Iterable[tuple[int, int]], *, local: bool) -> None:
+        """Copy blocks (source, target) of all local layers, or of all others, in the order given."""
+        for layer, is_local in enumerate(self.local):
+            for source, target in pairs if is_local == local else ():
+                self.keys[layer][target] = self.keys[layer][source]
+                self.values[layer][target] = self.values[layer][source]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """One sequence in one layer: its rows, where they go in its table, the blocks it has and what its rows see."""
+
+    rows: slice
+    slots: NDArray[np.int32]
+    table: NDArray[np.int32]
+    seen: NDArray[np.bool_]
+
+    @property
+    def length(self) -> int:
+        return int(self.slots[-1]) + 1
+
+    @property
+    def known(self) -> NDArray[np.int32]:
+        return self.table[: -(-self.length // BLOCK_SIZE)]
+
+
+def _places(op: Attention, batch: ForwardBatch, pages: KeyValuePages) -> Iterator[_Place]:
+    """The sequences of a batch that have rows."""
+    local = pages.local[op.layer]
+    tables = batch.local_tables if local and batch.local_tables is not None else batch.block_tables
+    all_slots = batch.positions if local or batch.slots is None else batch.slots
+    for sequence, table in enumerate(tables):
+        rows = slice(int(batch.sequence_starts[sequence]), int(batch.sequence_starts[sequence + 1]))
+        slots = all_slots[rows]
+        if len(slots) == 0:
+            continue
+        seen = visible(slots, int(slots[-1]) + 1, op.window)
+        yield _Place(rows, slots, table, seen if local else seen & kept(batch, rows, seen.shape[1], slots))
 
 
 def attend(op: Attention, q: Rows, k: Rows, v: Rows, *, batch: ForwardBatch, pages: KeyValuePages) -> Rows:
@@ -71,21 +134,35 @@ def attend(op: Attention, q: Rows, k: Rows, v: Rows, *, batch: ForwardBatch, pag
     """
     keys, values = pages.keys[op.layer], pages.values[op.layer]
     out = np.empty_like(q)
-    for sequence, table in enumerate(batch.block_tables):
-        rows = slice(int(batch.sequence_starts[sequence]), int(batch.sequence_starts[sequence + 1]))
-        positions = batch.positions[rows]
-        if len(positions) == 0:
-            continue
-        blocks, slots = table[positions // BLOCK_SIZE], positions % BLOCK_SIZE
-        heads = (-1, op.num_kv_heads, op.head_dim)
-        pages.write(op.layer, blocks, slots, k[rows].reshape(heads), v[rows].reshape(heads))
-        for start in range(rows.start, rows.stop, _ROWS_AT_ONCE):  # early rows need not look at late keys
-            part = slice(start, min(start + _ROWS_AT_ONCE, rows.stop))
-            length = int(batch.positions[part.stop - 1]) + 1
-            known = table[: -(-length // BLOCK_SIZE)]
-            seen = visible(batch.positions[part], length, op.window) & kept(batch, part, length)
-            out[part] = _attend_one(op, q[part], _unpage(keys[known], length), _unpage(values[known], length), seen)
+    heads = (-1, op.num_kv_heads, op.head_dim)
+    for place in _places(op, batch, pages):
+        blocks, slots = place.table[place.slots // BLOCK_SIZE], place.slots % BLOCK_SIZE
+        pages.write(op.layer, blocks, slots, k[place.rows].reshape(heads), v[place.rows].reshape(heads))
+        weights = _weights(op, q[place.rows], _unpage(keys[place.known], place.length), place.seen)
+        mixed: Rows = weights @ _unpage(values[place.known], place.length)[:, None]
+        out[place.rows] = mixed.transpose(2, 0, 1, 3).reshape(len(place.slots), -1)
     return out
+
+
+def observe(op: Attention, q: Rows, k: Rows, *, batch: ForwardBatch, pages: KeyValuePages) -> Rows:
+    """How much attention of this layer the observed rows pay to each block of their tables, before `attend` ran.
+
+    Returns:
+        float32 (observed rows, max_blocks): softmax mass summed over heads.
+    """
+    assert batch.observe_rows is not None
+    masses = np.zeros((len(batch.observe_rows), batch.block_tables.shape[1]), np.float32)
+    heads = (-1, op.num_kv_heads, op.head_dim)
+    for place in _places(op, batch, pages):
+        wanted = np.flatnonzero((batch.observe_rows >= place.rows.start) & (batch.observe_rows < place.rows.stop))
+        own = k[place.rows].reshape(heads)
+        keys = _unpage(pages.keys[op.layer][place.known], place.length).copy()
+        keys[:, place.slots] = (own if pages.formats is None else pages.formats[op.layer].keep_keys(own)).swapaxes(0, 1)
+        weights = _weights(op, q[place.rows], keys, place.seen).sum(axis=(0, 1))
+        padded = np.pad(weights, ((0, 0), (0, -weights.shape[1] % BLOCK_SIZE)))
+        by_block = padded.reshape(len(weights), -1, BLOCK_SIZE).sum(axis=2)
+        masses[wanted, : by_block.shape[1]] = by_block[batch.observe_rows[wanted] - place.rows.start]
+    return masses
 
 
 def _unpage(blocks: Rows, length: int) -> Rows:
@@ -93,22 +170,19 @@ def _unpage(blocks: Rows, length: int) -> Rows:
     return blocks.reshape(-1, *blocks.shape[2:])[:length].transpose(1, 0, 2)
 
 
-def _attend_one(op: Attention, q: Rows, keys: Rows, values: Rows, seen: NDArray[np.bool_]) -> Rows:
-    """Softmax attention of one sequence (Vaswani et al., 2017); query head h reads kv head h // (heads / kv heads)."""
+def _weights(op: Attention, q: Rows, keys: Rows, seen: NDArray[np.bool_]) -> Rows:
+    """Softmax weights of one sequence (Vaswani et al., 2017); query head h reads kv head h // (heads / kv heads).
+
+    Returns:
+        float32 (kv heads, heads of each, rows, length).
+    """
     num_rows, group = len(q), op.num_heads // op.num_kv_heads
-    queries = (
-        q.reshape(num_rows, op.num_kv_heads, group, op.head_dim)
-        .transpose(1, 2, 0, 3)
-        .reshape(op.num_kv_heads, group * num_rows, op.head_dim)  # one product a kv head
-    )
-    scores = (queries @ keys.swapaxes(-1, -2)) * np.float32(op.scale)
-    by_row = scores.reshape(op.num_kv_heads, group, num_rows, -1)
-    by_row += np.where(seen, np.float32(0), np.float32(-np.inf))
-    scores -= scores.max(axis=-1, keepdims=True)
-    weights = np.exp(scores, out=scores)
+    queries = q.reshape(num_rows, op.num_kv_heads, group, op.head_dim).transpose(1, 2, 0, 3)
+    scores = (queries @ keys[:, None].swapaxes(-1, -2)) * np.float32(op.scale)
+    scores[..., ~seen] = -np.inf
+    weights: Rows = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    mixed: Rows = (weights @ values).reshape(op.num_kv_heads, group, num_rows, op.head_dim)
-    return mixed.transpose(2, 0, 1, 3).reshape(num_rows, -1)
+    return weights
 
 
 def visible(positions: NDArray[np.int32], length: int, window: int | None) -> NDArray[np.bool_]:
@@ -122,14 +196,14 @@ def visible(positions: NDArray[np.int32], length: int, window: int | None) -> ND
     return seen if window is None else seen & (distance < window)
 
 
-def kept(batch: ForwardBatch, rows: slice, length: int) -> NDArray[np.bool_]:
-    """Which of the positions 0 .. length - 1 the batch lets each of its `rows` see: its sinks and its window.
+def kept(batch: ForwardBatch, rows: slice, length: int, slots: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which of the slots 0 .. length - 1 the batch lets each of its `rows` see: its sinks and its window.
 
     Returns:
         bool (rows, length), or (1, length) when everything is seen.
     """
     if batch.window_starts is None or batch.sink_ends is None:
         return np.ones((1, length), np.bool_)
-    keys, starts = np.arange(length), np.minimum(batch.window_starts[rows], batch.positions[rows])
+    keys, starts = np.arange(length), np.minimum(batch.window_starts[rows], slots)
     seen: NDArray[np.bool_] = (keys >= starts[:, None]) | (keys < batch.sink_ends[rows][:, None])
     return seen

@@ -6,7 +6,7 @@ Counted in whole blocks, since that is what is allocated. Chapter 18.1.2 (MHA, G
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vivace.numerics.kv_formats import bytes_per_block, layer_formats
+from vivace.numerics.kv_formats import KvFormat, bytes_per_block, layer_formats
 from vivace.types.errors import ConfigError
 from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.model import ModelSpec
@@ -21,6 +21,8 @@ class AttentionShape:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    local_layers: tuple[bool, ...] = ()  # which layers keep the last `local_window` positions only; (): none
+    local_window: int = 0
 
     def __post_init__(self) -> None:
         for name in ("num_layers", "num_heads", "num_kv_heads", "head_dim"):
@@ -43,15 +45,17 @@ class AttentionShape:
 def shape_of(spec: ModelSpec) -> AttentionShape:
     """The shape of a model."""
     attention = spec.attention
-    return AttentionShape(spec.num_layers, attention.num_heads, attention.num_kv_heads, attention.head_dim)
+    sizes = (spec.num_layers, attention.num_heads, attention.num_kv_heads, attention.head_dim)
+    return AttentionShape(*sizes, attention.local_layers, attention.local_window)
 
 
 @dataclass(frozen=True, slots=True)
 class KvPlan:
     """The KV cache of `num_sequences` sequences of `context_length` tokens each.
 
-    `num_blocks` times `bytes_per_block` is `total_bytes`. `mha_bytes` is what the same would take with a KV head for
-    every head, `f16_bytes` what it would take in 16 bits.
+    `num_blocks` are those of layers that see everything; `num_local_blocks` those of layers that see a window, as a
+    sequence holds them that has so many tokens behind it. `mha_bytes` is what the same would take with a KV head for
+    every head, `f16_bytes` what it would take in 16 bits, `unbounded_bytes` if layers with a window kept everything.
     """
 
     shape: AttentionShape
@@ -60,18 +64,30 @@ class KvPlan:
     num_sequences: int
     num_blocks: int
     bytes_per_block: int
+    num_local_blocks: int
+    bytes_per_local_block: int
     mha_bytes: int
     f16_bytes: int
 
     @property
     def total_bytes(self) -> int:
         """Bytes of all blocks."""
-        return self.num_blocks * self.bytes_per_block
+        return self.num_blocks * self.bytes_per_block + self.num_local_blocks * self.bytes_per_local_block
+
+    @property
+    def unbounded_bytes(self) -> int:
+        """Bytes if every layer kept everything."""
+        return self.num_blocks * (self.bytes_per_block + self.bytes_per_local_block)
 
     @property
     def bytes_per_token(self) -> float:
         """Bytes of one position over all layers."""
-        return self.bytes_per_block / BLOCK_SIZE
+        return (self.bytes_per_block + self.bytes_per_local_block) / BLOCK_SIZE
+
+    @property
+    def saved_by_windows(self) -> float:
+        """Share of the bytes that layers with a window save by keeping no more than it, 0 to 1."""
+        return 1 - self.total_bytes / self.unbounded_bytes
 
     @property
     def saved_by_sharing(self) -> float:
@@ -104,16 +120,38 @@ def plan_kv(
     for name, value in (("context_length", context_length), ("num_sequences", num_sequences)):
         if value < 1:
             raise ConfigError(f"{name} is {value}.", "Give at least 1.")
-    num_blocks = num_sequences * -(-context_length // BLOCK_SIZE)
+    each = -(-context_length // BLOCK_SIZE)
+    dead = max(0, context_length // BLOCK_SIZE * BLOCK_SIZE - shape.local_window) // BLOCK_SIZE
+    num_blocks, num_local = num_sequences * each, num_sequences * (each - dead) if shape.local_window else 0
     formats = layer_formats(kv_format, shape.num_layers, shape.head_dim)
     plain = layer_formats("f16", shape.num_layers, shape.head_dim)
+
+    def bytes_of(rows: Sequence[KvFormat], num_kv_heads: int) -> tuple[int, int]:
+        main, local = _by_kind(rows, shape)
+        sizes = (bytes_per_block(kind, num_kv_heads, shape.head_dim) for kind in (main, local))
+        return next(sizes), next(sizes)
+
+    def total_of(rows: Sequence[KvFormat], num_kv_heads: int) -> int:
+        main_bytes, local_bytes = bytes_of(rows, num_kv_heads)
+        return num_blocks * main_bytes + num_local * local_bytes
+
+    main_bytes, local_bytes = bytes_of(formats, shape.num_kv_heads)
     return KvPlan(
         shape=shape,
         kv_format=kv_format if isinstance(kv_format, str) else ",".join(kv_format),
         context_length=context_length,
         num_sequences=num_sequences,
         num_blocks=num_blocks,
-        bytes_per_block=bytes_per_block(formats, shape.num_kv_heads, shape.head_dim),
-        mha_bytes=num_blocks * bytes_per_block(formats, shape.num_heads, shape.head_dim),
-        f16_bytes=num_blocks * bytes_per_block(plain, shape.num_kv_heads, shape.head_dim),
+        bytes_per_block=main_bytes,
+        num_local_blocks=num_local,
+        bytes_per_local_block=local_bytes,
+        mha_bytes=total_of(formats, shape.num_heads),
+        f16_bytes=total_of(plain, shape.num_kv_heads),
     )
+
+
+def _by_kind(rows: Sequence[KvFormat], shape: AttentionShape) -> tuple[list[KvFormat], list[KvFormat]]:
+    """Formats of the layers that see everything, and of those that see a window."""
+    local = shape.local_layers or (False,) * shape.num_layers
+    main = [row for row, is_local in zip(rows, local, strict=True) if not is_local]
+    return main, [row for row, is_local in zip(rows, local, strict=True) if is_local]

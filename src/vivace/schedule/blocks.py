@@ -1,105 +1,180 @@
-"""Which blocks a sequence gets, shares, publishes and gives back: all that the scheduler asks of a block pool.
+"""Which blocks a sequence gets, shares, publishes and gives back: all that the scheduler asks of the block pools.
 
 Blocks are handed out whole or not at all, and given back in one place, `release`; what a policy has no more use for
-goes back earlier, in `advance`. Decides nothing about who runs: that is the scheduler's.
+goes back earlier, in `advance` and `decide`. Decides nothing about who runs: that is the scheduler's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vivace.cache.block_pool import BlockPool
-from vivace.cache.block_table import num_blocks_for
-from vivace.cache.policies import KvPolicy
+from vivace.cache.policies import KvPolicy, WindowPolicy
+from vivace.cache.retention import Retention
+from vivace.schedule.config import SchedulerConfig
+from vivace.schedule.layer_blocks import LayerBlocks, LocalBlocks
 from vivace.schedule.preemption import Loss
-from vivace.schedule.prefixes import PrefixIndex
-from vivace.schedule.sequence import Sequence
+from vivace.schedule.prefixes import Found, PrefixIndex
+from vivace.schedule.sequence import Sequence, SequenceState
 from vivace.schedule.tiers import TierDesk
 from vivace.types.request import GenerationRequest
-from vivace.types.step import BLOCK_SIZE, BlockContent
+from vivace.types.step import BLOCK_SIZE, BlockContent, SequenceShare
+
+Copies = tuple[tuple[int, int], ...]
+"""Blocks (source, target)."""
 
 
 class BlockDesk:
     """Fills and empties the block tables of sequences.
 
     Args:
-        pool: the blocks; nobody else takes from it but the DraftDesk.
-        policy: which blocks go back while their sequence still runs.
-        tiers: where forgotten blocks go and come back from.
-        prefix_cache: find the blocks of known prefixes again.
+        config: sizes.
+        pool: the blocks; nobody else takes from it.
+        tiers: where forgotten blocks go and come back from; they carry blocks of all layers only.
+        local: the blocks of layers that see a window of their own, if the model has such.
     """
 
-    def __init__(self, pool: BlockPool, policy: KvPolicy, tiers: TierDesk, *, prefix_cache: bool) -> None:
-        self._pool = pool
-        self._policy = policy
-        self._prefixes = PrefixIndex(pool, enabled=prefix_cache)
+    def __init__(
+        self, config: SchedulerConfig, pool: BlockPool, tiers: TierDesk, local: LocalBlocks | None = None
+    ) -> None:
+        chunk = min(config.max_chunk_tokens, config.max_batch_tokens)
+        self._kinds = [LayerBlocks(pool, chunk)]
+        if local is not None:
+            self._kinds.append(LayerBlocks(local.pool, chunk, WindowPolicy(local.window, sinks=0)))
+        self._prefixes = PrefixIndex(self._kinds, config.policy, enabled=config.prefix_cache)
         self._tiers = tiers
-        self._copies: list[tuple[int, int]] = []
+        self._due: list[Sequence] = []
+        self._copies: tuple[list[tuple[int, int]], ...] = ([], [])
         self._writes: list[tuple[int, BlockContent]] = []
+        self._bounded: dict[int, Sequence] = {}
 
-    def find(self, sequence: Sequence) -> list[int]:
+    @property
+    def pools(self) -> tuple[BlockPool, ...]:
+        """The pool of each kind of layers."""
+        return tuple(kind.pool for kind in self._kinds)
+
+    def most_known(self, policy: KvPolicy) -> int:
+        """Known tokens of one sequence under a policy that the pools can hold."""
+        return min(kind.most_known(policy) for kind in self._kinds)
+
+    def find(self, sequence: Sequence) -> Found:
         """Blocks that hold the first tokens of a waiting sequence already; they are not held yet."""
         return self._prefixes.find(sequence)
 
-    def num_wanted(self, sequence: Sequence, found: list[int]) -> int:
-        """What starting the sequence on found blocks would take from `num_available`."""
-        num_new = num_blocks_for(sequence.num_known) - len(found)
-        return num_new + self._pool.num_cached_of(found)
+    def may_start(self, sequence: Sequence, found: Found, headroom: int) -> bool:
+        """Whether a waiting sequence may take its blocks and leave `headroom` of them to those that run."""
+        wanted = (kind.num_wanted(sequence, blocks) for kind, blocks in zip(self._kinds, found.blocks, strict=True))
+        return self._has_room(wanted, headroom)
 
-    @property
-    def num_available(self) -> int:
-        """Blocks that can be handed out."""
-        return self._pool.num_available
+    def may_fork(self, sequence: Sequence, headroom: int) -> bool:
+        """As `may_start`, for a choice that shares a computed prompt."""
+        most = (
+            kind.most_blocks(sequence, sequence.num_known) if kind.is_bounded(sequence) else 1 for kind in self._kinds
+        )
+        return self._has_room(most, headroom)
 
-    def start(self, sequence: Sequence, found: list[int]) -> None:
-        """Give a sequence the slots of all its known tokens, the first of them computed already."""
-        self._pool.retain(found)
-        stored = self._tiers.fetch(self._prefixes.keys_of(sequence), len(found))
-        new = self._fill(sequence, found, num_blocks_for(sequence.num_known) - len(found))
-        self._writes += zip(new, stored, strict=False)  # published once the step has run, and so never half written
-        sequence.num_computed = (len(found) + len(stored)) * BLOCK_SIZE
+    def _has_room(self, wanted: Iterable[int], headroom: int) -> bool:
+        for kind, count in zip(self._kinds, wanted, strict=True):
+            unclaimed = sum(kind.unclaimed(entry) for entry in self._bounded.values())
+            if count + headroom + unclaimed > kind.pool.num_available:
+                return False
+            headroom = 0  # what local layers hold does not grow with the tokens known
+        return True
+
+    def start(self, sequence: Sequence, found: Found) -> None:
+        """Give a sequence its blocks, the first of them computed already."""
+        sequence.num_computed = found.num_tokens
+        sequence.num_published = num_found = found.num_tokens // BLOCK_SIZE
+        sequence.retention = _new_retention(sequence)
+        for kind, blocks in zip(self._kinds, found.blocks, strict=True):
+            kind.start(sequence, blocks)
+        stored = self._tiers.fetch(self._prefixes.keys_of(sequence), num_found) if len(self._kinds) == 1 else []
+        for kind in self._kinds:
+            has_grown = kind.grow(sequence)
+            assert has_grown, "blocks were counted before"
+        writes = list(zip(sequence.table.entries[num_found:].tolist(), stored, strict=False))
+        self._writes += writes  # published once the step has run, and so never half written
+        sequence.num_computed += len(writes) * BLOCK_SIZE
+        self._note_bounded(sequence)
 
     def fork(self, source: Sequence, sequence: Sequence) -> None:
         """Start another choice on the prompt that `source` has computed, less its last token.
 
-        They share the full blocks; the one the prompt ends in is copied before the next step.
+        They share the full blocks; those the prompt ends in are copied before the next step.
         """
-        num_shared = (source.num_prompt - 1) // BLOCK_SIZE
-        shared = source.table.entries[:num_shared].tolist()
-        self._pool.retain(block for block in shared if block >= 0)
-        (own,) = self._fill(sequence, shared, 1)
         sequence.num_computed = source.num_prompt - 1
-        if sequence.num_computed % BLOCK_SIZE:
-            self._copies.append((int(source.table.entries[num_shared]), own))
+        sequence.num_published = sequence.num_computed // BLOCK_SIZE
+        sequence.retention = None if source.retention is None else source.retention.fork()
+        for kind, copies in zip(self._kinds, self._copies, strict=False):
+            pair = kind.fork(source, sequence)
+            if sequence.num_computed % BLOCK_SIZE:
+                copies.append(pair)
+        self._note_bounded(sequence)
+
+    def is_short(self, sequence: Sequence) -> bool:
+        """Whether a running sequence lacks slots for what it may compute in the next step."""
+        return any(kind.is_short(sequence) for kind in self._kinds)
 
     def grow(self, sequence: Sequence) -> bool:
-        """Give a running sequence the slots of its known tokens; False and no change when there are not enough."""
-        blocks = self._pool.allocate(num_blocks_for(sequence.num_known) - sequence.table.num_blocks)
-        if blocks is None:
-            return False
-        sequence.table.extend(blocks)
-        return True
+        """Give a running sequence those slots; False when there are not enough blocks."""
+        return all(kind.grow(sequence) for kind in self._kinds)
+
+    def make_room(self, sequence: Sequence, num_more: int) -> int:
+        """Slots for tokens that may follow the known ones, as many of `num_more` as there are blocks for."""
+        for kind in self._kinds:
+            kind.grow(sequence, num_more)
+        return min(num_more, *(kind.table(sequence).num_slots - sequence.num_known for kind in self._kinds))
 
     def advance(self, sequence: Sequence) -> None:
         """The sequence has computed more: let others find its full blocks, and take back those no row will see."""
         if sequence.num_computed >= (sequence.num_published + 1) * BLOCK_SIZE:
             self._prefixes.publish(sequence)
-            self._pool.release(sequence.table.drop(self._policy.dead_blocks(sequence.num_computed)))
+            for kind in self._kinds:
+                kind.give_back_dead(sequence)
+            if sequence.num_computed == sequence.next_decision:
+                self._due.append(sequence)
+
+    def note_observed(self, sequence: Sequence, share: SequenceShare, masses: NDArray[np.float32]) -> None:
+        """Take the masses of a share's observed rows. Those of drafts that fall are noted again when it matters."""
+        if sequence.retention is not None:
+            positions = sequence.retention.observed(share.start, share.start + share.count)
+            for position, mass in zip(positions, masses, strict=True):
+                sequence.retention.note(position, mass)
+
+    def decide(self) -> None:
+        """Thin out the tables of sequences that are about to compute the row after a decision.
+
+        Not before: the other choices of a request compute the last row of their prompt under the old table.
+        """
+        main = self._kinds[0]
+        for sequence in self._due:
+            is_due = sequence.state is SequenceState.RUNNING and sequence.num_computed == sequence.next_decision
+            if is_due and sequence.retention is not None:
+                main.pool.release(sequence.retention.decide(sequence.table))
+        self._due.clear()
 
     def release(self, sequence: Sequence) -> None:
         """Take back all blocks of a sequence; nothing of it is computed any more."""
-        self._pool.release(sequence.table.clear())
+        for kind in self._kinds:
+            kind.clear(sequence)
         self._tiers.note_active(sequence.keys)
         sequence.num_computed = 0
+        sequence.retention = None
+        self._bounded.pop(sequence.sequence_id, None)
 
     def loss_of(self, sequence: Sequence) -> Loss:
         """What taking the blocks of a running sequence would cost, and bring."""
-        num_freed = self._pool.num_held_once(sequence.table.entries.tolist())
+        held = (block for block in sequence.table.entries.tolist() if block >= 0)
+        num_freed = self._kinds[0].pool.num_held_once(held)
         return Loss(self._tiers.return_s(sequence.num_computed), num_freed)
 
-    def take_copies(self) -> tuple[tuple[int, int], ...]:
-        """Blocks (source, target) to copy before the next step."""
-        copies = tuple(self._copies)
-        self._copies.clear()
-        return copies
+    def take_copies(self) -> tuple[Copies, Copies]:
+        """Blocks to copy before the next step, of the main and of the local layers."""
+        main, local = (tuple(pairs) for pairs in self._copies)
+        for pairs in self._copies:
+            pairs.clear()
+        return main, local
 
     def take_writes(self) -> tuple[tuple[int, BlockContent], ...]:
         """Blocks to fill before the next step, after its copies, with what the tiers kept."""
@@ -113,22 +188,27 @@ class BlockDesk:
 
     def preload(self, keys: list[bytes], contents: Mapping[bytes, BlockContent]) -> int:
         """Bring a prefix back before it is asked for; returns how many of its blocks are in the pool."""
-        return self._tiers.preload(keys, contents, {source for source, _ in self._copies})
+        if len(self._kinds) > 1:
+            return 0
+        return self._tiers.preload(keys, contents, {source for source, _ in self._copies[0]})
 
     def preload_expected(self) -> int:
         """Bring back who is likely to return; returns how many blocks came."""
-        return self._tiers.preload_expected({source for source, _ in self._copies})
+        if len(self._kinds) > 1:
+            return 0
+        return self._tiers.preload_expected({source for source, _ in self._copies[0]})
 
     def forget(self) -> None:
         """Trust nothing that was computed any more."""
-        self._pool.forget_all()
+        for pool in self.pools:
+            pool.forget_all()
         self._tiers.forget()
 
-    def _fill(self, sequence: Sequence, shared: list[int], num_new: int) -> list[int]:
-        """Shared blocks (already retained) and new ones; returns the new ones."""
-        blocks = self._pool.allocate(num_new)
-        assert blocks is not None, "blocks were counted before"
-        sequence.table.extend(shared)
-        sequence.table.extend(blocks)
-        sequence.num_published = len(shared)
-        return blocks
+    def _note_bounded(self, sequence: Sequence) -> None:
+        if any(kind.is_bounded(sequence) for kind in self._kinds):
+            self._bounded[sequence.sequence_id] = sequence
+
+
+def _new_retention(sequence: Sequence) -> Retention | None:
+    pruning = sequence.policy.pruning
+    return None if pruning is None else Retention(pruning)

@@ -4,17 +4,21 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from vivace.cache.block_pool import BlockPool
+from vivace.schedule.blocks import BlockDesk
 from vivace.schedule.group import RequestGroup
 from vivace.schedule.sequence import Sequence, SequenceState
 from vivace.types.step import BLOCK_SIZE
 
 
-def check_books(pool: BlockPool, running: Mapping[int, Sequence], groups: Iterable[RequestGroup]) -> None:
+def check_books(blocks: BlockDesk, running: Mapping[int, Sequence], groups: Iterable[RequestGroup]) -> None:
     """Raise AssertionError unless blocks, tables and states agree."""
-    pool.check()
-    holders = Counter(block for sequence in running.values() for block in sequence.table.entries.tolist())
-    for block, count in enumerate(pool.num_holders()):
-        assert holders[block] == count, f"block {block} counts {count} holders, {holders[block]} tables have it"
+    tables = ([entry.table for entry in running.values()], [entry.local_table for entry in running.values()])
+    for pool, mine in zip(blocks.pools, tables, strict=False):
+        pool.check()
+        holders = Counter(block for table in mine for block in table.entries.tolist())
+        for block, count in enumerate(pool.num_holders()):
+            assert holders[block] == count, f"block {block} counts {count} holders, {holders[block]} tables have it"
+        assert all(table.num_held == (table.entries >= 0).sum() for table in mine)
     for group in groups:
         for sequence in group.live.values():
             is_running = sequence.sequence_id in running

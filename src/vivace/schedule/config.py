@@ -27,7 +27,8 @@ class SchedulerConfig:
         inter_token_s: target for the time between two tokens of a stream, for requests that name none.
         queue: who may wait, and how long.
         eviction: which cached block is forgotten first, a row of cache/eviction.py.
-        policy: which keys rows see, and so which blocks go back to the pool while their sequence still runs.
+        policy: which keys rows see, and so which blocks go back to the pool while their sequence still runs; for
+            requests that name none.
     """
 
     max_batch_tokens: int = 512

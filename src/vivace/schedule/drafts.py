@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from collections.abc import Sequence as Row
 
-from vivace.cache.block_pool import BlockPool
-from vivace.cache.block_table import num_blocks_for
 from vivace.sample.randomness import redraw_seed
+from vivace.schedule.blocks import BlockDesk
 from vivace.schedule.sequence import Sequence
 from vivace.types.draft import DraftPlace, Speculator
 from vivace.types.step import Draw, SequenceShare
@@ -16,12 +15,12 @@ class DraftDesk:
 
     Args:
         speculator: guesses the next tokens of streams; None: nobody does.
-        pool: where blocks for drafts come from.
+        blocks: where slots for drafts come from.
     """
 
-    def __init__(self, speculator: Speculator | None, pool: BlockPool) -> None:
+    def __init__(self, speculator: Speculator | None, blocks: BlockDesk) -> None:
         self._speculator = speculator
-        self._pool = pool
+        self._blocks = blocks
         self.most_new_tokens = 1 if speculator is None else 1 + speculator.max_drafts
 
     def drafts_for(self, streams: Row[Sequence], num_rows: int, budget: int) -> Row[tuple[int, ...]]:
@@ -32,6 +31,7 @@ class DraftDesk:
 
     def _place(self, sequence: Sequence) -> DraftPlace:
         request, num_drafts = sequence.request, self._make_room(sequence)
+        is_plain = request.kv_policy is None and not sequence.table.num_removed  # as an early exit would see it
         return DraftPlace(
             sequence.sequence_id,
             sequence.tokens,
@@ -39,7 +39,7 @@ class DraftDesk:
             num_drafts,
             request.service_level.tenant,
             (request.request_id, sequence.choice),
-            sequence.table.entries,
+            sequence.table.entries if is_plain else None,
             request.sampling,
             redraw_seed(sequence.settings.seed, sequence.settings.attempt),
         )
@@ -48,11 +48,8 @@ class DraftDesk:
         """How many drafts a stream can have; takes blocks for them if there are some, never those of another."""
         if sequence.num_generated == 0:  # the other choices of its request have not started yet
             return 0
-        room = min(self.most_new_tokens, sequence.max_known - sequence.num_known) - 1
-        blocks = self._pool.allocate(max(0, num_blocks_for(sequence.num_known + room) - sequence.table.num_blocks))
-        if blocks:
-            sequence.table.extend(blocks)
-        return min(room, sequence.table.num_slots - sequence.num_known)
+        most = min(sequence.max_known - 1, sequence.next_decision) - sequence.num_known
+        return self._blocks.make_room(sequence, min(self.most_new_tokens - 1, most))
 
 
 def draws_of(share: SequenceShare, draws: Iterator[Draw]) -> list[Draw]:

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from vivace.cache.block_pool import BlockPool
-from vivace.cache.block_table import num_blocks_for
+from vivace.cache.policies import parse_policy
 from vivace.sample.settings import DrawSettings
+from vivace.schedule.blocks import BlockDesk
 from vivace.schedule.config import SchedulerConfig
 from vivace.schedule.sequence import Sequence, SequenceState
 from vivace.types.errors import ContextLengthError, RequestError
 from vivace.types.request import GenerationRequest
-from vivace.types.step import BLOCK_SIZE
 
 
 @dataclass(slots=True)
@@ -22,7 +21,7 @@ class RequestGroup:
 
 
 def build_group(
-    request: GenerationRequest, seed: int, config: SchedulerConfig, pool: BlockPool, *, arrival: int, first_id: int
+    request: GenerationRequest, seed: int, config: SchedulerConfig, blocks: BlockDesk, *, arrival: int, first_id: int
 ) -> RequestGroup:
     """The n sequences of a request, numbered from `first_id`; the first waits to run, the others for its prompt.
 
@@ -30,14 +29,15 @@ def build_group(
         ContextLengthError: prompt and answer fit neither the context nor the KV memory.
         RequestError: the answer that is to be continued has as many tokens as it may have.
     """
-    max_known = _max_known(request, config, pool)
+    policy = config.policy if request.kv_policy is None else parse_policy(request.kv_policy)
+    max_known = _max_known(request, min(request.context_length or config.context_length, blocks.most_known(policy)))
     stop_ids = frozenset(request.stopping.stop_token_ids)
     if not request.stopping.ignore_eos:
         stop_ids |= config.eos_ids
     group = RequestGroup(request)
     for choice in range(request.n):
         settings = draw_settings(request, seed, choice)
-        sequence = Sequence(first_id + choice, request, (arrival, choice), settings, stop_ids, max_known)
+        sequence = Sequence(first_id + choice, request, (arrival, choice), settings, stop_ids, max_known, policy=policy)
         group.live[choice] = sequence
         if choice:
             sequence.state = SequenceState.UNFORKED
@@ -45,10 +45,9 @@ def build_group(
     return group
 
 
-def _max_known(request: GenerationRequest, config: SchedulerConfig, pool: BlockPool) -> int:
+def _max_known(request: GenerationRequest, limit: int) -> int:
     """Known tokens at which the answer ends; the last one is never computed and needs no slot."""
     num_prompt, num_known = len(request.prompt_ids), len(request.prompt_ids) + len(request.answer_ids)
-    limit = min(config.context_length, pool.num_blocks * BLOCK_SIZE + 1)
     max_tokens = request.stopping.max_tokens
     wanted = limit if max_tokens is None else num_prompt + max_tokens
     if num_known >= wanted and num_known < limit:
@@ -60,7 +59,6 @@ def _max_known(request: GenerationRequest, config: SchedulerConfig, pool: BlockP
             f"The prompt has {num_prompt} tokens, the answer may have {max_tokens or 1}, and the engine holds {limit}.",
             "Shorten the prompt, lower max_tokens, or start the engine with a longer context or more KV memory.",
         )
-    assert num_blocks_for(wanted - 1) <= pool.num_blocks
     return wanted
 
 

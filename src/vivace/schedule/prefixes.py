@@ -1,54 +1,121 @@
-"""Finds and publishes the computed prefixes of sequences: the bridge between their tokens and the block pool's keys."""
+"""Finds and publishes the computed prefixes of sequences: the bridge between their tokens and the block pools' keys."""
 
 import hashlib
+from collections.abc import Sequence as Rows
+from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
-from vivace.cache.block_pool import BlockPool
-from vivace.cache.prefix import extend_keys
+from vivace.cache.policies import EVERYTHING, KvPolicy, parse_policy
+from vivace.cache.prefix import KeyChange, extend_keys
+from vivace.cache.retention import OBSERVED_ROWS
+from vivace.schedule.layer_blocks import LayerBlocks
 from vivace.schedule.sequence import Sequence
 from vivace.types.request import GenerationRequest
 from vivace.types.step import BLOCK_SIZE
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A prefix of `num_tokens` tokens that is computed already: the blocks of each kind of layers, -1 for dead ones."""
+
+    num_tokens: int
+    blocks: tuple[list[int], ...]
+
+
 class PrefixIndex:
     """Writes the keys of sequences; a tenant's prefixes are found by that tenant alone.
 
+    Blocks of different policies have different names from where their values begin to differ.
+
     Args:
-        pool: the blocks.
+        kinds: the blocks of each kind of layers.
+        default: the policy of requests that name none.
         enabled: False: nothing is found and nothing published.
     """
 
-    def __init__(self, pool: BlockPool, *, enabled: bool) -> None:
-        self._pool = pool
+    def __init__(self, kinds: Rows[LayerBlocks], default: KvPolicy, *, enabled: bool) -> None:
+        self._kinds = kinds
+        self._default = default
         self._enabled = enabled
 
-    def find(self, sequence: Sequence) -> list[int]:
+    def find(self, sequence: Sequence) -> Found:
         """Blocks that hold the first tokens of the sequence already; at least one token is left to compute."""
-        return self._pool.find(self.keys_of(sequence))
+        count = self._longest(sequence, self.keys_of(sequence))
+        return Found(count * BLOCK_SIZE, tuple(self._take(kind, sequence, count) for kind in self._kinds))
 
     def keys_of(self, sequence: Sequence) -> list[bytes]:
-        """Keys of the full blocks of a waiting sequence, less the one that would leave nothing to compute."""
+        """Keys of the full blocks of a waiting sequence that may be found, one token at least left to compute.
+
+        What a policy decides by has to be observed: under one that decides, the rows before its first decision are
+        computed anew, and what follows on it is never found.
+        """
         if not self._enabled:
             return []
-        extend_keys(sequence.keys, sequence.tokens, tenant_salt(sequence.request.service_level.tenant))
-        return sequence.keys[: (sequence.num_known - 1) // BLOCK_SIZE]
+        self._name(sequence)
+        pruning = sequence.policy.pruning
+        most = sequence.num_known - 1 if pruning is None else min(sequence.num_known - 1, pruning.first - OBSERVED_ROWS)
+        return sequence.keys[: most // BLOCK_SIZE]
 
     def keys_of_request(self, request: GenerationRequest) -> list[bytes]:
         """Keys of the full blocks of a prompt that nobody has asked yet."""
         keys: list[bytes] = []
         if self._enabled:
-            extend_keys(keys, np.array(request.prompt_ids, dtype=np.int32), tenant_salt(request.service_level.tenant))
+            policy = self._default if request.kv_policy is None else parse_policy(request.kv_policy)
+            tokens = np.array(request.prompt_ids, dtype=np.int32)
+            extend_keys(keys, tokens, tenant_salt(request.service_level.tenant), _change(policy))
         return keys
 
     def publish(self, sequence: Sequence) -> None:
         """Let others find the blocks that are full now."""
         num_full = sequence.num_computed // BLOCK_SIZE
-        if self._enabled:
-            extend_keys(sequence.keys, sequence.tokens, tenant_salt(sequence.request.service_level.tenant))
-            for depth in range(sequence.num_published, num_full):
-                self._pool.publish(int(sequence.table.entries[depth]), sequence.keys[depth], depth)
+        pruning = sequence.policy.pruning
+        end = num_full if pruning is None else min(num_full, pruning.first // BLOCK_SIZE)
+        if self._enabled and end > sequence.num_published:
+            self._name(sequence)
+            for kind in self._kinds:
+                kind.publish(sequence, sequence.num_published, end)
         sequence.num_published = num_full
+
+    def _name(self, sequence: Sequence) -> None:
+        salt = tenant_salt(sequence.request.service_level.tenant)
+        extend_keys(sequence.keys, sequence.tokens, salt, _change(sequence.policy))
+
+    def _longest(self, sequence: Sequence, keys: list[bytes]) -> int:
+        """Blocks of the longest prefix that every kind of layers has, less what its rows no longer see."""
+        count = len(keys)
+        unknown: list[tuple[KvPolicy, list[int]]] = []
+        for kind in self._kinds:
+            if not kind.is_bounded(sequence):
+                count = len(kind.pool.find(keys[:count]))
+        for kind in self._kinds:
+            if kind.is_bounded(sequence):
+                misses = (block < 0 for block in kind.pool.find_each(keys[:count]))
+                unknown.append((kind.policy(sequence), [0, *accumulate(misses)]))
+        while count and not all(_is_covered(policy, misses, count) for policy, misses in unknown):
+            count -= 1
+        return count
+
+    def _take(self, kind: LayerBlocks, sequence: Sequence, count: int) -> list[int]:
+        blocks = kind.pool.find_each(sequence.keys[:count])
+        dead = kind.policy(sequence).dead_blocks(count * BLOCK_SIZE)
+        for block in dead:
+            blocks[block] = -1
+        return blocks
+
+
+def _is_covered(policy: KvPolicy, misses: list[int], count: int) -> bool:
+    """Whether all blocks of a prefix are known but those that are dead; `misses` counts unknown ones before each."""
+    dead = policy.dead_blocks(count * BLOCK_SIZE)
+    stop = min(max(dead.stop, dead.start), count)
+    return misses[min(dead.start, count)] == 0 and misses[count] == misses[stop]
+
+
+def _change(policy: KvPolicy) -> KeyChange | None:
+    if policy.plain_until >= EVERYTHING:
+        return None
+    return KeyChange(policy.plain_until // BLOCK_SIZE, hashlib.blake2b(policy.name.encode(), digest_size=16).digest())
 
 
 def tenant_salt(tenant: str) -> bytes:

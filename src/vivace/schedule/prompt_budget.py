@@ -40,7 +40,7 @@ class PromptBudget:
 
     def take(self, sequence: Sequence) -> int:
         """Rows for the next prompt in order; 0 when there is no room left."""
-        most = min(sequence.num_pending, self._max_chunk, self._rows)
+        most = min(sequence.num_ready, self._max_chunk, self._rows)
         count = most
         if self._cost is not None:
             least = LEAST_ROWS if self._is_untouched else 0

@@ -22,6 +22,7 @@ from vivace.schedule.estimates import Estimates
 from vivace.schedule.forecast import Room, forecast, place_of
 from vivace.schedule.gate import AdmissionGate, timed_out
 from vivace.schedule.group import RequestGroup, build_group
+from vivace.schedule.layer_blocks import LocalBlocks
 from vivace.schedule.orders.table import build_order
 from vivace.schedule.preemption import choose_victim
 from vivace.schedule.prompt_budget import PromptBudget
@@ -36,7 +37,7 @@ from vivace.types.errors import RequestError, VivaceError
 from vivace.types.events import EngineEvent, FailEvent, FinishReason, TokenEvent
 from vivace.types.place import RequestPlace
 from vivace.types.request import GenerationRequest
-from vivace.types.step import BLOCK_SIZE, Draw, SequenceShare, StepPlan, StepResult
+from vivace.types.step import Draw, SequenceShare, StepPlan, StepResult
 
 
 class Scheduler:
@@ -52,6 +53,7 @@ class Scheduler:
         clock: what orders and targets are measured with.
         speculator: guesses the next tokens of streams; None: nobody does.
         tiers: keep what the pool forgets; None: it is computed again.
+        local: the blocks of layers that see a window of their own, if the model has such.
     """
 
     def __init__(
@@ -61,14 +63,16 @@ class Scheduler:
         clock: Clock = now_ns,
         speculator: Speculator | None = None,
         tiers: BlockTiers | None = None,
+        *,
+        local: LocalBlocks | None = None,
     ) -> None:
         self._config = config
         self._pool = pool
         self._clock = clock
-        self._desk = DraftDesk(speculator, pool)
         self.estimates = Estimates(StepCostModel(), CompletionEstimator())
         tier_desk = TierDesk(tiers, pool, self.estimates)
-        self._blocks = BlockDesk(pool, config.policy, tier_desk, prefix_cache=config.prefix_cache)
+        self.blocks = BlockDesk(config, pool, tier_desk, local)
+        self._desk = DraftDesk(speculator, self.blocks)
         self.gate = AdmissionGate(config.queue)
         self.order = build_order(config.order, self.estimates, config.inter_token_s)
         self._groups: dict[str, RequestGroup] = {}
@@ -83,11 +87,6 @@ class Scheduler:
     def running(self) -> Mapping[int, Sequence]:
         """Sequences that hold blocks, by id."""
         return self._running
-
-    @property
-    def blocks(self) -> BlockDesk:
-        """Where sequences get their blocks, and prefixes wait that nobody has asked for yet."""
-        return self._blocks
 
     @property
     def num_waiting(self) -> int:
@@ -123,7 +122,7 @@ class Scheduler:
             raise RequestError(f"A request {request.request_id!r} is in work.", "Give each request its own id.")
         request = self._config.queue.with_targets(request)
         first_id, arrival = self._num_sequences, self._num_arrivals
-        group = build_group(request, seed, self._config, self._pool, arrival=arrival, first_id=first_id)
+        group = build_group(request, seed, self._config, self.blocks, arrival=arrival, first_id=first_id)
         now_s, expected = self._read_clock(), self.estimates.completion.expect(request)
         for sequence in group.live.values():
             sequence.arrived_s, sequence.expected_tokens = now_s, expected
@@ -172,9 +171,11 @@ class Scheduler:
     def schedule(self) -> StepPlan:
         """Decide the next step. Empty only when there is nothing to do."""
         self._now_s = self._read_clock()
+        self.blocks.decide()
         self._grow_running()
         self._admit_waiting()
-        return StepPlan(tuple(self._shares()), self._blocks.take_copies(), self._blocks.take_writes())
+        copies, local_copies = self.blocks.take_copies()
+        return StepPlan(tuple(self._shares()), copies, local_copies, self.blocks.take_writes())
 
     def commit(self, plan: StepPlan, result: StepResult) -> list[EngineEvent]:
         """Write what a step brought into its sequences and return what there is to tell."""
@@ -182,13 +183,16 @@ class Scheduler:
         self._now_s = self._read_clock()
         draws = iter(result.draws)
         for share in plan.shares:
+            if share.sequence_id in result.observed and share.sequence_id in self._running:
+                observed = result.observed[share.sequence_id]
+                self.blocks.note_observed(self._running[share.sequence_id], share, observed)
             num_computed = share.start + share.count - len(share.drafts)
             for draw in draws_of(share, draws) or (None,):
                 sequence = self._running.get(share.sequence_id)
                 if sequence is None:  # it ended, or its request failed, on a draw of this very step
                     break
                 sequence.num_computed = num_computed
-                self._blocks.advance(sequence)
+                self.blocks.advance(sequence)
                 if draw is not None:
                     self._take(sequence, draw, events)
                 num_computed += 1  # the next draw is there because this one was a draft, and computed
@@ -204,11 +208,11 @@ class Scheduler:
 
     def forget_prefixes(self) -> None:
         """Trust no cached block any more, as after a step that broke halfway."""
-        self._blocks.forget()
+        self.blocks.forget()
 
     def check(self) -> None:
         """Raise AssertionError unless blocks, tables and states agree."""
-        check_books(self._pool, self._running, self._groups.values())
+        check_books(self.blocks, self._running, self._groups.values())
 
     # Shares -----------------------------------------------------------------------------------------------------------
 
@@ -237,9 +241,9 @@ class Scheduler:
 
     def _grow_running(self) -> None:
         """Give each running sequence the slots of its known tokens, at the cost of the last in order if need be."""
-        short = [sequence for sequence in self._running.values() if sequence.num_known > sequence.table.num_slots]
+        short = [sequence for sequence in self._running.values() if self.blocks.is_short(sequence)]
         for sequence in self._in_order(short):
-            while sequence.state is SequenceState.RUNNING and not self._blocks.grow(sequence):
+            while sequence.state is SequenceState.RUNNING and not self.blocks.grow(sequence):
                 self._preempt(self._victim())
 
     def _admit_waiting(self) -> None:
@@ -251,11 +255,11 @@ class Scheduler:
         self._waiting.sort(self._now_s)
         num_pending = self._num_pending_prompt()
         while (sequence := self._waiting.first()) is not None and len(self._running) < num_seats:
-            found = self._blocks.find(sequence)
-            num_pending += sequence.num_known - len(found) * BLOCK_SIZE
-            if not self._may_take(self._blocks.num_wanted(sequence, found), num_pending):
+            found = self.blocks.find(sequence)
+            num_pending += sequence.num_known - found.num_tokens
+            if not self.blocks.may_start(sequence, found, self._headroom(num_pending)):
                 return
-            self._blocks.start(sequence, found)
+            self.blocks.start(sequence, found)
             self._note_running(sequence)
             self._waiting.remove(sequence)
             if sequence.num_cached is None:
@@ -286,23 +290,23 @@ class Scheduler:
     def _victim(self) -> Sequence:
         """Who gives up its blocks, of those that got a token since they started to run (see preemption.py).
 
-        Whoever needs a block has got one, so there is always a victim, and nobody is pre-empted twice without progress.
+        Whoever needs a block has got one, so there is a victim, and nobody is pre-empted twice without progress. Only
+        prompts that take their blocks bit by bit may need one before anybody has got a token.
         """
         grown = [sequence for sequence in self._running.values() if sequence.num_known > sequence.num_known_at_start]
-        return choose_victim(self._in_order(grown), self._blocks.loss_of)
+        return choose_victim(self._in_order(grown or self._running.values()), self.blocks.loss_of)
 
     def _num_pending_prompt(self) -> int:
         return sum(sequence.num_pending for sequence in self._running.values() if sequence.num_pending > 1)
 
-    def _may_take(self, num_blocks: int, num_pending_prompt: int) -> bool:
-        """Whether a sequence may start with `num_blocks` without soon pre-empting or being pre-empted.
+    def _headroom(self, num_pending_prompt: int) -> int:
+        """Blocks that a newcomer has to leave, so as not to pre-empt anybody soon nor to be pre-empted.
 
         Those that run must be able to grow until all prompts in work, the newcomer's included, have brought a token.
         So a pre-empted sequence always gets further before it can be pre-empted again.
         """
         num_steps = 1 + -(-num_pending_prompt // self._config.least_prompt_tokens)
-        headroom = len(self._running) * num_blocks_for(num_steps * self._desk.most_new_tokens)
-        return num_blocks + headroom <= self._blocks.num_available
+        return len(self._running) * num_blocks_for(num_steps * self._desk.most_new_tokens)
 
     def _note_running(self, sequence: Sequence) -> None:
         sequence.num_known_at_start = sequence.num_known
@@ -318,7 +322,7 @@ class Scheduler:
     def _release(self, sequence: Sequence) -> None:
         """Give back all blocks of a running sequence; nothing of it is computed any more."""
         del self._running[sequence.sequence_id]
-        self._blocks.release(sequence)
+        self.blocks.release(sequence)
 
     # Forks ------------------------------------------------------------------------------------------------------------
 
@@ -331,10 +335,10 @@ class Scheduler:
         num_pending = self._num_pending_prompt()
         for sequence in group.unforked:
             has_place = len(self._running) < self._config.max_sequences
-            if not has_place or not self._may_take(1, num_pending):
+            if not has_place or not self.blocks.may_fork(sequence, self._headroom(num_pending)):
                 self._enqueue(sequence)
                 continue
-            self._blocks.fork(source, sequence)
+            self.blocks.fork(source, sequence)
             self._note_running(sequence)
             sequence.num_cached = source.num_cached
             self.order.note_started(sequence, 0)

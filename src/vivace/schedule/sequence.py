@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.cache.block_table import BlockTable
+from vivace.cache.policies import EVERYTHING, FULL_POLICY, KvPolicy
+from vivace.cache.retention import Retention
 from vivace.sample.settings import DrawSettings
 from vivace.types.events import FinishEvent, FinishReason
 from vivace.types.request import GenerationRequest
@@ -42,6 +44,9 @@ class Sequence:
         keys: names of the contents of its full blocks (see cache/prefix.py).
         num_known_at_start: tokens known when it last began to run.
         num_published: how many blocks of its table can be found by others.
+        policy: which keys its rows see.
+        retention: what it knows of the attention to its blocks, while it runs under a policy that asks.
+        local_table: the blocks of layers that see a window of their own.
     """
 
     sequence_id: int
@@ -60,7 +65,10 @@ class Sequence:
     expected_tokens: float = 1.0
     first_token_s: float | None = None
     last_token_s: float | None = None
+    policy: KvPolicy = FULL_POLICY
+    retention: Retention | None = None
     table: BlockTable = field(default_factory=BlockTable)
+    local_table: BlockTable = field(default_factory=BlockTable)
     keys: list[bytes] = field(default_factory=list)
     _tokens: NDArray[np.int32] = field(init=False)
 
@@ -89,6 +97,16 @@ class Sequence:
     def num_pending(self) -> int:
         """Known tokens not computed yet; at least 1 while the sequence runs."""
         return self.num_known - self.num_computed
+
+    @property
+    def next_decision(self) -> int:
+        """Position whose row is computed only after blocks were taken out of the table."""
+        return EVERYTHING if self.retention is None else self.retention.next_decision
+
+    @property
+    def num_ready(self) -> int:
+        """Known tokens that one step may compute."""
+        return min(self.num_pending, self.next_decision - self.num_computed)
 
     @property
     def tokens(self) -> NDArray[np.int32]:

@@ -15,6 +15,7 @@ from vivace.server.disconnect import while_connected
 from vivace.server.event_stream import EventStream
 from vivace.server.json_response import json_response
 from vivace.server.loading import LoadingModel
+from vivace.server.outcome import dropped_header
 from vivace.server.requests import ChatCompletionRequest
 from vivace.server.safety import Safety
 from vivace.server.streams import Streams
@@ -42,7 +43,8 @@ class ChatCompletions:
         if wire.stream:
             return self._streams.open(request, service, reply, options)
         answers = await while_connected(request.receive, complete_all(service, [reply.request]))
-        return json_response(reply.whole(self._safety.screened(answers[0])))
+        whole = reply.whole(self._safety.screened(answers[0]))
+        return json_response(whole, headers=dropped_header([reply.request]))
 
     async def prepare_streamed(self, body: bytes) -> tuple[ModelService, ChatReply, RunOptions]:
         """A request from elsewhere than HTTP, checked, to be streamed whatever it says about that.

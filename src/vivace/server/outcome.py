@@ -1,11 +1,14 @@
 """How an answer ended and what it cost, on the wire."""
 
+from collections.abc import Iterable
+
 from msgspec import UNSET, UnsetType
 
 from vivace.server.responses import PromptDetails, VivaceUsage, WireFinish, WireSpeculation, WireUsage
 from vivace.types.answer import Usage
 from vivace.types.errors import OverloadedError
 from vivace.types.events import FinishReason
+from vivace.types.request import GenerationRequest
 from vivace.types.speculation import SpeculationUsage
 
 _FINISHES: dict[FinishReason, WireFinish] = {
@@ -64,3 +67,9 @@ def wire_speculation(usage: SpeculationUsage) -> WireSpeculation:
         tokens_per_turn=round(usage.num_tokens / usage.num_turns, 3) if usage.num_turns else 1.0,
         speedup=round(usage.speedup, 3),
     )
+
+
+def dropped_header(requests: Iterable[GenerationRequest]) -> dict[str, str]:
+    """The header that tells how many tokens of a long chat the answer does not see; none where it sees all."""
+    dropped = sum(request.dropped_tokens for request in requests)
+    return {"x-vivace-dropped-tokens": str(dropped)} if dropped else {}

@@ -41,10 +41,12 @@ class StreamOptions(msgspec.Struct):
 class ServiceFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Who asks and how soon they need it: fields of `types.request.ServiceLevel`, all optional.
 
-    `long_chat` says what happens to a conversation that has outgrown the context (see engine/long_chat.py).
+    `long_chat` says what happens to a conversation that has outgrown the context (see engine/long_chat.py), `kv_policy`
+    which keys and values stay (see cache/policies.py).
     """
 
     long_chat: str | None = None
+    kv_policy: str | None = None
     tier: int | None = None
     tenant: str | None = None
     kind: str | None = None

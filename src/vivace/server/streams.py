@@ -14,6 +14,7 @@ from vivace.server.caller import owner_in
 from vivace.server.event_stream import EventStream, sse_events
 from vivace.server.kinds import decode_kept, kind_of
 from vivace.server.loading import LoadingModel
+from vivace.server.outcome import dropped_header
 from vivace.server.progress import tell_progress
 from vivace.server.reply import Kept, Reply
 from vivace.server.reply_work import reply_work
@@ -108,7 +109,8 @@ class Streams:
 
     def open(self, request: HTTPConnection, service: ModelService, reply: Reply, options: RunOptions) -> EventStream:
         """Start an answer and read it from its beginning; raises as `start`."""
-        return self.response(self.start(owner_in(request.headers), service, reply, options), 0)
+        run = self.start(owner_in(request.headers), service, reply, options)
+        return self.response(run, 0, dropped_header(reply.engine_requests))
 
     def find(self, stream_id: str, owner: str) -> StreamRun:
         """A stream of this caller.

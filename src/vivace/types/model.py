@@ -53,6 +53,16 @@ class AttentionSpec:
     qkv_bias: bool = False
     qk_norm: bool = False
 
+    @property
+    def local_layers(self) -> tuple[bool, ...]:
+        """Which layers keep keys and values apart from the others: those with a window, where others have none."""
+        return tuple(None in self.windows and window is not None for window in self.windows)
+
+    @property
+    def local_window(self) -> int:
+        """Positions that the local layers see at most; 0 when there are none."""
+        return max((window or 0 for window in self.windows), default=0) if any(self.local_layers) else 0
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:

@@ -93,7 +93,8 @@ class GenerationRequest:
     `logprobs` is None (off) or how many alternatives to report beside each drawn token (0 to 20). `continues_text`: the
     answer goes on from the prompt's text (a raw completion) and is not a text of its own (a turn of a chat).
     `dropped_tokens` of the conversation are not in the prompt because it had outgrown the context. A request with a
-    `continuation` has one choice.
+    `continuation` has one choice. `kv_policy` names a KV policy (cache/policies.py), `context_length` is the most
+    tokens of prompt and answer together; None is the engine's own of either.
     """
 
     request_id: str
@@ -104,6 +105,8 @@ class GenerationRequest:
     logprobs: int | None = None
     continues_text: bool = False
     dropped_tokens: int = 0
+    kv_policy: str | None = None
+    context_length: int | None = None
     service_level: ServiceLevel = field(default_factory=ServiceLevel)
     continuation: Continuation | None = None
 

@@ -1,7 +1,7 @@
 """One engine step as data: what the scheduler decided, what the executor reads, what comes back."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -34,12 +34,13 @@ class SequenceShare:
 class StepPlan:
     """The shares of one step, in batch order.
 
-    Before they run, the KV blocks (source, target) of `block_copies` are copied, and after that the blocks of
-    `block_writes` are filled with what they held once (see BlockMemory).
+    Before they run, the KV blocks (source, target) of `block_copies` are copied, `local_copies` among the blocks of
+    local layers, and after that the blocks of `block_writes` are filled with what they held once (see BlockMemory).
     """
 
     shares: tuple[SequenceShare, ...]
     block_copies: tuple[tuple[int, int], ...] = ()
+    local_copies: tuple[tuple[int, int], ...] = ()
     block_writes: tuple[tuple[int, BlockContent], ...] = ()
 
     @property
@@ -62,9 +63,11 @@ class StepResult:
     """What a step brought: one draw for each share that wanted logits, in batch order.
 
     A share with drafts has a draw more for each draft that equals the draw before it, up to the first that does not.
+    `observed` are the attention masses of observed rows (`Executor.observed`), by sequence.
     """
 
     draws: tuple[Draw, ...]
+    observed: Mapping[int, NDArray[np.float32]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +78,18 @@ class ForwardBatch:
     [starts[s], starts[s+1]) belong to sequence s; block_tables int32 (S, max_blocks), entry b holds the KV block of
     positions [16 b, 16 b + 16), padded with 0; logit_rows int32 (L,), ascending.
 
-    window_starts and sink_ends, both or neither, int32 (R,): a row at position p sees the positions [0, sink_ends) and
+    slots int32 (R,): where a row's key and value go in its table: its position, less 16 for each block that was taken
+    out of the table. None: nothing was taken out. Tables, windows and sinks count in slots.
+
+    window_starts and sink_ends, both or neither, int32 (R,): a row at slot p sees the slots [0, sink_ends) and
     [window_starts, p], its own always. None: it sees [0, p]. Blocks that lie wholly between the two for every row of a
-    sequence are not read; their table entries may be -1. Layers with a window of their own see no further than that.
+    sequence are not read; their table entries may be -1.
+
+    local_tables int32 (S, max_blocks): blocks of layers with a window of their own (local layers), numbered apart, by
+    position; entries before a row's window may be -1. Such layers see their window whatever else the batch says. None:
+    the block tables.
+
+    observe_rows int32 (O,): rows whose attention `Executor.observed` tells.
     """
 
     token_ids: NDArray[np.int32]
@@ -87,6 +99,17 @@ class ForwardBatch:
     logit_rows: NDArray[np.int32]
     window_starts: NDArray[np.int32] | None = None
     sink_ends: NDArray[np.int32] | None = None
+    slots: NDArray[np.int32] | None = None
+    local_tables: NDArray[np.int32] | None = None
+    observe_rows: NDArray[np.int32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalLayers:
+    """Layers that see `window` positions and have `num_blocks` blocks of their own."""
+
+    num_blocks: int
+    window: int
 
 
 class BlockMemory(Protocol):
@@ -131,8 +154,20 @@ class Executor(BlockMemory, Protocol):
         """
         ...
 
+    def observed(self) -> NDArray[np.float32]:
+        """Attention that the observed rows of the last `forward` paid to the blocks of their tables.
+
+        Returns:
+            float32 (O, max_blocks): softmax mass, summed over heads and over the layers that are not local.
+        """
+        ...
+
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Copy KV blocks (source, target) in every layer, before the next `forward`."""
+        """Copy KV blocks (source, target) in every layer that is not local, before the next `forward`."""
+        ...
+
+    def copy_local_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy blocks (source, target) of the local layers, before the next `forward`."""
         ...
 
     def close(self) -> None:
