@@ -10,8 +10,13 @@ DEADLINE_S = 30
 
 
 @contextmanager
-def cutting_proxy(port: int, next_limit: Callable[[], int | None]) -> Iterator[str]:
-    """The URL of a proxy to a local port. `next_limit` gives the bytes for each connection, None for no limit."""
+def cutting_proxy(
+    port: int, next_limit: Callable[[], int | None], opened: list[socket.socket] | None = None
+) -> Iterator[str]:
+    """The URL of a proxy to a local port. `next_limit` gives the bytes for each connection, None for no limit.
+
+    Connections of clients are put into `opened`, for `cut_now`.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     threads: list[threading.Thread] = []
 
@@ -21,6 +26,8 @@ def cutting_proxy(port: int, next_limit: Callable[[], int | None]) -> Iterator[s
                 client, _ = listener.accept()
             except OSError:
                 return
+            if opened is not None:
+                opened.append(client)
             thread = threading.Thread(target=_relay, args=(client, port, next_limit()))
             threads.append(thread)
             thread.start()
@@ -35,6 +42,12 @@ def cutting_proxy(port: int, next_limit: Callable[[], int | None]) -> Iterator[s
         accepting.join(DEADLINE_S)
         for thread in threads:
             thread.join(DEADLINE_S)
+
+
+def cut_now(opened: list[socket.socket]) -> None:
+    """Cut all connections that are open."""
+    while opened:
+        _shut(opened.pop())
 
 
 def _relay(client: socket.socket, port: int, limit: int | None) -> None:

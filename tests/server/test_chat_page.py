@@ -1,5 +1,6 @@
 """The chat page in a real browser (Debian's chromium and chromium-driver), against a scripted model."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from factories.chat_page import BROWSER, CONTROL, DEADLINE_S, DRIVER, ENTER, ESCAPE, SHIFT, Page, open_browser
+from factories.cutting_proxy import cut_now, cutting_proxy
 from factories.live_server import LiveServer, live_server
 from factories.scripted_service import SCRIPT, ScriptedService
 from vivace.server.config import ServerConfig
@@ -96,6 +98,23 @@ def test_settings_reach_the_server(browser: Any) -> None:
     request = service.requests[-1]
     assert bytes(request.prompt_ids[1:]) == b"<system>Be brief.<user>hello<assistant>"
     assert (request.sampling.temperature, request.stopping.max_tokens) == (0.3, 4)
+
+
+def test_an_answer_goes_on_after_the_network_was_lost(browser: Any) -> None:
+    service = ScriptedService(hold_at=3, warm_up_passes=True)
+    opened: list[socket.socket] = []
+    with live_server(lambda: service) as server, cutting_proxy(server.port, lambda: None, opened) as url:
+        page = Page(browser, url)
+        page.ask("hello")
+        page.wait(lambda: page.texts(".turn.assistant .bubble") == ["Hello, wor"])
+        cut_now(opened)
+        page.wait(lambda: opened)  # it comes back by itself
+        assert not service.cancelled.is_set()
+        service.release()
+        page.wait(lambda: page.texts(".turn.assistant .bubble") == [TEXT])
+        page.wait(lambda: any("tokens/s" in text for text in page.texts(".turn.assistant .figures")))
+        assert page.texts(".turn.assistant .problem") == []
+        page.console_errors()  # the cut is one of them
 
 
 @pytest.mark.parametrize("by_key", [False, True])

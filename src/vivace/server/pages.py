@@ -47,13 +47,13 @@ class StaticFile:
 
 
 def load_static_files(root: Path = WEB_ROOT) -> dict[str, StaticFile]:
-    """All files of the page by name; only these can ever be asked for."""
+    """All files of the page by their place under it; only these can ever be asked for."""
     files = {}
-    for path in sorted(root.iterdir()):
+    for path in sorted(root.rglob("*")):
         if path.suffix in MEDIA_TYPES:
             body = path.read_bytes()
             etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-            files[path.name] = StaticFile(body, MEDIA_TYPES[path.suffix], etag)
+            files[path.relative_to(root).as_posix()] = StaticFile(body, MEDIA_TYPES[path.suffix], etag)
     return files
 
 

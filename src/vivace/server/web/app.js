@@ -1,6 +1,7 @@
 // The chat page: one conversation, one answer at a time.
 
 import { hint, readiness, streamAnswer } from "./api.js";
+import { StreamBrokenError } from "./client/index.js";
 import { loadConversation, loadSettings, saveConversation, saveSettings } from "./store.js";
 import { currentLanguage, otherLanguage, preferredLanguage, text, useLanguage } from "./strings.js";
 import { redrawTurn, showConversation, showTurn } from "./turns.js";
@@ -41,25 +42,27 @@ async function receive(turn, signal) {
   const sent_ms = performance.now();
   let first_ms = null;
   let last_ms = sent_ms;
-  const parts = streamAnswer(wireMessages(), settings, signal);
-  let part = await parts.next();
-  for (; !part.done; part = await parts.next()) {
-    const { text: piece, finish, usage } = part.value;
+  const onRetry = () => {
+    turn.note = "reconnecting";
+    redrawTurn(turn);
+  };
+  for await (const { text: piece, finish, usage } of streamAnswer(wireMessages(), settings, signal, onRetry)) {
+    turn.note = null;
     if (piece) {
       last_ms = performance.now();
       first_ms ??= last_ms;
       turn.content += piece;
     }
-    if (finish === "length") turn.note = "cutOff";
+    if (finish === "length") turn.isCutOff = true;
     if (usage && first_ms !== null) turn.figures = figuresOf(usage, sent_ms, first_ms, last_ms);
     redrawTurn(turn);
   }
-  if (!part.value) turn.problem = text("brokenOff");
 }
 
 function problemOf(error) {
   if (error.name === "AbortError") return null;
-  return error instanceof TypeError ? text("brokenOff") : error.message;
+  const isLost = error instanceof TypeError || (error instanceof StreamBrokenError && !error.status && !error.code);
+  return isLost ? text("brokenOff") : error.message;
 }
 
 async function send() {
@@ -81,6 +84,8 @@ async function send() {
     if (problem === null) answer.note = "stopped";
     else answer.problem = problem;
   } finally {
+    if (answer.note === "reconnecting") answer.note = null;
+    if (answer.isCutOff) answer.note = "cutOff";
     answer.writing = false;
     showRunning(null);
     redrawTurn(answer);
