@@ -187,6 +187,7 @@ def measure_scheduler(options: argparse.Namespace) -> tuple[object, list[str]]:
     """Python's part of a decode step."""
     gc.freeze()
     rows = {count: measure_steps(count, 150) for count in (16, 256, 1000)}
+    gc.unfreeze()  # or all that lives now is never freed
     return rows, [
         f"scheduler at {count:4d} sequences: schedule + commit {row['schedule'] + row['commit']:.3f} ms, with the "
         f"step's arrays {row['median_ms']:.3f} ms"
