@@ -35,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="text files, JSONL files or folders to calibrate on (default: the model writes its own text)",
     )
+    parser.add_argument(
+        "--like",
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="text as in use: the doctor looks first, and a one-sided set is drawn by its kinds of text",
+    )
     parser.add_argument("--mix", metavar="NAME", help="draw calibration text by label: 'chapter' is 30/30/20/20")
     parser.add_argument("--samples", type=int, metavar="N", help="calibration windows (default: the recipe's)")
     parser.add_argument("--seed", type=int, metavar="N", help="of every draw (default: the recipe's)")
@@ -56,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     recipe, text = _recipe(arguments), _text(arguments)
     check_output(Path(arguments.model), arguments.out, overwrite=arguments.force)
+    if arguments.like:
+        text = _examined(arguments, text)
     with WorkProgress() as progress:
         saved = compress_file(
             resolve(arguments.model),
@@ -97,6 +106,22 @@ def _text(arguments: argparse.Namespace) -> "CalibrationText":
     if arguments.mix is not None and not arguments.calibrate_on:
         raise ConfigError("A mix needs text to draw from.", "Give it with --calibrate-on.")
     return CalibrationText(tuple(arguments.calibrate_on or ()), MIXES.get(arguments.mix))
+
+
+def _examined(arguments: argparse.Namespace, text: "CalibrationText") -> "CalibrationText":
+    """Let the doctor look; a one-sided set is told of, and drawn by the kinds that it has."""
+    from dataclasses import replace
+
+    from vivace.cli.compress_doctor import examine
+
+    if not arguments.calibrate_on:
+        raise ConfigError("--like needs text to compare.", "Give it with --calibrate-on.")
+    found = examine(arguments.model, arguments.calibrate_on, arguments.like)
+    for sentence in found.complaints:
+        print(f"vivace: calibration is one-sided: {sentence}", file=sys.stderr)
+    if found.is_good or arguments.mix is not None or not found.shares:
+        return text
+    return replace(text, mix=found.shares, by_kind=True)
 
 
 def _figures(saved: "SavedModel") -> dict[str, object]:

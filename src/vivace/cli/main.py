@@ -14,7 +14,18 @@ from typing import NoReturn, Protocol, cast
 
 from vivace.types.errors import ConfigError, VivaceError
 
-COMMANDS = ("chat", "generate", "serve", "models", "bench", "plan", "compress", "evaluate", "evaluate_ab")
+COMMANDS = (
+    "chat",
+    "generate",
+    "serve",
+    "models",
+    "bench",
+    "plan",
+    "compress",
+    "compress_doctor",
+    "evaluate",
+    "evaluate_ab",
+)
 """Modules of `vivace.cli`, in the order that help shows them; those of two words have them joined by "_"."""
 
 INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it

@@ -11,6 +11,7 @@ from vivace.compress.pipeline import CompressedModel, Report, compress_weights
 from vivace.compress.recipe import CalibrationSettings, Recipe
 from vivace.compress.self_text import blocks_needed, write_samples
 from vivace.compress.sensitivity import PartSensitivity, measure_sensitivity, mixed_recipe
+from vivace.compress.text_kinds import relabelled
 from vivace.compress.verify import Verification, verify_file
 from vivace.execute.native import NativeExecutor
 from vivace.execute.score import Tokens
@@ -32,6 +33,7 @@ class CalibrationText:
 
     paths: tuple[Path, ...] = ()
     mix: Mapping[str, float] | None = None
+    by_kind: bool = False  # shares are of kinds of text (`text_kinds.py`), not of labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,7 +125,8 @@ def _samples(
     if text is not None and text.paths:
         if tokenizer is None:
             raise ConfigError(f"{source.path} has no vocabulary to read text with.", "Calibrate without files.")
-        return draw_windows(read_texts(text.paths), tokenizer, settings, text.mix)
+        texts = read_texts(text.paths)
+        return draw_windows(relabelled(texts) if text.by_kind else texts, tokenizer, settings, text.mix)
     return _own_text(source, tokenizer, settings, report)
 
 

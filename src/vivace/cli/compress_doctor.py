@@ -1,0 +1,85 @@
+"""`vivace compress doctor`: does calibration text look like what a model is used on, before hours are spent on it."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vivace.cli.work_progress import WorkProgress
+from vivace.types.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vivace.compress.doctor import Diagnosis
+
+NAME = "compress doctor"
+HELP = "check calibration text against what a model is used on"
+ONE_SIDED_STATUS = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the model and the two sets of text."""
+    parser.add_argument("model", metavar="MODEL", help="a catalogue name, a .gguf file or a Hugging Face folder")
+    parser.add_argument("--calibrate-on", type=Path, action="append", required=True, metavar="PATH", help="its text")
+    parser.add_argument("--like", type=Path, action="append", required=True, metavar="PATH", help="text as in use")
+    parser.add_argument("--samples", type=int, default=16, metavar="N", help="windows of either (default: 16)")
+    parser.add_argument("--tokens", type=int, default=256, metavar="N", help="tokens of a window (default: 256)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Diagnose and print; status 3 for a one-sided set.
+
+    Raises:
+        VivaceError: the model or a text can never work.
+    """
+    found = examine(arguments.model, arguments.calibrate_on, arguments.like, arguments.samples, arguments.tokens)
+    print(json.dumps(asdict(found) | {"is_good": found.is_good}) if arguments.json else _text(found))
+    return 0 if found.is_good else ONE_SIDED_STATUS
+
+
+def examine(
+    model_name: str, paths: Sequence[Path], like: Sequence[Path], samples: int = 16, tokens: int = 256
+) -> "Diagnosis":
+    """Draw windows from both texts and let the doctor look at them.
+
+    Raises:
+        VivaceError: the model or a text can never work.
+    """
+    from vivace.compress.calibration_text import draw_windows, read_texts
+    from vivace.compress.doctor import diagnose
+    from vivace.compress.recipe import CalibrationSettings
+    from vivace.files.catalogue import resolve
+    from vivace.files.open import open_model
+    from vivace.text.build import build_tokenizer
+
+    drawn = CalibrationSettings(samples=samples, tokens=tokens)
+    model = open_model(resolve(model_name))
+    try:
+        if model.vocabulary is None:
+            raise ConfigError(f"{model.path} has no vocabulary to read text with.", "Use a whole model file.")
+        tokenizer = build_tokenizer(model.vocabulary)
+        windows, reference = (draw_windows(read_texts(p), tokenizer, drawn, None) for p in (paths, like))
+        with WorkProgress() as progress:
+            return diagnose(
+                model.spec, model.weights, tokenizer, calibration=windows, reference=reference, report=progress
+            )
+    finally:
+        model.close()
+
+
+def _text(found: "Diagnosis") -> str:
+    kinds = ", ".join(f"{kind.kind} {kind.calibration:.0%} (in use {kind.reference:.0%})" for kind in found.kinds)
+    lines = [
+        f"kinds of text    {kinds}",
+        f"token coverage   {found.token_coverage:.0%} of what traffic itself covers",
+        f"range overlap    {found.range_overlap:.0%}; {found.narrow_channels:.0%} of channels go much further in use",
+        f"two-sample test  distance {found.distance:.3f}, p = {found.p_value:.3f}",
+        *(f"complaint        {sentence}" for sentence in found.complaints),
+        "verdict          " + ("good" if found.is_good else "one-sided"),
+    ]
+    if not found.is_good and found.shares:
+        shares = ", ".join(f"{kind} {share:.0%}" for kind, share in found.shares.items())
+        lines.append(f"re-weight        {shares}; `vivace compress --like` draws so")
+    return "\n".join(lines)
