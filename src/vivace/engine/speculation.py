@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DEFAULT_DRAFTS = 15
 DRAFT_ROWS = 256  # of a pass: streams, and what a draft model still has to catch up with
-SELF_TEXT = "Once upon a time there was"  # what an early exit is measured on begins so
+TRIAL_TEXT = "Once upon a time there was"  # what guesses are tried on begins so
 
 OpenDraft = Callable[["LoadedModel"], Executor]
 
@@ -127,6 +127,7 @@ def _draft(name: str, site: SpeculationSite) -> "ModelDrafter":
     from vivace.speculate.draft_memory import OwnMemory
     from vivace.speculate.drafter import ModelDrafter
     from vivace.speculate.measure_costs import measure_at_start
+    from vivace.speculate.trial import acceptance_of, write_trial
 
     draft = open_model(resolve(name))
     try:
@@ -135,7 +136,14 @@ def _draft(name: str, site: SpeculationSite) -> "ModelDrafter":
     except BaseException:
         draft.close()
         raise
-    return ModelDrafter("draft", executor, OwnMemory(executor.num_blocks), costs_ms=measure_at_start(executor))
+    acceptance = acceptance_of(executor, write_trial(site.executor, site.tokenizer.encode(TRIAL_TEXT)))
+    return ModelDrafter(
+        "draft",
+        executor,
+        OwnMemory(executor.num_blocks),
+        costs_ms=measure_at_start(executor),
+        acceptance=acceptance,
+    )
 
 
 def check_vocabulary(draft: "LoadedModel", site: SpeculationSite) -> None:
@@ -164,8 +172,8 @@ def check_vocabulary(draft: "LoadedModel", site: SpeculationSite) -> None:
 def _early_exit(layer: int | None, site: SpeculationSite, costs_ms: dict[int, float]) -> "ModelDrafter":
     from vivace.speculate.draft_memory import TargetMemory
     from vivace.speculate.drafter import ModelDrafter
-    from vivace.speculate.exit_layer import ExitingExecutor, candidate_layers, choose_exit, measure_exits
     from vivace.speculate.measure_costs import measure_at_start
+    from vivace.speculate.trial import ExitingExecutor, candidate_layers, choose_exit, measure_exits, write_trial
 
     executor, num_layers = site.executor, site.loaded.spec.num_layers
     if not hasattr(executor, "early_exit") or num_layers < 2:
@@ -175,9 +183,15 @@ def _early_exit(layer: int | None, site: SpeculationSite, costs_ms: dict[int, fl
         raise ConfigError(
             f"exit_layer is {layer}, and the model has {num_layers} layers.", f"Give 1 to {num_layers - 1}."
         )
-    if layer is None:
-        prompt = site.tokenizer.encode(SELF_TEXT)
-        layer = choose_exit(measure_exits(exiting, candidate_layers(num_layers), prompt, costs_ms or {1: 1.0}))
-    early = exiting.early_exit(layer, DRAFT_ROWS)
-    policy = parse_policy(site.kv_policy)
-    return ModelDrafter("self", early, TargetMemory(), policy=policy, costs_ms=measure_at_start(early))
+    trial = write_trial(executor, site.tokenizer.encode(TRIAL_TEXT))
+    layers = candidate_layers(num_layers) if layer is None else (layer,)
+    best = choose_exit(measure_exits(exiting, layers, trial, costs_ms or {1: 1.0}))
+    early = exiting.early_exit(best.num_layers, DRAFT_ROWS)
+    return ModelDrafter(
+        "self",
+        early,
+        TargetMemory(),
+        policy=parse_policy(site.kv_policy),
+        costs_ms=measure_at_start(early),
+        acceptance=best.acceptance,
+    )

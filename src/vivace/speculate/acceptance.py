@@ -4,7 +4,7 @@ A guess is watched against the tokens that really come, whether it was verified 
 drafts are switched off, and switching them on again costs no trial.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vivace.speculate.proposal import Proposal
@@ -37,9 +37,14 @@ class _Count:
 
 
 class KindPriors:
-    """What this server has seen, by kind of text: the prior of a request that has shown nothing yet."""
+    """What this server has seen, by kind of text: the prior of a request that has shown nothing yet.
 
-    def __init__(self) -> None:
+    Args:
+        of_models: acceptance of models that guess, by name, as far as it was measured before.
+    """
+
+    def __init__(self, of_models: Mapping[str, float] | None = None) -> None:
+        self._of_models = of_models or {}
         self._counts: dict[tuple[TextKind, Cell], _Count] = {}
         self._scales = {row.kind: row.acceptance / MODEL_PRIOR for row in KINDS}
 
@@ -49,8 +54,9 @@ class KindPriors:
 
     def estimate(self, kind: TextKind, cell: Cell) -> float:
         """Probability that a draft stands once all before it stand."""
-        _, evidence, position = cell
-        prior = (*PRIOR_BY_EVIDENCE, MODEL_PRIOR)[evidence] * self._scales[kind]
+        name, evidence, position = cell
+        by_model = self._of_models.get(name, MODEL_PRIOR)
+        prior = (*PRIOR_BY_EVIDENCE, by_model)[evidence] * self._scales[kind]
         prior = min(MAX_PROBABILITY, prior + LATER_POSITIONS * (position > 0))
         count = self._counts.get((kind, cell))
         return prior if count is None else count.estimate(prior, SERVER_PRIOR_WEIGHT)

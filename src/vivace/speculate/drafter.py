@@ -47,6 +47,7 @@ class ModelDrafter:
         memory: where its keys and values are.
         policy: which keys its rows see: the target's, where the memory is the target's.
         costs_ms: milliseconds of its steps by rows, timed before serving.
+        acceptance: share of its drafts that stood when it was tried before serving; None: not known.
         clock: to follow what its passes take.
     """
 
@@ -58,9 +59,11 @@ class ModelDrafter:
         *,
         policy: KvPolicy = FULL_POLICY,
         costs_ms: dict[int, float] | None = None,
+        acceptance: float | None = None,
         clock: Clock = now_ns,
     ) -> None:
         self.name = name
+        self.acceptance = acceptance
         self.num_passes = 0
         self._executor = executor
         self._memory = memory

@@ -58,14 +58,16 @@ def measure_step_costs(
     return {count: statistics.median(mine) for count, mine in times.items() if mine}
 
 
-def measure_at_start(executor: Executor) -> dict[int, float]:
+def measure_at_start(executor: Executor, *, clock: Clock = now_ns) -> dict[int, float]:
     """What an engine knows of its steps when it begins to serve; empty for an executor that is very small or slow."""
     room = min(executor.max_rows, executor.num_blocks * BLOCK_SIZE)
     context = min(START_CONTEXT, room // 2)
     rows = [count for count in START_ROWS if count <= room - context]
     if context < 1 or not rows:
         return {}
-    return measure_step_costs(executor, rows, context=context, repeats=START_REPEATS, limit_s=START_LIMIT_S)
+    return measure_step_costs(
+        executor, rows, context=context, repeats=START_REPEATS, limit_s=START_LIMIT_S, clock=clock
+    )
 
 
 def _forward(executor: Executor, start: int, count: int) -> None:

@@ -55,7 +55,8 @@ class EngineSpeculator:
         self._desk = ModelDesk(drafters, self._policy, config.max_drafts, self._costs)
         self._has_models = bool(drafters)
         self._calibration = Calibration()
-        self._priors = KindPriors()
+        of_models = {drafter.name: drafter.acceptance for drafter in drafters if drafter.acceptance is not None}
+        self._priors = KindPriors(of_models)
         self._streams: dict[int, Stream] = {}
         self._owners: dict[tuple[str, int], int] = {}
         self._total = TurnTally()

@@ -1,7 +1,8 @@
-"""After which layer a model should leave off to guess for itself: measured on a text of its own.
+"""How well a model guesses another's text, tried before serving; and after which layer one should guess for itself.
 
-The model writes a short text; then the first layers alone are asked, position by position, what comes next. The share
-they get right and what their pass takes decide which exit promises most.
+The model writes a short text; then a draft model, or the first layers alone, are asked position by position what comes
+next. The share they get right is what is first expected of them, and with what a pass takes it decides which exit
+promises most.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,14 @@ class ExitingExecutor(Executor, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """A text that the model wrote, likeliest token by likeliest token, after `num_prompt` tokens."""
+
+    tokens: tuple[int, ...]
+    num_prompt: int
+
+
+@dataclass(frozen=True, slots=True)
 class ExitFigures:
     """Of an exit: share of next tokens that it got right, milliseconds of a pass of one row, best speed-up by it."""
 
@@ -41,10 +50,41 @@ class ExitFigures:
     speedup: float
 
 
+def write_trial(executor: Executor, prompt_ids: Sequence[int]) -> Trial:
+    """Let the model write. What the first blocks hold is lost.
+
+    Args:
+        executor: nobody else uses it meanwhile.
+        prompt_ids: what the text begins with.
+
+    Raises:
+        ConfigError: the executor is too small for the text.
+    """
+    num_rows = len(prompt_ids) + NUM_TOKENS
+    if num_rows > min(executor.max_rows, executor.num_blocks * BLOCK_SIZE):
+        raise ConfigError(f"An executor of {executor.num_blocks} blocks cannot try a guess.", "Allow more KV memory.")
+    tokens = list(prompt_ids)
+    logits = _forward(executor, tokens, 0)
+    for _ in range(NUM_TOKENS):
+        tokens.append(int(logits[-1].argmax()))
+        logits = _forward(executor, tokens, len(tokens) - 1)
+    return Trial(tuple(tokens), len(prompt_ids))
+
+
+def acceptance_of(drafter: Executor, trial: Trial) -> float:
+    """Share of the tokens of a trial that a drafter's executor foresees, one by one.
+
+    A draft model writes its own pool, an early exit the bits that are there.
+    """
+    first = trial.num_prompt - 1
+    guessed = _forward(drafter, trial.tokens[:-1], 0)[first:].argmax(axis=1)
+    return float(np.mean(guessed == np.array(trial.tokens[first + 1 :])))
+
+
 def measure_exits(
     executor: ExitingExecutor,
     layers: Sequence[int],
-    prompt_ids: Sequence[int],
+    trial: Trial,
     step_ms: Mapping[int, float],
     clock: Clock = now_ns,
 ) -> list[ExitFigures]:
@@ -53,28 +93,19 @@ def measure_exits(
     Args:
         executor: nobody else uses it meanwhile.
         layers: candidates.
-        prompt_ids: what the text begins with.
+        trial: written by the whole model.
         step_ms: milliseconds of the whole model's steps by rows, with an entry for 1.
         clock: to time with.
 
     Raises:
-        ConfigError: the executor is too small for the text, or has not so many layers.
+        ConfigError: the model has not so many layers.
     """
-    num_rows = len(prompt_ids) + NUM_TOKENS
-    if num_rows > min(executor.max_rows, executor.num_blocks * BLOCK_SIZE):
-        raise ConfigError("The executor is too small to measure early exits.", "Name one, as in exit_layer=8.")
-    tokens = list(prompt_ids)
-    _forward(executor, tokens, 0)
-    for _ in range(NUM_TOKENS):
-        logits = _forward(executor, tokens, len(tokens) - 1)
-        tokens.append(int(logits[-1].argmax()))
+    relative = {rows: ms / step_ms[1] for rows, ms in step_ms.items()}
     figures = []
     for num_layers in layers:
-        early = executor.early_exit(num_layers, num_rows)
-        guessed = _forward(early, tokens[:-1], 0)[len(prompt_ids) - 1 :].argmax(axis=1)
-        acceptance = float(np.mean(guessed == np.array(tokens[len(prompt_ids) :])))
-        pass_ms = measure_step_costs(early, (1,), context=len(prompt_ids), repeats=REPEATS, clock=clock)[1]
-        relative = {rows: ms / step_ms[1] for rows, ms in step_ms.items()}
+        early = executor.early_exit(num_layers, len(trial.tokens))
+        acceptance = acceptance_of(early, trial)
+        pass_ms = measure_step_costs(early, (1,), context=trial.num_prompt, repeats=REPEATS, clock=clock)[1]
         speedup = max(
             expected_speedup(acceptance, count, pass_ms / step_ms[1], interpolate(relative, count + 1))
             for count in range(1, MAX_DRAFTS + 1)
@@ -83,9 +114,9 @@ def measure_exits(
     return figures
 
 
-def choose_exit(figures: Sequence[ExitFigures]) -> int:
-    """The layer of the exit that promises most; the earliest of equals."""
-    return max(figures, key=lambda one: (one.speedup, -one.num_layers)).num_layers
+def choose_exit(figures: Sequence[ExitFigures]) -> ExitFigures:
+    """The exit that promises most; the earliest of equals."""
+    return max(figures, key=lambda one: (one.speedup, -one.num_layers))
 
 
 def candidate_layers(num_layers: int) -> tuple[int, ...]:
