@@ -57,6 +57,9 @@ class Oracle:
     def close(self) -> None:
         pass
 
+    def rests(self) -> bool:
+        return False
+
     def _drafts(self, known: list[int], room: int) -> tuple[int, ...]:
         count = min(room, self._random.randrange(self.max_drafts + 1))
         rest = next((text[len(known) :] for text in self._texts if text[: len(known)] == known), [])
@@ -186,6 +189,9 @@ class Fixed:
 
     def close(self) -> None:
         pass
+
+    def rests(self) -> bool:
+        return False
 
 
 def run_cycle(request: GenerationRequest, speculator: Speculator | None) -> tuple[Engine, list[EngineEvent]]:

@@ -25,7 +25,7 @@ class DraftDesk:
 
     def drafts_for(self, streams: Row[Sequence], num_rows: int, budget: int) -> Row[tuple[int, ...]]:
         """Drafts for each stream of a step that has so many rows without them, at most `budget` in all."""
-        if self._speculator is None:
+        if self._speculator is None or not streams or self._speculator.rests():
             return [()] * len(streams)
         return self._speculator.propose([self._place(sequence) for sequence in streams], num_rows, budget)
 

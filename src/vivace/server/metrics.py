@@ -14,6 +14,7 @@ from starlette.responses import Response
 from vivace.cache.tiers import TierStats
 from vivace.engine.stats import EngineStats
 from vivace.server.loading import LoadingModel, ModelState
+from vivace.types.speculation import SpeculationUsage
 
 STALL_S = 1.0
 """A gap of so long between two tokens of a stream counts as a stall."""
@@ -98,9 +99,12 @@ class EngineMetrics(Collector):
         yield from _families(stats, "vivace_engine", ("prefix_hit_rate", "kv_utilisation"))
         if stats.tiers is not None:
             yield from _families(stats.tiers, "vivace_tiers", ("hit_rate", "spill_rate", "preload_hit_rate"))
+        if stats.speculation is not None:
+            yield from _families(stats.speculation, "vivace_speculation", ("speedup",))
+            yield from _by_position(stats.speculation)
 
 
-def _families(stats: EngineStats | TierStats, prefix: str, rates: Sequence[str]) -> Iterator[Metric]:
+def _families(stats: EngineStats | TierStats | SpeculationUsage, prefix: str, rates: Sequence[str]) -> Iterator[Metric]:
     """The numbers among the fields, and the rates that are made of them."""
     for name in (*(field.name for field in fields(stats)), *rates):
         value = getattr(stats, name)
@@ -108,6 +112,15 @@ def _families(stats: EngineStats | TierStats, prefix: str, rates: Sequence[str])
             continue
         family = CounterMetricFamily if name.startswith("num_") else GaugeMetricFamily
         yield family(f"{prefix}_{name.removeprefix('num_')}", f"{type(stats).__name__}.{name}", value=value)
+
+
+def _by_position(usage: SpeculationUsage) -> Iterator[Metric]:
+    """Drafts tried and accepted at each position, the first draft at 0."""
+    for name in ("tried_at", "accepted_at"):
+        family = CounterMetricFamily(f"vivace_speculation_{name}", f"SpeculationUsage.{name}", labels=("position",))
+        for position, count in enumerate(getattr(usage, name)):
+            family.add_metric((str(position),), count)
+        yield family
 
 
 class MetricsEndpoint:

@@ -5,7 +5,6 @@ figure follows the height quickly, the ratios between row counts are learned slo
 """
 
 import bisect
-import statistics
 from collections import deque
 from collections.abc import Mapping
 
@@ -85,7 +84,8 @@ class StepCosts:
             bisect.insort(self._rows, num_rows)
             self._ratios[num_rows] = deque((expected,), maxlen=NUM_KEPT)  # the first sight of a count counts half
         self._ratios[num_rows].append(ratio)
-        self._median[num_rows] = statistics.median(self._ratios[num_rows])
+        ratios = sorted(self._ratios[num_rows])
+        self._median[num_rows] = (ratios[len(ratios) // 2] + ratios[(len(ratios) - 1) // 2]) / 2
 
     def _slope(self) -> float:
         """Cost of a row beyond the most that was measured: as between the ends of what was measured."""

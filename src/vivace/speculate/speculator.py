@@ -24,6 +24,8 @@ from vivace.types.speculation import SpeculationUsage
 
 TOKENS_BETWEEN_KINDS = 50
 PROMPT_TOKENS_FOR_KIND = 200
+IDLE_LOOKS = 8
+RESTED_STEPS = 3
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -62,6 +64,8 @@ class EngineSpeculator:
         self._total = TurnTally()
         self._kinds = {kind: TurnTally() for kind in KIND_NAMES}
         self._drafting_ms = 0.0
+        self._num_idle = 0
+        self._num_rests = 0
 
     @property
     def max_drafts(self) -> int:
@@ -79,6 +83,17 @@ class EngineSpeculator:
     def assume_costs(self, costs_ms: Mapping[int, float]) -> None:
         """Begin with milliseconds of steps by rows, see `measure_costs`; without them costs are learned slowly."""
         self._costs.assume(costs_ms)
+
+    def rests(self) -> bool:
+        """Whether this step may go by unasked: after IDLE_LOOKS without drafts only every fourth step is looked at.
+
+        Following streams and guessing for nothing would cost a plain step a few percent of its time.
+        """
+        if self._num_rests == 0:
+            return False
+        self._num_rests -= 1
+        self._drafting_ms = 0.0
+        return True
 
     def propose(self, places: Sequence[DraftPlace], num_rows: int, budget: int) -> list[tuple[int, ...]]:
         """Drafts for each place; see `types.draft.Speculator`."""
@@ -98,6 +113,9 @@ class EngineSpeculator:
                 began_ns = self._clock()
                 choice, guesses = plan.choice, self._desk.run(plan, view)
                 self._drafting_ms = (self._clock() - began_ns) / 1e6
+        self._num_idle = 0 if any(choice.counts) else self._num_idle + 1
+        if self._num_idle >= IDLE_LOOKS and self._policy.weighs_costs:
+            self._num_rests = RESTED_STEPS
         return self._take(streams, guesses, choice.counts, num_rows)
 
     def note_step(self, num_rows: int, elapsed_ms: float) -> None:
@@ -174,10 +192,14 @@ class EngineSpeculator:
         if stream.num_drafts is None or num_new < 1:
             return
         num_drafts, stream.num_drafts = stream.num_drafts, None
+        tallies = (stream.tally, self._kinds[stream.kind], self._total)
+        if num_drafts == 0:  # and so it was in the steps that went by unasked
+            for tally in tallies:
+                tally.note_plain(num_new, stream.turn_cost)
+            return
         stream.window.note(num_drafts, num_new - 1)
-        if num_drafts:
-            self._calibration.note(stream.expected, min(num_new - 1, num_drafts))
-        for tally in (stream.tally, self._kinds[stream.kind], self._total):
+        self._calibration.note(stream.expected, min(num_new - 1, num_drafts))
+        for tally in tallies:
             tally.note(num_drafts, num_new, stream.turn_cost)
 
     def _tell_kind(self, stream: Stream, num_tokens: int) -> None:

@@ -28,6 +28,16 @@ class TurnTally:
         """Tokens a turn over its cost: against plain decoding, as the measured costs have it; 1 without any turn."""
         return self.num_tokens / self.cost if self.cost else 1.0
 
+    def note_plain(self, num_turns: int, cost: float) -> None:
+        """So many turns without drafts, a token and a cost each."""
+        before = self.num_tokens // TOKENS_OF_A_SPAN
+        self.num_turns += num_turns
+        self.num_tokens += num_turns
+        self.cost += cost * num_turns
+        self._span_turns += num_turns
+        if self.num_tokens // TOKENS_OF_A_SPAN > before:
+            self._end_span()
+
     def note(self, num_drafts: int, num_tokens: int, cost: float) -> None:
         """A turn with so many drafts brought so many tokens at so many plain turns' cost."""
         num_accepted = min(num_tokens - 1, num_drafts)
@@ -45,9 +55,13 @@ class TurnTally:
             self.accepted_at[position] += position < num_accepted
         self._span_turns += 1
         self._span_drafts += num_drafts
-        if self.num_tokens // TOKENS_OF_A_SPAN > before and len(self._spans) < MAX_SPANS:
+        if self.num_tokens // TOKENS_OF_A_SPAN > before:
+            self._end_span()
+
+    def _end_span(self) -> None:
+        if len(self._spans) < MAX_SPANS:
             self._spans.append(self._span_drafts / self._span_turns)
-            self._span_turns = self._span_drafts = 0
+        self._span_turns = self._span_drafts = 0
 
     def usage(self) -> SpeculationUsage:
         """The counts as a value."""

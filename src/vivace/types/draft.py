@@ -48,6 +48,10 @@ class Speculator(Protocol):
         """Most drafts of one sequence in one step."""
         ...
 
+    def rests(self) -> bool:
+        """Whether this step may go by without being asked; asked once a step that has streams."""
+        ...
+
     def propose(self, places: Sequence[DraftPlace], num_rows: int, budget: int) -> Sequence[tuple[int, ...]]:
         """Drafts for each place, in order.
 
