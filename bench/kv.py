@@ -18,12 +18,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from vivace.cache.policies import KvPolicy, num_blocks_held, parse_policy
+from vivace.cache.block_table import BlockTable
+from vivace.cache.policies import KvPolicy, WindowPolicy, num_blocks_held, parse_policy
+from vivace.cache.retention import Retention
 from vivace.execute.native import NativeExecutor
 from vivace.execute.score import Tokens, cut_windows, iterate_logits, score_windows
 from vivace.files.open import open_model
@@ -38,19 +39,57 @@ NEEDLES = 20
 
 
 class PolicyExecutor:
-    """An executor whose rows see what a policy lets them."""
+    """An executor whose rows see what a policy lets them: one sequence at a time, as the engine would run it."""
 
     def __init__(self, inner: NativeExecutor, policy: KvPolicy) -> None:
         self.inner = inner
         self.policy = policy
         self.vocab_size, self.num_blocks, self.max_rows = inner.vocab_size, inner.num_blocks, inner.max_rows
+        self._table, self._retention = BlockTable(), None
 
     def forward(self, batch: ForwardBatch) -> np.ndarray:
-        """The inner executor's, under the policy."""
-        sight = self.policy.sight(batch.positions)
-        if sight is None:
-            return self.inner.forward(batch)
-        return self.inner.forward(replace(batch, window_starts=sight[0], sink_ends=sight[1]))
+        """The inner executor's, under the policy; cut where blocks are taken out of the table."""
+        start, end = int(batch.positions[0]), int(batch.positions[-1]) + 1
+        if start == 0:
+            self._table = BlockTable()
+            self._table.extend(range(self.num_blocks))
+            self._retention = None if self.policy.pruning is None else Retention(self.policy.pruning)
+        logits = []
+        while start < end:
+            stop = end
+            self._table.drop(self.policy.dead_blocks(max(0, start - 1)))
+            if self._retention is not None:
+                if start == self._retention.next_decision:
+                    self._retention.decide(self._table)
+                stop = min(end, self._retention.next_decision)
+            logits.append(self._run(batch, start, stop).copy())
+            start = stop
+        return np.concatenate(logits)
+
+    def _run(self, batch: ForwardBatch, start: int, stop: int) -> np.ndarray:
+        """Rows of the positions [start, stop)."""
+        first = int(batch.positions[0])
+        positions = np.arange(start, stop, dtype=np.int32)
+        wanted = batch.logit_rows[(batch.logit_rows >= start - first) & (batch.logit_rows < stop - first)]
+        starts, sinks = self.policy.sight(positions) or (None, None)
+        observed = () if self._retention is None else self._retention.observed(start, stop)
+        logits = self.inner.forward(
+            ForwardBatch(
+                token_ids=np.ascontiguousarray(batch.token_ids[start - first : stop - first]),
+                positions=positions,
+                sequence_starts=np.array([0, stop - start], np.int32),
+                block_tables=np.ascontiguousarray(self._table.entries[None]),
+                logit_rows=(wanted - (start - first)).astype(np.int32),
+                window_starts=starts,
+                sink_ends=sinks,
+                slots=positions - np.int32(self._table.num_removed * BLOCK_SIZE),
+                local_tables=np.arange(self.num_blocks, dtype=np.int32)[None],
+                observe_rows=np.array([position - start for position in observed], np.int32) if observed else None,
+            )
+        )
+        for position, masses in zip(observed, self.inner.observed() if observed else (), strict=True):
+            self._retention.note(position, masses)
+        return logits
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """The inner executor's."""
@@ -76,8 +115,21 @@ def make_executor(options: argparse.Namespace, kv_format: str) -> NativeExecutor
     model = open_model(options.model)
     num_blocks = -(-(options.size + DECODE_STEPS * ROUNDS) // BLOCK_SIZE)
     return NativeExecutor(
-        build_graph(model.spec), model.weights, num_blocks=num_blocks, num_threads=options.threads, kv_format=kv_format
+        build_graph(model.spec),
+        model.weights,
+        num_blocks=num_blocks,
+        num_local_blocks=num_blocks,
+        num_threads=options.threads,
+        kv_format=kv_format,
     )
+
+
+def local_window(options: argparse.Namespace) -> int:
+    """Positions that the model's local layers see; 0 when it has none."""
+    model = open_model(options.model)
+    window = model.spec.attention.local_window
+    model.close()
+    return window
 
 
 def measure_quality(options: argparse.Namespace, executor: PolicyExecutor) -> dict[str, float]:
@@ -170,10 +222,13 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, object]]:
         for (name, executor), policy in itertools.product(executors.items(), options.policies.split(","))
     ]
     speeds = measure_speeds(options, rows) if options.measure == "speed" else None
-    full_bytes = make_executor(options, "bf16").bytes_per_block * -(-options.size // BLOCK_SIZE)
+    plain, window, num_blocks = make_executor(options, "bf16"), local_window(options), -(-options.size // BLOCK_SIZE)
+    full_bytes = (plain.bytes_per_block + plain.bytes_per_local_block) * num_blocks
+    num_local = num_blocks_held(WindowPolicy(window, sinks=0), options.size) if window else 0
     for index, (name, policy, executor) in enumerate(rows):
         figures = speeds[index] if speeds else MEASURES[options.measure](options, executor)
         held = num_blocks_held(executor.policy, options.size) * executor.inner.bytes_per_block
+        held += num_local * executor.inner.bytes_per_local_block
         yield {"format": name, "policy": policy, "kv_bytes": held, "of_bf16": held / full_bytes, **figures}
 
 

@@ -173,10 +173,15 @@ def test_an_internal_mistake_is_an_error_object_without_a_traceback() -> None:
 def test_what_was_dropped_of_a_long_chat_is_told_in_the_usage() -> None:
     service = ScriptedService()
     with live_server(lambda: service) as server, server.client() as client:
-        assert "vivace" not in client.post(PATH, json={"messages": HELLO}).json()["usage"]
+        plain = client.post(PATH, json={"messages": HELLO})
+        assert "vivace" not in plain.json()["usage"] and "x-vivace-dropped-tokens" not in plain.headers
         service.dropped_tokens = 12
         body = {"messages": HELLO, "vivace": {"long_chat": "truncate"}}
-        assert client.post(PATH, json=body).json()["usage"]["vivace"] == {"dropped_tokens": 12}
+        told = client.post(PATH, json=body)
+        assert told.json()["usage"]["vivace"] == {"dropped_tokens": 12}
+        assert told.headers["x-vivace-dropped-tokens"] == "12"
+        streamed = client.post(PATH, json={**body, "stream": True})
+        assert streamed.headers["x-vivace-dropped-tokens"] == "12"
     assert service.long_chat == "truncate"
 
 
