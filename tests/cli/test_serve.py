@@ -12,6 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from vivace.cli.stream_options import FLUSH_NAMES, PACE_NAMES
+from vivace.stream.flush import FLUSH_POLICIES
+from vivace.stream.pacing import PACES
+
 SCRIPTED = Path(__file__).parents[1] / "factories" / "scripted_vivace.py"
 DEADLINE_S = 60
 HELLO = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
@@ -37,9 +41,14 @@ def fetch(url: str, path: str) -> httpx.Response:
         return client.get(path)
 
 
+@pytest.mark.parametrize("version", [(), ("--http2",)])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_prints_the_url_when_it_answers_and_ends_on_a_signal(number: signal.Signals) -> None:
-    with serving() as (process, url):
+def test_it_prints_the_url_when_it_answers_and_ends_on_a_signal(
+    number: signal.Signals, version: tuple[str, ...]
+) -> None:
+    if version:
+        pytest.importorskip("hypercorn", reason="hypercorn is the extra http2")
+    with serving(*version) as (process, url):
         assert fetch(url, "/ready").status_code == 200
         process.send_signal(number)
         output, errors = process.communicate(timeout=DEADLINE_S)
@@ -120,3 +129,8 @@ def run_serve(*arguments: str, options: str = "{}") -> "subprocess.CompletedProc
     """A server that is expected to end by itself."""
     command = [sys.executable, str(SCRIPTED), options, "serve", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+
+
+def test_the_names_of_flush_policies_and_paces_are_those_of_their_tables() -> None:
+    assert tuple(FLUSH_POLICIES) == FLUSH_NAMES
+    assert tuple(PACES) == PACE_NAMES

@@ -6,6 +6,8 @@ import pytest
 from factories.live_server import DEADLINE_S, LiveServer, live_server, read_events, read_numbered
 from factories.scripted_service import SCRIPT, ScriptedService
 from vivace.server.config import ServerConfig
+from vivace.stream.options import KEEP as KEEP_POLICY
+from vivace.stream.options import RunOptions
 
 TEXT = "".join(SCRIPT)
 PATH = "/v1/chat/completions"
@@ -176,3 +178,15 @@ def test_a_streamed_completion_is_in_the_log_too(client: httpx.Client, fields: d
     assert texts == {index: echo + TEXT for index, echo in enumerate(echoes)}
     if "logprobs" in fields:
         assert offsets[1] == [sum(map(len, SCRIPT[:position])) for position in range(len(SCRIPT))]
+
+
+def test_the_operator_chooses_what_a_request_leaves_open() -> None:
+    config = ServerConfig(port=0, drain_s=1, streams=RunOptions(KEEP_POLICY, flush="sentence"))
+    with live_server(ScriptedService, config) as server, server.client() as client:
+
+        def deltas(options: dict[str, object] | None) -> list[str]:
+            *chunks, _ = read_events(client.post(PATH, json={**ASK, "stream_options": options}))
+            return [text for chunk in chunks if (text := chunk["choices"][0]["delta"].get("content"))]
+
+        assert deltas(None) == deltas({"coalesce": False}) == ["Hello, world!", " 你好 🎉"]
+        assert deltas({"flush": "token"}) == list(SCRIPT)

@@ -10,6 +10,9 @@ from vivace.types.errors import ConfigError, RequestError
 if TYPE_CHECKING:
     from vivace.server.transport import TransportConfig
 
+FLUSH_NAMES = ("token", "word", "sentence")  # rows of stream/flush.py and stream/pacing.py, which help need not load
+PACE_NAMES = ("off", "reader")
+
 
 def add_stream_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -22,6 +25,13 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         default="cancel",
         metavar="WHAT",
         help="work whose reader has left: cancel, keep, or seconds to go on (default: %(default)s)",
+    )
+    group.add_argument(
+        "--flush", default="token", choices=FLUSH_NAMES, help="where text may be cut for sending (default: %(default)s)"
+    )
+    group.add_argument("--coalesce", action="store_true", help="send tokens of a burst together: 10 ms, or 5 tokens")
+    group.add_argument(
+        "--pace", default="off", choices=PACE_NAMES, help="how fast text is shown (default: %(default)s, as it comes)"
     )
     group.add_argument("--blocked-terms", type=Path, metavar="FILE", help="words that may not be said, one a line")
     group.add_argument(
@@ -71,7 +81,7 @@ def stream_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigError: an option that can never work, or a file that cannot be read.
     """
-    from vivace.stream.options import parse_disconnect_policy
+    from vivace.stream.options import RunOptions, parse_disconnect_policy
     from vivace.stream.safety.screen import SafetyConfig, SafetyRules
 
     share = arguments.stream_log
@@ -93,7 +103,7 @@ def stream_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     SafetyRules(safety)  # refused now, not when the server is built
     return {
         "stream_file": arguments.stream_file,
-        "on_disconnect": policy,
+        "streams": RunOptions(policy, arguments.flush, arguments.coalesce, arguments.pace),
         "safety": safety,
         "log_share": 1.0 if share is None else share,
     }

@@ -42,7 +42,7 @@ def _routes(config: ServerConfig, model: LoadingModel) -> list[BaseRoute]:
     safety = Safety(config.safety)
     journal = None if config.stream_file is None else SqliteJournal(config.stream_file)
     metrics = StreamMetrics()
-    settings = StreamSettings(config.on_disconnect, journal=journal, meter=metrics, log_share=config.log_share)
+    settings = StreamSettings(config.streams, journal=journal, meter=metrics, log_share=config.log_share)
     streams = Streams(model, safety, settings)
     chat = ChatCompletions(model, streams, safety)
     completions = Completions(model, streams, safety, max_prompts=config.max_prompts)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vivace.server.transport import CLEAR_TEXT, TransportConfig
-from vivace.stream.options import CANCEL, DisconnectPolicy
+from vivace.stream.options import DEFAULTS, RunOptions
 from vivace.stream.safety.screen import SafetyConfig
 
 
@@ -23,7 +23,7 @@ class ServerConfig:
         log_share: share of the streams that diagnostics tell of, once the logger "vivace.stream" is on.
         safety: what may not leave the server; None: no filter.
         stream_file: where streams are kept, so that they go on after the process was killed; None: in memory only.
-        on_disconnect: what happens to a streamed answer whose reader has left, unless the request says otherwise.
+        streams: what a streamed answer does, unless its request says otherwise.
         transport: HTTP versions and encryption.
     """
 
@@ -37,5 +37,5 @@ class ServerConfig:
     log_share: float = 1.0
     safety: SafetyConfig | None = None
     stream_file: Path | None = None
-    on_disconnect: DisconnectPolicy = CANCEL
+    streams: RunOptions = DEFAULTS
     transport: TransportConfig = CLEAR_TEXT

@@ -1,28 +1,30 @@
 """From `stream_options` on the wire to what a stream does."""
 
+from dataclasses import replace
+
 from vivace.server.requests import StreamOptions
 from vivace.stream.flush import flush_policy
-from vivace.stream.options import DisconnectPolicy, RunOptions, parse_disconnect_policy
+from vivace.stream.options import RunOptions, parse_disconnect_policy
 from vivace.stream.pacing import pace
 from vivace.types.errors import RequestError
 
 
-def run_options(wire: StreamOptions | None, on_disconnect: DisconnectPolicy) -> RunOptions:
-    """What a request chose about its stream; `on_disconnect` is the server's default.
+def run_options(wire: StreamOptions | None, defaults: RunOptions) -> RunOptions:
+    """What a request chose about its stream; `defaults` are the server's.
 
     Raises:
         RequestError: a value out of range.
     """
     if wire is None:
-        return RunOptions(on_disconnect=on_disconnect)
-    policy = wire.on_disconnect
-    defaults = RunOptions()
+        return defaults
     flush_policy(wire.flush or defaults.flush)
     pace(wire.pace or defaults.pace)
-    return RunOptions(
-        on_disconnect=on_disconnect if policy is None else parse_disconnect_policy(policy),
+    policy = wire.on_disconnect
+    return replace(
+        defaults,
+        on_disconnect=defaults.on_disconnect if policy is None else parse_disconnect_policy(policy),
         flush=wire.flush or defaults.flush,
-        coalesce=bool(wire.coalesce),
+        coalesce=defaults.coalesce if wire.coalesce is None else wire.coalesce,
         pace=wire.pace or defaults.pace,
         events=bool(wire.events),
         soft_timeout_s=_seconds("soft_timeout_s", wire.soft_timeout_s, defaults.soft_timeout_s),

@@ -26,7 +26,7 @@ from vivace.stream.journal import Journal, NoJournal, Progress, RunRecord, Saved
 from vivace.stream.lifecycle import StreamStatus
 from vivace.stream.log import LogEvent, NumberedLog
 from vivace.stream.meter import StreamMeter
-from vivace.stream.options import CANCEL, DisconnectPolicy, RunOptions
+from vivace.stream.options import DEFAULTS, RunOptions
 from vivace.stream.reader import ReaderReport, StreamReader
 from vivace.stream.registry import RegistryLimits, StreamRegistry, new_stream_id
 from vivace.stream.run import StreamRun
@@ -43,14 +43,14 @@ class StreamSettings:
     """How streams of a server behave.
 
     Args:
-        on_disconnect: what happens to work whose reader has left, unless the request says otherwise.
+        defaults: what a stream does unless its request says otherwise.
         limits: how much is kept for how long.
         journal: keeps streams across restarts; None: nothing does.
         meter: counts what happens; None: nobody does.
         log_share: share of the streams that diagnostics tell of, once they are on.
     """
 
-    on_disconnect: DisconnectPolicy = CANCEL
+    defaults: RunOptions = DEFAULTS
     limits: RegistryLimits | None = None
     journal: SqliteJournal | None = None
     meter: StreamMeter | None = None
@@ -82,7 +82,7 @@ class Streams:
         Raises:
             RequestError: a value out of range.
         """
-        return run_options(wire, self._settings.on_disconnect)
+        return run_options(wire, self._settings.defaults)
 
     def start(
         self, owner: str, service: ModelService, reply: Reply, options: RunOptions, stream_id: str | None = None

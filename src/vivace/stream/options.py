@@ -71,3 +71,7 @@ class RunOptions:
     hard_timeout_s: float | None = 30.0
     deadline_s: float | None = None
     retain_s: float | None = None
+
+
+DEFAULTS = RunOptions()
+"""What a stream does when nobody says anything."""
