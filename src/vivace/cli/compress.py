@@ -162,7 +162,6 @@ def _print_summary(saved: "SavedModel") -> None:
     print(f"  KL divergence {check.agreement.mean_kl:.4f}, same top token {check.agreement.same_top:.1%}")
     for part in saved.sensitivities:
         if part.collapses:
-            loss = part.options[0].loss
-            print(f"  kept high: {part.name}, which alone costs {loss:.3f} nats in 4 bits", file=sys.stderr)
+            print(f"  kept high: {part.evidence}", file=sys.stderr)
     for note in dict.fromkeys(plan.note for plan in plans if plan.note):
         print(f"vivace: note: {note}", file=sys.stderr)

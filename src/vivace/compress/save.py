@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vivace.compress.calibration_text import draw_windows, read_texts
+from vivace.compress.importance import input_importance
 from vivace.compress.layout import plan_layout
 from vivace.compress.pipeline import CompressedModel, Report, compress_weights
 from vivace.compress.recipe import CalibrationSettings, Recipe
@@ -83,7 +84,8 @@ def compress_file(
         sensitivities: list[PartSensitivity] = []
         if bits_per_weight is not None:
             windows = [sample[:_SENSITIVITY_TOKENS] for sample in samples[:_SENSITIVITY_SAMPLES]]
-            sensitivities = measure_sensitivity(source.spec, source.weights, windows, report)
+            importance = input_importance(source.spec, source.weights, samples, report)
+            sensitivities = measure_sensitivity(source.spec, source.weights, windows, report, importance=importance)
             recipe, _ = mixed_recipe(source.spec, sensitivities, bits_per_weight, recipe)
         model = compress_weights(source.spec, source.weights, recipe, samples, report)
         unchecked = out.with_name(f".{out.stem}.{os.getpid()}.gguf")
