@@ -97,8 +97,10 @@ def test_mixed_precision_keeps_to_its_budget(
 ) -> None:
     out = tmp_path / "out.gguf"
     figures = compress_json(
-        capsys, model, out, "--recipe", "mixed", "--bits-per-weight", 6, "--calibrate-on", text, "--samples", 2
-    )
+        capsys, model, out, "--recipe", "mixed", "--bits-per-weight", 6, "--calibrate-on", text, "--samples", 2,
+        "--plot", tmp_path / "plot.png",
+    )  # fmt: skip
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     written = open_model(out)
     infos = [written.weights.info(name) for name in written.weights.names()]
     matrices = [info for info in infos if len(info.shape) == 2]

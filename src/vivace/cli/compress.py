@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bits-per-weight", type=float, metavar="B", help="for --recipe mixed: what matrices may take on average"
     )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="for --recipe mixed: sensitivity by layer as a PNG")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -75,6 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
             bits_per_weight=arguments.bits_per_weight,
             overwrite=arguments.force,
         )
+    if arguments.plot is not None:
+        from vivace.compress.sensitivity_plot import plot_sensitivity
+
+        plot_sensitivity(saved.sensitivities, arguments.plot)
     if arguments.json:
         print(json.dumps(_figures(saved)))
     else:
@@ -92,6 +97,8 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
         raise ConfigError(
             "--recipe mixed and --bits-per-weight belong together.", "Give both, such as --bits-per-weight 5.5."
         )
+    if arguments.plot is not None and not mixed:
+        raise ConfigError("--plot needs --recipe mixed.", "Other recipes measure no sensitivity.")
     recipe = find_recipe("int4" if mixed else arguments.recipe)
     given = {name: value for name in ("samples", "seed") if (value := getattr(arguments, name)) is not None}
     return replace(recipe, calibration=replace(recipe.calibration, **given))
