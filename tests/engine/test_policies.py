@@ -21,8 +21,10 @@ from vivace.types.step import LocalLayers
 POLICIES = ("full", "window:24:4", "adaptive:40:16:2:0", "keytokens:32:16:16", "adaptive:32:16:2:64:16")
 
 
-def make_engine(policy: str, num_blocks: int = 200, model: str = "llama", **settings: object) -> Engine:
-    spec = tiny_spec(model, head_dim=32)
+def make_engine(
+    policy: str, num_blocks: int = 200, model: str = "llama", *, num_kv_heads: int = 2, **settings: object
+) -> Engine:
+    spec = tiny_spec(model, head_dim=32, num_kv_heads=num_kv_heads)
     executor = NativeExecutor(
         build_graph(spec),
         random_weights(spec),
@@ -77,6 +79,15 @@ def test_the_same_text_alone_in_company_in_chunks_and_after_preemption(
     engine = make_engine(policy, model=model, **settings)  # type: ignore[arg-type]
     assert answers(engine, requests()) == alone
     assert answers(engine, requests()) == alone  # now with what the prefix cache holds
+
+
+@pytest.mark.parametrize("num_kv_heads", [4, 2, 1], ids=["MHA", "GQA", "MQA"])
+@pytest.mark.parametrize("policy", ["full", "keytokens:32:16:16"])
+def test_every_sharing_of_heads_says_the_same_in_chunks_and_company(policy: str, num_kv_heads: int) -> None:
+    whole = make_engine(policy, num_kv_heads=num_kv_heads, prefix_cache=False)
+    alone = [tokens for request in requests() for tokens in answers(whole, [request])]
+    chunked = make_engine(policy, 16, num_kv_heads=num_kv_heads, max_chunk_tokens=7)
+    assert answers(chunked, requests()) == alone
 
 
 def test_a_long_answer_under_a_window_holds_few_blocks() -> None:
