@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from engine.harness import run_to_end, tokens_of
 from factories.tiny_models import ARCHITECTURES, random_weights, tiny_spec
+from vivace.cache.tiers import BlockTiers
 from vivace.engine.build import EngineConfig, build_service
 from vivace.engine.core import Engine
 from vivace.execute.native import NativeExecutor
@@ -105,15 +106,24 @@ configs = st.builds(
 )
 
 
-@given(configs, st.integers(0, 80), st.permutations(range(8)), st.lists(st.integers(0, 6), min_size=8, max_size=8))
+@given(
+    configs,
+    st.integers(0, 80),
+    st.permutations(range(8)),
+    st.lists(st.integers(0, 6), min_size=8, max_size=8),
+    st.sampled_from((None, 3, 200)),
+)
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_schedules_on_the_native_executor(
-    config: SchedulerConfig, num_taken: int, order: list[int], gaps: list[int]
+    config: SchedulerConfig, num_taken: int, order: list[int], gaps: list[int], host_blocks: int | None
 ) -> None:
-    """Arrivals in any order and at any time, scarce blocks, forks and pre-emption."""
+    """Arrivals in any order and at any time, scarce blocks, forks, pre-emption, spills and restores."""
     executor = executor_of("native", "llama")
     requests = requests_of(executor.vocab_size)
-    engine = Engine(ScarceExecutor(executor, executor.num_blocks - 30 - num_taken), config)
+    scarce = ScarceExecutor(executor, executor.num_blocks - 30 - num_taken)
+    host_bytes = (host_blocks or 0) * executor.bytes_per_block
+    tiers = None if host_blocks is None else BlockTiers(scarce, host_bytes, clock=lambda: 0)
+    engine = Engine(scarce, config, tiers=tiers)
     events = []
     for index, gap in zip(order, gaps, strict=True):
         engine.add(requests[index])
@@ -133,6 +143,8 @@ class ScarceExecutor:
         self.num_blocks = num_blocks
         self.vocab_size, self.max_rows = executor.vocab_size, executor.max_rows
         self.forward, self.copy_blocks, self.close = executor.forward, executor.copy_blocks, executor.close
+        self.read_block, self.write_block = executor.read_block, executor.write_block
+        self.bytes_per_block = executor.bytes_per_block
 
 
 def test_the_default_model_says_the_same_alone_and_in_company(smollm2_path: Path) -> None:
