@@ -13,14 +13,18 @@ LOOK_S = 0.2
 async def tell_progress(service: ModelService, run: StreamRun, request_id: str) -> None:
     """Write `queued` and `prefill` events, each when something has changed, until the first token comes."""
     told: tuple[str, object] | None = None
-    while not run.log.has_ended and not any(known.token_ids for known in run.progress.values()):
+    while not _has_token(run):
         place = await service.place(request_id)
-        if place is not None:
+        if place is not None and not _has_token(run):  # it may have come meanwhile
             name, key, payload = _event(place)
             if told != (name, key):
                 told = (name, key)
                 run.notice(name, payload)
         await asyncio.sleep(LOOK_S)
+
+
+def _has_token(run: StreamRun) -> bool:
+    return run.log.has_ended or any(known.token_ids for known in run.progress.values())
 
 
 def _event(place: RequestPlace) -> tuple[str, int, dict[str, object]]:
