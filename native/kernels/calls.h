@@ -14,16 +14,16 @@ constexpr int kBlockSize = 16;  // positions in one KV block (BLOCK_SIZE in type
 // How a packed matrix stores its panels. A panel is 16 output rows; see weights/packed.h.
 enum class PanelFormat : int { kQ4Min, kQ4Sym, kQ8Sym, kQ8Min, kQ8Sym16, kF32, kF16, kBF16, kCount };
 
-// A matrix packed into panels: codes of the whole panel first, then its scales, then its minima.
+// A matrix packed into panels, group after group: 32 columns of codes, their float16 scales, their float16 minima. One
+// row of a batch then reads the matrix as one stream, which is what memory delivers fastest.
 struct PackedView {
   PanelFormat format;
-  int num_outputs;       // rows of the matrix, without padding
-  int num_inputs;        // columns; a multiple of kGroup for quantised formats
-  const uint8_t* data;   // panel p starts at data + p * panel_bytes
-  size_t panel_bytes;    // multiple of 64
-  size_t scales_offset;  // bytes from a panel's start to its float16 scales
-  size_t mins_offset;    // bytes to its float16 minima, 0 when there are none
-  float post_scale;      // power of two that undoes the normalisation of the float16 scales
+  int num_outputs;      // rows of the matrix, without padding
+  int num_inputs;       // columns; a multiple of kGroup for quantised formats
+  const uint8_t* data;  // panel p starts at data + p * panel_bytes
+  size_t panel_bytes;   // multiple of 64
+  size_t group_bytes;   // codes, scales and minima of 32 columns; 0 for float formats
+  float post_scale;     // power of two that undoes the normalisation of the float16 scales
 };
 
 // Rows quantised in groups of 32 columns: x = scale * v, v an integer.

@@ -47,6 +47,9 @@ constexpr PanelRow kPanels[] = {{4, 1, true, 0},    {4, 1, false, 8},  {8, 1, fa
 const SourceRow& row_of(SourceFormat format) { return kSources[static_cast<int>(format)]; }
 const PanelRow& row_of(PanelFormat format) { return kPanels[static_cast<int>(format)]; }
 
+// Bytes of a group's codes in a panel.
+size_t code_bytes(const PanelRow& row) { return static_cast<size_t>(kGroup) * kLanes * row.code_bits / 8; }
+
 PackedView layout(PanelFormat format, int num_outputs, int num_inputs) {
   const PanelRow& row = row_of(format);
   const size_t groups = is_quantized(format) ? num_inputs / kGroup : 0;
@@ -54,9 +57,9 @@ PackedView layout(PanelFormat format, int num_outputs, int num_inputs) {
   view.format = format;
   view.num_outputs = num_outputs;
   view.num_inputs = num_inputs;
-  view.scales_offset = static_cast<size_t>(num_inputs) * kLanes * row.code_bits / 8;
-  view.mins_offset = view.scales_offset + groups * row.scales * kLanes * 2;
-  const size_t bytes = view.mins_offset + (row.has_min ? groups * kLanes * 2 : 0);
+  view.group_bytes = is_quantized(format) ? code_bytes(row) + (row.scales + (row.has_min ? 1 : 0)) * kLanes * 2 : 0;
+  const size_t float_bytes = static_cast<size_t>(num_inputs) * kLanes * row.code_bits / 8;
+  const size_t bytes = is_quantized(format) ? groups * view.group_bytes : float_bytes;
   view.panel_bytes = (bytes + 63) / 64 * 64;
   view.post_scale = 1.0f;
   return view;
@@ -73,14 +76,13 @@ struct Packer {
 
   void store_group(const Group& group, uint8_t* panel, int number, int lane) const {
     const PanelRow& row = row_of(view.format);
-    uint16_t* scales = reinterpret_cast<uint16_t*>(panel + view.scales_offset) + number * row.scales * kLanes;
+    uint8_t* start = panel + number * view.group_bytes;
+    uint16_t* scales = reinterpret_cast<uint16_t*>(start + code_bytes(row));
     for (int part = 0; part < row.scales; ++part)
       scales[part * kLanes + lane] = float_to_half(group.scale[part] * normalizer);
-    if (row.has_min)
-      reinterpret_cast<uint16_t*>(panel + view.mins_offset)[number * kLanes + lane] =
-          float_to_half(group.minimum * normalizer);
+    if (row.has_min) scales[row.scales * kLanes + lane] = float_to_half(group.minimum * normalizer);
     // Quads of the panel are 64 bytes apart; this row's four bytes of each lie at its lane.
-    uint8_t* codes = panel + static_cast<size_t>(number) * kGroup * kLanes * row.code_bits / 8 + 4 * lane;
+    uint8_t* codes = start + 4 * lane;
     for (int quad = 0; quad < row.code_bits; ++quad) std::memcpy(codes + 64 * quad, group.codes + 4 * quad, 4);
   }
 
@@ -199,16 +201,16 @@ void PackedMatrix::unpack_row(int index, float* out) const {
     }
     return;
   }
-  const uint16_t* scales = reinterpret_cast<const uint16_t*>(panel + view_.scales_offset);
-  const uint16_t* mins = reinterpret_cast<const uint16_t*>(panel + view_.mins_offset);
   for (int column = 0; column < view_.num_inputs; ++column) {
     const int group = column / kGroup, quad = column % kGroup / 4;
-    const uint8_t* codes = panel + static_cast<size_t>(group) * kGroup * kLanes * row.code_bits / 8 + 4 * lane;
+    const uint8_t* start = panel + group * view_.group_bytes;
+    const uint16_t* scales = reinterpret_cast<const uint16_t*>(start + code_bytes(row));
+    const uint8_t* codes = start + 4 * lane;
     const int code = row.code_bits == 8 ? codes[64 * quad + column % 4]
                                         : (codes[64 * (quad % 4) + column % 4] >> (quad / 4 * 4)) & 15;
     const int part = row.scales == 2 ? column % kGroup / 16 : 0;
-    const float scale = half_to_float(scales[(group * row.scales + part) * kLanes + lane]);
-    const float minimum = row.has_min ? half_to_float(mins[group * kLanes + lane]) : 0.0f;
+    const float scale = half_to_float(scales[part * kLanes + lane]);
+    const float minimum = row.has_min ? half_to_float(scales[row.scales * kLanes + lane]) : 0.0f;
     out[column] = (scale * static_cast<float>(code - row.zero) + minimum) * view_.post_scale;
   }
 }

@@ -1,9 +1,10 @@
 // Matrices repacked at load into panels of 16 outputs, in the order the dot-product instructions want.
 //
 // Quantised panel: for each group of 32 columns, quads of 4 columns; a quad is 16 outputs x 4 unsigned codes = 64
-// bytes. 4-bit panels hold quad j in the low and quad j + 4 in the high nibbles of the same 64 bytes. Then float16
-// scales [group][16 outputs] and, for formats that have them, float16 minima. weight = scale * (code - zero) + minimum.
-// Float panel: [column][16 outputs]. Outputs past the last row of the matrix are zero.
+// bytes. 4-bit panels hold quad j in the low and quad j + 4 in the high nibbles of the same 64 bytes. The group's
+// float16 scales [16 outputs] follow and, for formats that have them, its float16 minima: a panel is read front to
+// back. weight = scale * (code - zero) + minimum. Float panel: [column][16 outputs]. Outputs past the last row of the
+// matrix are zero.
 #pragma once
 
 #include <cstddef>
