@@ -53,5 +53,6 @@ class DrawnAnswer:
     ) -> int:
         history = (request.sampling.seed, more.choice, more.attempt, tuple(ids)[-2:], len(ids))
         allowed = [token_id for token_id in range(len(self.vocabulary)) if token_id not in banned]
+        allowed = allowed or list(banned)  # as the engine does where nothing else is left
         digest = hashlib.blake2b(repr(history).encode(), digest_size=8).digest()
         return allowed[int.from_bytes(digest) % len(allowed)]

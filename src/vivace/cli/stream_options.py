@@ -40,8 +40,15 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--block-action",
         default="mask",
-        choices=("stop", "mask", "replace"),
+        choices=("stop", "mask", "replace", "regenerate"),
         help="what is done about what may not be said (default: %(default)s)",
+    )
+    group.add_argument(
+        "--check",
+        action="append",
+        default=[],
+        metavar="KIND=TARGET[,...]",
+        help="ask classifier, token_classifier, judge or external about what is said; repeatable (docs/streaming.md)",
     )
     group.add_argument(
         "--stream-log",
@@ -82,6 +89,7 @@ def stream_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         ConfigError: an option that can never work, or a file that cannot be read.
     """
     from vivace.stream.options import RunOptions, parse_disconnect_policy
+    from vivace.stream.safety.check_option import parse_check
     from vivace.stream.safety.screen import SafetyConfig, SafetyRules
 
     share = arguments.stream_log
@@ -99,6 +107,7 @@ def stream_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         patterns=tuple(arguments.block),
         action=arguments.block_action,
         check_input=arguments.check_input,
+        checks=tuple(map(parse_check, arguments.check)),
     )
     SafetyRules(safety)  # refused now, not when the server is built
     return {

@@ -39,7 +39,7 @@ def build_app(config: ServerConfig, model: LoadingModel) -> Starlette:
 
 def _routes(config: ServerConfig, model: LoadingModel) -> list[BaseRoute]:
     status, tokens = StatusEndpoints(model), TokenEndpoints(model)
-    safety = Safety(config.safety)
+    safety = Safety(config.safety, model.ask)
     journal = None if config.stream_file is None else SqliteJournal(config.stream_file)
     metrics = StreamMetrics()
     settings = StreamSettings(config.streams, journal=journal, meter=metrics, log_share=config.log_share)

@@ -7,7 +7,6 @@ from starlette.responses import Response
 
 from vivace.engine.admission import REQUEST_RULES, STOP_RULES
 from vivace.engine.service import ModelService
-from vivace.server.answering import complete_all
 from vivace.server.chat_reply import ChatReply
 from vivace.server.convert import chat_messages, check_model, parameters, wants_usage
 from vivace.server.decode import decode_body, read_body
@@ -42,9 +41,8 @@ class ChatCompletions:
         service, reply, options = await self._prepare(wire)
         if wire.stream:
             return self._streams.open(request, service, reply, options)
-        answers = await while_connected(request.receive, complete_all(service, [reply.request]))
-        whole = reply.whole(self._safety.screened(answers[0]))
-        return json_response(whole, headers=dropped_header([reply.request]))
+        answers = await while_connected(request.receive, self._safety.complete_all(service, [reply.request]))
+        return json_response(reply.whole(answers[0]), headers=dropped_header([reply.request]))
 
     async def prepare_streamed(self, body: bytes) -> tuple[ModelService, ChatReply, RunOptions]:
         """A request from elsewhere than HTTP, checked, to be streamed whatever it says about that.
@@ -62,7 +60,7 @@ class ChatCompletions:
         include_usage = wants_usage(wire)
         options = self._streams.options(wire.stream_options)
         admitted = await asyncio.to_thread(_admit, service, wire)
-        self._safety.check([message.content for message in chat_messages(wire.messages)], admitted.logprobs)
+        await self._safety.check([message.content for message in chat_messages(wire.messages)], admitted.logprobs)
         return service, ChatReply(service.name, admitted, include_usage), options
 
 

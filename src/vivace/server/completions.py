@@ -7,7 +7,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from vivace.engine.service import ModelService
-from vivace.server.answering import complete_all
 from vivace.server.completion_reply import CompletionReply
 from vivace.server.convert import check_model, parameters, wants_usage
 from vivace.server.decode import read_body
@@ -50,13 +49,13 @@ class Completions:
             raise RequestError(
                 "echo with logprobs is not supported: prompt tokens have none here.", "Leave one out.", param="echo"
             )
-        self._safety.check([prompt for prompt in prompts if isinstance(prompt, str)], wire.logprobs)
+        await self._safety.check([prompt for prompt in prompts if isinstance(prompt, str)], wire.logprobs)
         requests, echoes = await asyncio.to_thread(_admit, service, wire, prompts)
         reply = CompletionReply(service.name, requests, echoes, include_usage)
         if wire.stream:
             return self._streams.open(request, service, reply, options)
-        answers = await while_connected(request.receive, complete_all(service, requests))
-        return json_response(reply.whole([self._safety.screened(answer) for answer in answers]))
+        answers = await while_connected(request.receive, self._safety.complete_all(service, requests))
+        return json_response(reply.whole(answers))
 
 
 def _prompts(prompt: str | list[str | int | list[int]], max_prompts: int) -> list[str | list[int]]:

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from vivace.engine.service import ModelService
 from vivace.types.errors import EngineError, OverloadedError, VivaceError
-from vivace.types.request import GenerationRequest
+from vivace.types.request import ChatMessage, GenerationRequest
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,16 @@ class LoadingModel:
     def start(self) -> None:
         """Begin to load; returns at once."""
         self._thread.start()
+
+    async def ask(self, question: str) -> str:
+        """The model's own short answer to a question: how it judges a text, for one.
+
+        Raises:
+            VivaceError: it is not there, or it failed.
+        """
+        service = self.service()
+        request = service.admit_chat([ChatMessage("user", question)], {"temperature": 0, "max_tokens": 8})
+        return (await service.acomplete(request)).text
 
     def service(self) -> ModelService:
         """The service, once it answers.

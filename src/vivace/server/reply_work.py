@@ -31,7 +31,9 @@ def reply_work(service: ModelService, safety: Safety, kept: Kept[Any], progress:
     """
     requests: Sequence[GenerationRequest] = kept.reply.engine_requests
     generator = Generator(service.stream, service.cancel)
-    parts = [_part(generator, request, _of(progress, place, request.n)) for place, request in enumerate(requests)]
+    parts = [
+        _part(generator, safety, request, _of(progress, place, request.n)) for place, request in enumerate(requests)
+    ]
 
     def stop() -> None:
         for _, stop_part in parts:
@@ -54,13 +56,13 @@ def _of(progress: Mapping[int, Progress], place: int, n: int) -> dict[int, Progr
 
 
 def _part(
-    generator: Generator, request: GenerationRequest, progress: Mapping[int, Progress]
+    generator: Generator, safety: Safety, request: GenerationRequest, progress: Mapping[int, Progress]
 ) -> tuple[Chunks, Callable[[], None]]:
     """The chunks of one request, and what ends it early."""
-    if is_plain(progress, request):
+    if is_plain(progress, request) and not safety.needs_guard:
         return generator.draw(request), partial(generator.cancel, request.request_id)
     sources = ChoiceSources(request, generator, progress)
-    return sources.joined([source.chunks() for source in sources.sources]), sources.stop
+    return safety.chunks(request, sources, progress), sources.stop
 
 
 async def _numbered(place: int, n: int, chunks: Chunks) -> Chunks:

@@ -57,7 +57,7 @@ class ResponsesApi:
         owner = owner_in(request.headers)
         said = [*self._earlier(wire.previous_response_id, owner), *_input(wire)]
         admitted = await asyncio.to_thread(_admit, service, wire, said)
-        self._safety.check([message.content for message in said], admitted.logprobs)
+        await self._safety.check([message.content for message in said], admitted.logprobs)
         reply = ResponseReply(admitted, _settings(service, wire, admitted), said, new_stream_id("resp_"))
         run = self._streams.start(owner, service, reply, options, reply.response_id)
         if wire.stream:

@@ -137,6 +137,7 @@ class Takes:
     async def _open(self, request: Request, run: StreamRun, take: Take) -> EventStream:
         wire = await read_body(request, TakeRequest) if await request.body() else TakeRequest()
         service = self._model.service()
+        await self._safety.check([wire.text or ""])
         if run.record.kind != "chat":
             raise RequestError("Only streams of chat answers can go on elsewhere.", "Send the request again.")
         kept: Kept[ChatReply] = decode_kept("chat", run.record.request)

@@ -7,13 +7,14 @@ when no match that may still come can touch it. That is also all that is held ba
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from vivace.stream.safety.matches import Match, MatcherFactory, Rule
+from vivace.stream.safety.checks import CheckConfig
+from vivace.stream.safety.matches import Action, Match, MatcherFactory, Rule
 from vivace.stream.safety.rows import named_patterns
 from vivace.stream.safety.terms import BlockedTerms
 from vivace.types.answer import AnswerChunk
 from vivace.types.errors import ConfigError
 
-ACTIONS = ("stop", "mask", "replace")
+ACTIONS = ("stop", "mask", "replace", "regenerate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class SafetyConfig:
         action: what is done about a match, one of ACTIONS.
         replacement: the text that stands in its place under "replace".
         check_input: refuse requests whose own text holds a match.
+        checks: what else is asked about the text.
     """
 
     blocked_terms: tuple[str, ...] = ()
@@ -33,6 +35,7 @@ class SafetyConfig:
     action: str = "mask"
     replacement: str = "[removed]"
     check_input: bool = False
+    checks: tuple[CheckConfig, ...] = ()
 
 
 class SafetyRules:
@@ -43,8 +46,8 @@ class SafetyRules:
     """
 
     def __init__(self, config: SafetyConfig) -> None:
-        rule = _rule(config)
-        self.check_input = config.check_input
+        self.action = config.action
+        self._rule = rule = _rule(config)
         self._factories: list[MatcherFactory] = list(named_patterns(config.patterns, rule))
         if config.blocked_terms:
             self._factories.append(BlockedTerms(config.blocked_terms, rule))
@@ -62,6 +65,10 @@ class SafetyRules:
         shown = screen.feed(text) + screen.finish()
         return shown, screen.has_stopped
 
+    def in_place_of(self, text: str) -> str:
+        """What is shown for a text that is not allowed, under an action that shows something."""
+        return "*" * len(text) if self.action == "mask" else self._rule.replacement
+
     def holds_match(self, text: str) -> bool:
         """Whether a text falls under any rule."""
         matchers = [factory.matcher() for factory in self._factories]
@@ -69,9 +76,9 @@ class SafetyRules:
 
 
 def _rule(config: SafetyConfig) -> Rule:
-    for action in ("stop", "mask", "replace"):
-        if action == config.action:
-            return Rule("blocked", action, config.replacement)
+    actions: dict[str, Action] = {"stop": "stop", "mask": "mask", "replace": "replace", "regenerate": "stop"}
+    if config.action in actions:
+        return Rule("blocked", actions[config.action], config.replacement)
     raise ConfigError(f"There is no filter action {config.action!r}.", f"Use one of {', '.join(ACTIONS)}.")
 
 
@@ -105,6 +112,11 @@ class Screen:
         self._held, self._held_at = "", 0
         self._matches: list[Match] = []
         self.has_stopped = False
+
+    @property
+    def num_decided(self) -> int:
+        """Characters from the beginning that are decided: all those before the place that it stopped at, if it has."""
+        return self._held_at
 
     @property
     def num_held(self) -> int:
@@ -141,7 +153,7 @@ class Screen:
             at = region.end
             if region.stops:
                 self.has_stopped = True
-                self._held, self._matches = "", []
+                self._held, self._held_at, self._matches = "", region.start, []
                 return "".join(shown)
             shown.append(region.shown)
         shown.append(self._text(at, safe))
