@@ -166,7 +166,7 @@ def test_a_broken_folder_is_named_in_one_line(
         ("rms_norm_eps", -1.0, "impossible"),
         ("hidden_act", "relu", "activation is 'relu'"),
         ("attention_bias", True, "does not run models with attention_bias"),
-        ("quantization_config", {"quant_method": "gptq"}, "quantization_config"),
+        ("quantization_config", {"quant_method": "gptq"}, "quantization_config names 'gptq'"),
         ("rope_scaling", {"rope_type": "dynamic", "factor": 2.0}, "knows default, linear, llama3, yarn"),
         ("rope_scaling", {"rope_type": "linear"}, "lacks the field 'factor'"),
         ("rope_scaling", {"rope_type": "linear", "factor": 0}, "impossible"),

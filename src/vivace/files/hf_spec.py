@@ -43,7 +43,7 @@ _DEFAULTS: dict[str, dict[str, object]] = {
 _DEFAULTS["Gemma3ForConditionalGeneration"] = _DEFAULTS["Gemma3ForCausalLM"]
 _ACTIVATION_KEYS = ("hidden_activation", "hidden_act")
 _REFUSED_FLAGS = ("attention_bias", "mlp_bias", "use_bidirectional_attention")
-_REFUSED_VALUES = ("quantization_config", "attn_logit_softcapping", "final_logit_softcapping")
+_REFUSED_VALUES = ("attn_logit_softcapping", "final_logit_softcapping")
 
 
 def read_hf_spec(config: JsonObject, has_lm_head: bool) -> ModelSpec:

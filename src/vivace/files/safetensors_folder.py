@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vivace.files.compressed_tensors import QuantizedPart, read_scheme
 from vivace.files.families import FAMILIES, Family
 from vivace.files.hf_names import is_lm_head, is_unused, vivace_name
 from vivace.files.hf_spec import read_hf_spec
@@ -21,6 +22,9 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
+SafetensorsPart = SafetensorsFile | QuantizedPart
+
+
 class SafetensorsWeights:
     """`WeightSource` over open safetensors files, which it owns.
 
@@ -33,16 +37,16 @@ class SafetensorsWeights:
         UnsupportedModelError: there is a tensor the architecture does not have.
     """
 
-    def __init__(self, parts: Sequence[SafetensorsFile], spec: ModelSpec) -> None:
+    def __init__(self, parts: Sequence[SafetensorsPart], spec: ModelSpec) -> None:
         self._parts = tuple(parts)
         self._family: Family = FAMILIES[spec.architecture]
-        self._entries: dict[str, tuple[SafetensorsFile, str]] = {}
+        self._entries: dict[str, tuple[SafetensorsPart, str]] = {}
         for part in parts:
             for stored_name in part.entries:
                 self._add(part, stored_name, spec)
         check_tensors(spec, {name: self._entry(name).shape for name in self._entries})
 
-    def _add(self, part: SafetensorsFile, stored_name: str, spec: ModelSpec) -> None:
+    def _add(self, part: SafetensorsPart, stored_name: str, spec: ModelSpec) -> None:
         if is_unused(stored_name) or (is_lm_head(stored_name) and spec.tied_embeddings):
             return
         name = vivace_name(stored_name, self._family)
@@ -97,7 +101,7 @@ class SafetensorsWeights:
         part, stored_name = self._find(name)
         return part.entries[stored_name]
 
-    def _find(self, name: str) -> tuple[SafetensorsFile, str]:
+    def _find(self, name: str) -> tuple[SafetensorsPart, str]:
         if name not in self._entries:
             raise ModelFileError(f"The model has no tensor {name}.", "Get the file again.")
         return self._entries[name]
@@ -114,10 +118,12 @@ def open_folder_model(folder: Path) -> tuple[ModelSpec, SafetensorsWeights, Json
         UnsupportedModelError: a sound model of a kind vivace does not run.
     """
     config = read_json_object(folder / "config.json")
-    parts: list[SafetensorsFile] = []
+    scheme = read_scheme(config)
+    parts: list[SafetensorsPart] = []
     try:
         for path in _tensor_files(folder):
-            parts.append(SafetensorsFile(path))
+            file = SafetensorsFile(path, with_integers=scheme is not None)
+            parts.append(file if scheme is None else QuantizedPart(file, scheme))
         has_lm_head = any(is_lm_head(name) for part in parts for name in part.entries)
         spec = read_hf_spec(config, has_lm_head)
         return spec, SafetensorsWeights(parts, spec), config

@@ -77,5 +77,5 @@ def _advice(bits: int, calibrated: Prediction) -> str:
     if calibrated.recovery >= 0.97:
         return "Calibrated PTQ: the recipe int4; train only if the quality report misses its limit."
     if bits >= 4:
-        return "Calibrated PTQ with mixed precision (recipes mixed, smallest-within:0.97); if that is too large, QAT."
+        return "Calibrated PTQ with mixed precision (the recipe mixed); if that is too large, QAT."
     return "QAT, or tuned vector codes: rounding is expected to lose more than a smaller model at more bits would."
