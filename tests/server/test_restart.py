@@ -1,6 +1,7 @@
 """kill -9 in the middle of an answer: the restarted server gives the rest, and the text is the same."""
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -80,6 +81,31 @@ def test_a_killed_server_goes_on_where_it_was(tmp_path: Path, hold_at: int) -> N
     assert len({event["id"] for _, event in again if isinstance(event, dict)}) == 1
     with killable(scripted(), stream_file) as (_, client):  # an ended stream survives a restart as well
         assert read_numbered(client.get(f"/v1/streams/{stream_id}").text) == again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1))
+def test_twenty_kills_at_random_moments_leave_the_text_as_it_was(tmp_path: Path, seed: int) -> None:
+    rng, stream_file, num_kills = random.Random(seed), tmp_path / "streams.db", 20
+    script = [f"{number} 你好🎉, " for number in range(8 * num_kills)]
+    told: list[tuple[int | None, object]] = []
+    stream_id = ""
+    for kill in range(num_kills):
+        hold_at = 8 * kill + rng.randint(1, 7)
+        wanted = rng.randint(0, max(0, hold_at + 1 - len(told)))  # what comes later may be written, and not seen
+        with killable(scripted(script=script, hold_at=hold_at), stream_file) as (process, client):
+            verb, path, fields = ("GET", f"/v1/streams/{stream_id}", None) if stream_id else ("POST", PATH, ASK)
+            seen = {"last-event-id": str(len(told))}
+            with client.stream(verb, path, json=fields, headers=seen) as response:
+                stream_id = response.headers["x-stream-id"]
+                told += read_numbered(read_until(response, wanted)) if wanted else []
+                process.send_signal(signal.SIGKILL)
+                process.wait(DEADLINE_S)
+    with killable(scripted(script=script), stream_file) as (_, client):
+        told += read_numbered(client.get(f"/v1/streams/{stream_id}", headers={"last-event-id": str(len(told))}).text)
+        assert read_numbered(client.get(f"/v1/streams/{stream_id}").text) == told
+    assert text_of(told) == "".join(script)
+    assert [number for number, _ in told] == [*range(1, len(told)), None]
 
 
 @pytest.mark.slow
