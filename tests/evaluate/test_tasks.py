@@ -46,7 +46,7 @@ def test_endings_are_scored_as_whole_sequences_are(subject: Subject) -> None:
 
 def test_the_likelier_ending_is_chosen_and_a_greedy_word_is_guessed(subject: Subject) -> None:
     context = "the land is"
-    written = continue_greedily(subject, subject.encode(context), 3, "never")
+    written = continue_greedily(subject, subject.encode(context), 3, ("never",))
     endings = (written, " qqqqqqqq zzzz")
     scores = ending_log_probabilities(subject, context, endings)
     per_byte = [total / len(ending.encode()) for (total, _, _), ending in zip(scores, endings, strict=True)]

@@ -25,6 +25,7 @@ COMMANDS = (
     "compress_doctor",
     "evaluate",
     "evaluate_ab",
+    "evaluate_harness",
 )
 """Modules of `vivace.cli`, in the order that help shows them; those of two words have them joined by "_"."""
 

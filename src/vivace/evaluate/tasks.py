@@ -14,7 +14,7 @@ from vivace.execute.score import Tokens, log_softmax
 from vivace.text.tokenizer import Tokenizer
 from vivace.types.step import BLOCK_SIZE, Executor, ForwardBatch
 
-MOST_TOKENS = 1024  # of a question with its longest ending
+MOST_TOKENS = 1024  # of a question with its longest ending, where a report asks
 _SUM_TOKENS = 160
 _SHOTS = (
     "Question: Tom has 3 apples and buys 4 more. How many apples does he have?\n"
@@ -24,10 +24,15 @@ _SHOTS = (
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model that is asked: its executor (with room for MOST_TOKENS) and its tokenizer."""
+    """A model that is asked: its executor (whose KV blocks 0, 1, 2 ... are used) and its tokenizer."""
 
     executor: Executor
     tokenizer: Tokenizer
+
+    @property
+    def most_tokens(self) -> int:
+        """Of a question with its longest ending."""
+        return self.executor.num_blocks * BLOCK_SIZE
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text as the model reads it, BOS first for models that take one."""
@@ -35,7 +40,7 @@ class Subject:
 
 
 def answer_items(subject: Subject, items: Sequence[Item], report: Report, name: str = "tasks") -> list[bool]:
-    """Whether each question was answered right; one that is too long for MOST_TOKENS counts as wrong."""
+    """Whether each question was answered right; one that is too long counts as wrong."""
     right = []
     for done, item in enumerate(items):
         report(done, len(items), f"asking {name}")
@@ -53,17 +58,28 @@ def ending_log_probabilities(subject: Subject, context: str, endings: Sequence[s
     whole = [subject.encode(context + ending) for ending in endings]
     shared = min(_shared_length(ids, subject.encode(context)) for ids in whole)
     shared = max(min(shared, *(len(ids) - 1 for ids in whole)), 1)
-    if max(map(len, whole)) > MOST_TOKENS:
+    if max(map(len, whole)) > subject.most_tokens:
         return [(-np.inf, 1, False) for _ in endings]
-    first = log_softmax(_forward(subject.executor, np.array(whole[0][:shared], np.int32), 0, rows=1))[-1]
+    tails = [ids[shared:] for ids in whole]
+    scores = tail_log_probabilities(subject, whole[0][:shared], tails)
+    return [(total, len(tail), greedy) for (total, greedy), tail in zip(scores, tails, strict=True)]
+
+
+def tail_log_probabilities(
+    subject: Subject, context: Sequence[int], tails: Sequence[Sequence[int]]
+) -> list[tuple[float, bool]]:
+    """Of each tail of tokens after a context of at least one: sum of natural-log probabilities, all of them likeliest.
+
+    Context and tail together must fit `subject.most_tokens`. The context is computed once.
+    """
+    first = log_softmax(_forward(subject.executor, np.array(context, np.int32), 0, rows=1))[-1]
     found = []
-    for ids in whole:
-        tail = np.array(ids[shared:], np.int32)
+    for tail in (np.array(ids, np.int32) for ids in tails):
         rows = first[None]
-        if len(tail) > 1:  # overwrites what the ending before wrote behind the context
-            rows = np.concatenate([rows, log_softmax(_forward(subject.executor, tail[:-1], shared))])
+        if len(tail) > 1:  # overwrites what the tail before wrote behind the context
+            rows = np.concatenate([rows, log_softmax(_forward(subject.executor, tail[:-1], len(context)))])
         own = rows[np.arange(len(tail)), tail]
-        found.append((float(own.sum()), len(tail), bool((rows.argmax(axis=-1) == tail).all())))
+        found.append((float(own.sum()), bool((rows.argmax(axis=-1) == tail).all())))
     return found
 
 
@@ -86,14 +102,14 @@ def _work_out(subject: Subject, item: Item) -> bool:
     """The last number of a greedy answer, with one worked example before the question."""
     assert isinstance(item, Sum)
     prompt = subject.encode(f"{_SHOTS}Question: {item.question}\nAnswer:")
-    if len(prompt) + _SUM_TOKENS > MOST_TOKENS:
+    if len(prompt) + _SUM_TOKENS > subject.most_tokens:
         return False
-    text = continue_greedily(subject, prompt, _SUM_TOKENS, "\nQuestion").split("\n\n")[0]
+    text = continue_greedily(subject, prompt, _SUM_TOKENS, ("\nQuestion", "\n\n")).split("\n\n")[0]
     return last_number(text) == normal_number(item.answer)
 
 
-def continue_greedily(subject: Subject, prompt: Sequence[int], most_tokens: int, stop: str) -> str:
-    """What the model writes after a prompt, until an end of text, `stop` or an empty line."""
+def continue_greedily(subject: Subject, prompt: Sequence[int], most_tokens: int, stops: Sequence[str]) -> str:
+    """What the model writes after a prompt, until an end of text or one of `stops` (after white space at the start)."""
     ids: list[int] = []
     logits = _forward(subject.executor, np.array(prompt, np.int32), 0, rows=1)
     for _ in range(most_tokens):
@@ -101,8 +117,8 @@ def continue_greedily(subject: Subject, prompt: Sequence[int], most_tokens: int,
         if token in subject.tokenizer.eos_ids:
             break
         ids.append(token)
-        text = subject.tokenizer.decode(ids)
-        if stop in text or "\n\n" in text.lstrip():
+        text = subject.tokenizer.decode(ids).lstrip()
+        if any(stop in text for stop in stops) or len(ids) == most_tokens:
             break
         logits = _forward(subject.executor, np.array([token], np.int32), len(prompt) + len(ids) - 1)
     return subject.tokenizer.decode(ids)
@@ -110,7 +126,7 @@ def continue_greedily(subject: Subject, prompt: Sequence[int], most_tokens: int,
 
 def _forward(executor: Executor, tokens: Tokens, start: int, rows: int | None = None) -> np.ndarray:
     """Logits of the last `rows` of some tokens at positions from `start` on (all rows when None), a copy."""
-    blocks = np.arange(-(-MOST_TOKENS // BLOCK_SIZE), dtype=np.int32)[None, :]
+    blocks = np.arange(executor.num_blocks, dtype=np.int32)[None, :]
     wanted = len(tokens) if rows is None else rows
     kept = []
     for begin in range(0, len(tokens), executor.max_rows):
