@@ -4,11 +4,14 @@ import numpy as np
 
 from engine.fake_executor import FakeExecutor
 from engine.harness import make_request
+from vivace.cache.block_table import BlockTable, TableBoard
 from vivace.engine.runner import StepRunner, build_batch
 from vivace.sample.sampler import Sampler
 from vivace.sample.settings import DrawSettings
 from vivace.schedule.sequence import Sequence
 from vivace.types.step import SequenceShare, StepPlan
+
+BOARD = TableBoard()
 
 
 def make_sequence(sequence_id: int, num_tokens: int, blocks: list[int]) -> Sequence:
@@ -16,6 +19,7 @@ def make_sequence(sequence_id: int, num_tokens: int, blocks: list[int]) -> Seque
     sequence = Sequence(
         sequence_id, request, (sequence_id, 0), DrawSettings(request.sampling, 0), frozenset(), num_tokens + 5
     )
+    sequence.table = BlockTable(BOARD)
     sequence.table.extend(blocks)
     return sequence
 

@@ -77,7 +77,7 @@ class Simulation:
 
     @property
     def waiting(self) -> list[Sequence]:
-        return list(self.scheduler._waiting)
+        return list(self.scheduler._roster.waiting)
 
     def run(self, jobs: Iterable[Job], after_step: Callable[[], None] = lambda: None, limit: int = 20_000) -> None:
         """Until all are done."""

@@ -13,17 +13,56 @@ def num_blocks_for(num_tokens: int) -> int:
     return -(-num_tokens // BLOCK_SIZE)
 
 
+class TableBoard:
+    """The tables of many sequences as rows of one int32 array, so that those of a step are gathered in one call.
+
+    A cell that no table fills is 0. Rows are taken by the tables themselves.
+    """
+
+    __slots__ = ("_free", "cells")
+
+    def __init__(self) -> None:
+        self.cells: NDArray[np.int32] = np.zeros((1, 8), dtype=np.int32)
+        self._free = [0]
+
+    def take_row(self) -> int:
+        """A row of zeros."""
+        if not self._free:
+            num_rows = len(self.cells)
+            self.cells = np.concatenate((self.cells, np.zeros_like(self.cells)))
+            self._free = list(range(2 * num_rows - 1, num_rows - 1, -1))
+        return self._free.pop()
+
+    def give_back(self, row: int) -> None:
+        """The row holds zeros again."""
+        self._free.append(row)
+
+    def widen(self, width: int) -> None:
+        """Have at least so many cells a row."""
+        missing = max(width, 2 * self.cells.shape[1]) - self.cells.shape[1]
+        self.cells = np.pad(self.cells, ((0, 0), (0, missing)))
+
+    def gather(self, tables: "Sequence[BlockTable]") -> NDArray[np.int32]:
+        """Tables of this board, none of them empty, as rows padded with 0: int32 (tables, longest)."""
+        width = max(table.num_entries for table in tables)
+        return np.ascontiguousarray(self.cells[[table.row for table in tables], :width])
+
+
 class BlockTable:
     """Entry b is the block of positions [16 b, 16 b + 16), -1 once it was dropped.
 
     `drop` leaves a hole; `keep` closes the ranks, and every position after that has its slot `num_removed` blocks
     earlier. Knows nothing of holders: whoever extends it holds them.
+
+    Args:
+        board: where it is written; None: one of its own.
     """
 
-    __slots__ = ("_entries", "_num_passed", "num_entries", "num_held", "num_removed")
+    __slots__ = ("_num_passed", "board", "num_entries", "num_held", "num_removed", "row")
 
-    def __init__(self) -> None:
-        self._entries: NDArray[np.int32] = np.zeros(8, dtype=np.int32)
+    def __init__(self, board: TableBoard | None = None) -> None:
+        self.board = TableBoard() if board is None else board
+        self.row = -1  # none while the table is empty
         self._num_passed = 0  # entries below this were offered to `drop`
         self.num_entries = 0
         self.num_removed = 0
@@ -32,7 +71,7 @@ class BlockTable:
     @property
     def entries(self) -> NDArray[np.int32]:
         """The blocks in order, int32 (num_entries,); a view that the next `extend` may leave behind."""
-        return self._entries[: self.num_entries]
+        return self.board.cells[self.row, : self.num_entries]
 
     @property
     def num_blocks(self) -> int:
@@ -47,11 +86,11 @@ class BlockTable:
     def extend(self, blocks: Sequence[int]) -> None:
         """Append blocks; -1 for positions whose block is gone already."""
         total = self.num_entries + len(blocks)
-        if total > len(self._entries):
-            grown = np.zeros(max(total, 2 * len(self._entries)), dtype=np.int32)
-            grown[: self.num_entries] = self.entries
-            self._entries = grown
-        self._entries[self.num_entries : total] = blocks
+        if self.row < 0 and total:
+            self.row = self.board.take_row()
+        if total > self.board.cells.shape[1]:
+            self.board.widen(total)
+        self.board.cells[self.row, self.num_entries : total] = blocks
         self.num_entries = total
         self.num_held += sum(block >= 0 for block in blocks)
 
@@ -65,7 +104,7 @@ class BlockTable:
         if fresh.start >= fresh.stop:
             return []
         blocks = _present(self.entries[fresh])
-        self._entries[fresh] = -1
+        self.entries[fresh] = -1
         self._num_passed = dead.stop
         self.num_held -= len(blocks)
         return blocks
@@ -74,7 +113,8 @@ class BlockTable:
         """Take out all entries but these (ascending), and return the blocks that go."""
         kept = self.entries[list(indexes)]
         gone = np.delete(self.entries, indexes)
-        self._entries[: len(kept)] = kept
+        self.entries[: len(kept)] = kept
+        self.entries[len(kept) :] = 0
         self.num_removed += self.num_entries - len(kept)
         self.num_entries = len(kept)
         blocks = _present(gone)
@@ -89,6 +129,10 @@ class BlockTable:
     def clear(self) -> list[int]:
         """Empty the table and return what it held, in order."""
         blocks = _present(self.entries)
+        if self.row >= 0:
+            self.entries[:] = 0
+            self.board.give_back(self.row)
+            self.row = -1
         self.num_entries = self.num_removed = self.num_held = self._num_passed = 0
         return blocks
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.cache.block_table import BlockTable
 from vivace.sample.sampler import DrawRow, Sampler
 from vivace.schedule.sequence import Sequence
 from vivace.speculate.verify import draw_and_compare
@@ -91,32 +90,46 @@ def build_batch(plan: StepPlan, sequences: Mapping[int, Sequence], *, has_local_
     positions: list[int] = []
     starts = [0]
     logit_rows: list[int] = []
-    observe_rows: list[int] = []
     owners = [sequences[share.sequence_id] for share in plan.shares]
-    for owner, share in zip(owners, plan.shares, strict=True):
-        end, first_row = share.start + share.count, len(positions)
-        token_ids += owner.tokens[share.start : end - len(share.drafts)].tolist()
-        token_ids += share.drafts
-        positions += range(share.start, end)
+    for owner, (_, start, count, wants_logits, drafts) in zip(owners, plan.shares, strict=True):
+        if count == 1 and wants_logits:  # a stream, as nearly all are
+            token_ids.append(owner.last_token)
+            positions.append(start)
+            logit_rows.append(len(positions) - 1)
+        else:
+            token_ids += owner.tokens[start : start + count - len(drafts)].tolist()
+            token_ids += drafts
+            positions += range(start, start + count)
+            if wants_logits:
+                logit_rows += range(len(positions) - 1 - len(drafts), len(positions))
         starts.append(len(positions))
-        if share.wants_logits:
-            logit_rows += range(len(positions) - 1 - len(share.drafts), len(positions))
-        observed = _observed_positions(owner, share.start, end)
-        observe_rows += range(first_row + observed.start - share.start, first_row + observed.stop - share.start)
     row_positions = np.array(positions, dtype=np.int32)
     window_starts, sink_ends = _sights(owners, starts, row_positions)
+    observe_rows = _observed_rows(plan, owners, starts)
     return ForwardBatch(
         token_ids=np.array(token_ids, dtype=np.int32),
         positions=row_positions,
         sequence_starts=np.array(starts, dtype=np.int32),
-        block_tables=_stacked([owner.table for owner in owners]),
+        block_tables=owners[0].table.board.gather([owner.table for owner in owners]),
         logit_rows=np.array(logit_rows, dtype=np.int32),
         window_starts=window_starts,
         sink_ends=sink_ends,
         slots=_slots(owners, starts, row_positions),
-        local_tables=_stacked([owner.local_table for owner in owners]) if has_local_layers else None,
+        local_tables=(
+            owners[0].local_table.board.gather([owner.local_table for owner in owners]) if has_local_layers else None
+        ),
         observe_rows=np.array(observe_rows, dtype=np.int32) if observe_rows else None,
     )
+
+
+def _observed_rows(plan: StepPlan, owners: list[Sequence], starts: list[int]) -> list[int]:
+    """Rows whose attention is to be told."""
+    rows: list[int] = []
+    for owner, share, first_row in zip(owners, plan.shares, starts, strict=False):
+        if owner.retention is not None:
+            observed = _observed_positions(owner, share.start, share.start + share.count)
+            rows += range(first_row + observed.start - share.start, first_row + observed.stop - share.start)
+    return rows
 
 
 def _observed_positions(owner: Sequence, start: int, end: int) -> range:
@@ -129,8 +142,9 @@ def _observed_positions(owner: Sequence, start: int, end: int) -> range:
 
 def _sights(owners: list[Sequence], starts: list[int], positions: Ints) -> tuple[Ints, Ints] | tuple[None, None]:
     """What the policies of the sequences let their rows see; one call where all have the same."""
-    if all(owner.policy is owners[0].policy for owner in owners):
-        return owners[0].policy.sight(positions) or (None, None)
+    first = owners[0].policy
+    if all(owner.policy is first for owner in owners):
+        return first.sight(positions) or (None, None)
     pairs = [
         (slice(start, end), owner.policy.sight(positions[start:end]))
         for owner, start, end in zip(owners, starts, starts[1:], strict=False)
@@ -152,13 +166,3 @@ def _slots(owners: list[Sequence], starts: list[int], positions: Ints) -> Ints |
     for owner, start, end in zip(owners, starts, starts[1:], strict=False):
         slots[start:end] -= owner.table.num_removed * BLOCK_SIZE
     return slots
-
-
-def _stacked(tables: list[BlockTable]) -> Ints:
-    """Tables as rows, padded with 0."""
-    if len(tables) == 1:
-        return tables[0].entries[None]
-    stacked = np.zeros((len(tables), max(table.num_entries for table in tables)), dtype=np.int32)
-    for row, table in zip(stacked, tables, strict=True):
-        row[: table.num_entries] = table.entries
-    return stacked

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.cache.block_pool import BlockPool
+from vivace.cache.block_table import BlockTable
 from vivace.cache.policies import KvPolicy, WindowPolicy
 from vivace.cache.retention import Retention
 from vivace.schedule.config import SchedulerConfig
@@ -48,6 +49,7 @@ class BlockDesk:
         self._copies: tuple[list[tuple[int, int]], ...] = ([], [])
         self._writes: list[tuple[int, BlockContent]] = []
         self._bounded: dict[int, Sequence] = {}
+        self._uncovered: dict[int, Sequence] = {}  # they run, and know tokens that have no slots yet
 
     @property
     def pools(self) -> tuple[BlockPool, ...]:
@@ -96,6 +98,7 @@ class BlockDesk:
         writes = list(zip(sequence.table.entries[num_found:].tolist(), stored, strict=False))
         self._writes += writes  # published once the step has run, and so never half written
         sequence.num_computed += len(writes) * BLOCK_SIZE
+        self._note_covered(sequence)
         self._note_bounded(sequence)
 
     def fork(self, source: Sequence, sequence: Sequence) -> None:
@@ -110,21 +113,36 @@ class BlockDesk:
             pair = kind.fork(source, sequence)
             if sequence.num_computed % BLOCK_SIZE:
                 copies.append(pair)
+        self._note_covered(sequence)
         self._note_bounded(sequence)
 
-    def is_short(self, sequence: Sequence) -> bool:
-        """Whether a running sequence lacks slots for what it may compute in the next step."""
-        return any(kind.is_short(sequence) for kind in self._kinds)
+    def new_tables(self) -> tuple[BlockTable, BlockTable]:
+        """Empty tables for a sequence, of the main and of the local layers."""
+        return BlockTable(self._kinds[0].board), BlockTable(self._kinds[-1].board)
+
+    def short_ones(self) -> list[Sequence]:
+        """Running sequences that lack slots for what they may compute in the next step.
+
+        Only those that know tokens without slots are looked at: of streams, one in BLOCK_SIZE a step.
+        """
+        return [entry for entry in self._uncovered.values() if any(kind.is_short(entry) for kind in self._kinds)]
+
+    def note_uncovered(self, sequence: Sequence) -> None:
+        """A running sequence knows more tokens than it has slots for."""
+        self._uncovered[sequence.sequence_id] = sequence
 
     def grow(self, sequence: Sequence) -> bool:
         """Give a running sequence those slots; False when there are not enough blocks."""
-        return all(kind.grow(sequence) for kind in self._kinds)
+        has_grown = all(kind.grow(sequence) for kind in self._kinds)
+        self._note_covered(sequence)
+        return has_grown
 
     def make_room(self, sequence: Sequence, num_more: int) -> int:
         """Slots for tokens that may follow the known ones, as many of `num_more` as there are blocks for."""
         for kind in self._kinds:
             kind.grow(sequence, num_more)
-        return min(num_more, *(kind.table(sequence).num_slots - sequence.num_known for kind in self._kinds))
+        self._note_covered(sequence)
+        return min(num_more, sequence.num_covered - sequence.num_known)
 
     def advance(self, sequence: Sequence) -> None:
         """The sequence has computed more: let others find its full blocks, and take back those no row will see."""
@@ -162,6 +180,7 @@ class BlockDesk:
         sequence.num_computed = 0
         sequence.retention = None
         self._bounded.pop(sequence.sequence_id, None)
+        self._uncovered.pop(sequence.sequence_id, None)
 
     def loss_of(self, sequence: Sequence) -> Loss:
         """What taking the blocks of a running sequence would cost, and bring."""
@@ -203,6 +222,13 @@ class BlockDesk:
         for pool in self.pools:
             pool.forget_all()
         self._tiers.forget()
+
+    def _note_covered(self, sequence: Sequence) -> None:
+        sequence.num_covered = min(kind.table(sequence).num_slots for kind in self._kinds)
+        if sequence.num_known > sequence.num_covered:
+            self._uncovered[sequence.sequence_id] = sequence
+        else:
+            self._uncovered.pop(sequence.sequence_id, None)
 
     def _note_bounded(self, sequence: Sequence) -> None:
         if any(kind.is_bounded(sequence) for kind in self._kinds):

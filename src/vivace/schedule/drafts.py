@@ -52,10 +52,12 @@ class DraftDesk:
         return self._blocks.make_room(sequence, min(self.most_new_tokens - 1, most))
 
 
-def draws_of(share: SequenceShare, draws: Iterator[Draw]) -> list[Draw]:
+def draws_of(share: SequenceShare, draws: Iterator[Draw]) -> Row[Draw]:
     """Take the draws of a share: one if it wanted logits, and one more for each draft that stood."""
     if not share.wants_logits:
-        return []
+        return ()
+    if not share.drafts:
+        return (next(draws),)
     mine = [next(draws)]
     for draft in share.drafts:
         if mine[-1].token_id != draft:

@@ -38,6 +38,7 @@ def build_group(
     for choice in range(request.n):
         settings = draw_settings(request, seed, choice)
         sequence = Sequence(first_id + choice, request, (arrival, choice), settings, stop_ids, max_known, policy=policy)
+        sequence.table, sequence.local_table = blocks.new_tables()
         group.live[choice] = sequence
         if choice:
             sequence.state = SequenceState.UNFORKED

@@ -8,7 +8,7 @@ from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 
 from vivace.cache.block_pool import BlockPool
-from vivace.cache.block_table import BlockTable, num_blocks_for
+from vivace.cache.block_table import BlockTable, TableBoard, num_blocks_for
 from vivace.cache.policies import EVERYTHING, KvPolicy, WindowPolicy
 from vivace.schedule.sequence import Sequence
 from vivace.types.step import BLOCK_SIZE
@@ -35,6 +35,7 @@ class LayerBlocks:
 
     def __init__(self, pool: BlockPool, chunk: int, local: WindowPolicy | None = None) -> None:
         self.pool = pool
+        self.board = TableBoard()
         self._chunk = chunk
         self._local = local
 

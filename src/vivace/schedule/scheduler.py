@@ -1,14 +1,14 @@
 """Who computes how many tokens in the next step, in the order of a row of `orders/`.
 
-`schedule()` decides and hands out blocks; `commit()` is the only place where a sequence gets further. Taking a
-sequence's blocks away and setting its computed tokens back to 0 is one act, `_release`, the only place that frees.
+`schedule()` decides and hands out blocks; `commit()` is the only place where a sequence gets further. Who is in work,
+and in which state, is the roster's to keep (roster.py).
 
 Drafts live in the plan and never in a sequence: `commit` appends those that stood as if each had had a step of its own.
 What was computed for the others lies beyond `num_computed` and is written over by the next step.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.block_table import num_blocks_for
@@ -26,11 +26,11 @@ from vivace.schedule.layer_blocks import LocalBlocks
 from vivace.schedule.orders.table import build_order
 from vivace.schedule.preemption import choose_victim
 from vivace.schedule.prompt_budget import PromptBudget
+from vivace.schedule.roster import Roster
 from vivace.schedule.sequence import Sequence, SequenceState
 from vivace.schedule.serving import num_resting, split_running
 from vivace.schedule.step_cost import StepCostModel, num_pairs
 from vivace.schedule.tiers import TierDesk
-from vivace.schedule.waiting import WaitingQueue
 from vivace.telemetry.clock import NS_PER_S, Clock, now_ns
 from vivace.types.draft import Speculator
 from vivace.types.errors import RequestError, VivaceError
@@ -75,40 +75,42 @@ class Scheduler:
         self._desk = DraftDesk(speculator, self.blocks)
         self.gate = AdmissionGate(config.queue)
         self.order = build_order(config.order, self.estimates, config.inter_token_s)
-        self._groups: dict[str, RequestGroup] = {}
-        self._running: dict[int, Sequence] = {}
-        self._waiting = WaitingQueue(self.order)
+        self._roster = Roster(self.blocks, self.order)
         self._num_arrivals = 0
         self._num_sequences = 0
         self._now_s = 0.0
-        self.num_preemptions = 0
 
     @property
     def running(self) -> Mapping[int, Sequence]:
         """Sequences that hold blocks, by id."""
-        return self._running
+        return self._roster.running
+
+    @property
+    def num_preemptions(self) -> int:
+        """How often a running sequence had to give up its blocks."""
+        return self._roster.num_preemptions
 
     @property
     def num_waiting(self) -> int:
         """Sequences that wait to run, those that wait for a shared prompt left out."""
-        return len(self._waiting)
+        return len(self._roster.waiting)
 
     @property
     def request_ids(self) -> tuple[str, ...]:
         """Requests that have not ended."""
-        return tuple(self._groups)
+        return tuple(self._roster.groups)
 
     @property
     def has_work(self) -> bool:
         """Whether `schedule` would return shares."""
-        return bool(self._groups)
+        return bool(self._roster.groups)
 
     def _read_clock(self) -> float:
         return self._clock() / NS_PER_S
 
     def is_live(self, request_id: str) -> bool:
         """Whether a request has not ended."""
-        return request_id in self._groups
+        return request_id in self._roster.groups
 
     def add(self, request: GenerationRequest, seed: int) -> None:
         """Queue a request. `seed` stands in for the request's own.
@@ -118,7 +120,7 @@ class Scheduler:
             ContextLengthError: it can never fit.
             OverloadedError: the queue is full, or the request could not be served in time.
         """
-        if request.request_id in self._groups:
+        if self.is_live(request.request_id):
             raise RequestError(f"A request {request.request_id!r} is in work.", "Give each request its own id.")
         request = self._config.queue.with_targets(request)
         first_id, arrival = self._num_sequences, self._num_arrivals
@@ -129,15 +131,12 @@ class Scheduler:
         self._pass_gate(group.live[0])
         self._num_arrivals += 1
         self._num_sequences += request.n
-        self._groups[request.request_id] = group
-        self._waiting.push(group.live[0])
+        self._roster.join(group)
         self.gate.watch(group.live[0])
-        for sequence in group.live.values():
-            self.order.note_arrived(sequence)
 
     def cancel(self, request_id: str, choice: int | None = None) -> list[EngineEvent]:
         """End a request, or one choice of it; returns the events of those that had not ended."""
-        group = self._groups.get(request_id)
+        group = self._roster.groups.get(request_id)
         if group is None:
             return []
         cancelled = [sequence for number, sequence in group.live.items() if choice in (None, number)]
@@ -148,12 +147,10 @@ class Scheduler:
 
     def fail(self, request_id: str, error: VivaceError) -> list[EngineEvent]:
         """End a request with an error; nothing happens to one that has ended."""
-        group = self._groups.get(request_id)
+        group = self._roster.groups.get(request_id)
         if group is None:
             return []
-        group.unforked.clear()
-        for sequence in tuple(group.live.values()):
-            self._drop(sequence)
+        self._roster.drop_all(group)
         return [FailEvent(request_id, error)]
 
     def expire(self) -> list[EngineEvent]:
@@ -161,7 +158,7 @@ class Scheduler:
         events: list[EngineEvent] = []
         now_s = self._read_clock()
         for request_id in self.gate.take_expired(now_s):
-            group = self._groups.get(request_id)
+            group = self._roster.groups.get(request_id)
             first = None if group is None else group.live.get(0)
             if first is not None and first.num_cached is None:
                 self.gate.num_timed_out += 1
@@ -181,21 +178,23 @@ class Scheduler:
         """Write what a step brought into its sequences and return what there is to tell."""
         events: list[EngineEvent] = []
         self._now_s = self._read_clock()
-        draws = iter(result.draws)
+        draws, running = iter(result.draws), self._roster.running
         for share in plan.shares:
-            if share.sequence_id in result.observed and share.sequence_id in self._running:
-                observed = result.observed[share.sequence_id]
-                self.blocks.note_observed(self._running[share.sequence_id], share, observed)
-            num_computed = share.start + share.count - len(share.drafts)
-            for draw in draws_of(share, draws) or (None,):
-                sequence = self._running.get(share.sequence_id)
-                if sequence is None:  # it ended, or its request failed, on a draw of this very step
-                    break
-                sequence.num_computed = num_computed
-                self.blocks.advance(sequence)
-                if draw is not None:
-                    self._take(sequence, draw, events)
-                num_computed += 1  # the next draw is there because this one was a draft, and computed
+            mine = draws_of(share, draws)
+            sequence = running.get(share.sequence_id)
+            if sequence is None:  # its request failed on a draw of this very step
+                continue
+            if share.sequence_id in result.observed:
+                self.blocks.note_observed(sequence, share, result.observed[share.sequence_id])
+            sequence.num_computed = share.start + share.count - len(share.drafts)
+            self.blocks.advance(sequence)
+            for number, draw in enumerate(mine):
+                if number:  # the draw before was a draft, and so its row is computed
+                    if sequence.state is not SequenceState.RUNNING:
+                        break
+                    sequence.num_computed += 1
+                    self.blocks.advance(sequence)
+                self._take(sequence, draw, events)
         return events
 
     def note_step(self, plan: StepPlan, elapsed_ms: float) -> None:
@@ -204,7 +203,7 @@ class Scheduler:
 
     def kv_tokens(self) -> tuple[int, int]:
         """Known tokens that have a slot, and slots of held blocks; shared blocks count once."""
-        return count_kv_tokens(self._pool, self._running.values())
+        return count_kv_tokens(self._pool, self.running.values())
 
     def forget_prefixes(self) -> None:
         """Trust no cached block any more, as after a step that broke halfway."""
@@ -212,77 +211,76 @@ class Scheduler:
 
     def check(self) -> None:
         """Raise AssertionError unless blocks, tables and states agree."""
-        check_books(self.blocks, self._running, self._groups.values())
+        check_books(self.blocks, self.running, self._roster.groups.values())
 
     # Shares -----------------------------------------------------------------------------------------------------------
 
-    def _shares(self) -> Iterator[SequenceShare]:
-        seats, others_wait = self._config.max_sequences, bool(self._waiting)
-        streams, prompts = split_running(self._running.values(), self.order, self._now_s, seats, others_wait)
-        prompt_shares = tuple(self._prompt_shares(prompts, streams))
+    def _shares(self) -> list[SequenceShare]:
+        seats, others_wait = self._config.max_sequences, bool(self._roster.waiting)
+        streams, prompts = split_running(self.running.values(), self.order, self._now_s, seats, others_wait)
+        prompt_shares = self._prompt_shares(prompts, streams)
         num_rows = len(streams) + sum(share.count for share in prompt_shares)
         drafts_of_all = self._desk.drafts_for(streams, num_rows, self._config.max_batch_tokens - num_rows)
-        for sequence, drafts in zip(streams, drafts_of_all, strict=True):
-            yield SequenceShare(sequence.sequence_id, sequence.num_computed, 1 + len(drafts), True, drafts)
-        yield from prompt_shares
+        shares = [
+            SequenceShare(sequence.sequence_id, sequence.num_computed, 1 + len(drafts), True, drafts)
+            for sequence, drafts in zip(streams, drafts_of_all, strict=True)
+        ]
+        return shares + prompt_shares
 
-    def _prompt_shares(self, prompts: list[Sequence], streams: list[Sequence]) -> Iterator[SequenceShare]:
-        if not prompts:
-            return
-        budget = PromptBudget(self._config, self.estimates, streams)
+    def _prompt_shares(self, prompts: list[Sequence], streams: list[Sequence]) -> list[SequenceShare]:
+        shares: list[SequenceShare] = []
+        budget = PromptBudget(self._config, self.estimates, streams) if prompts else None
         for sequence in self._in_order(prompts):
-            count = budget.take(sequence)
+            count = 0 if budget is None else budget.take(sequence)
             if count == 0:
-                return
+                break
             is_last = count == sequence.num_pending
-            yield SequenceShare(sequence.sequence_id, sequence.num_computed, count, is_last)
+            shares.append(SequenceShare(sequence.sequence_id, sequence.num_computed, count, is_last))
+        return shares
 
     # Blocks -----------------------------------------------------------------------------------------------------------
 
     def _grow_running(self) -> None:
         """Give each running sequence the slots of its known tokens, at the cost of the last in order if need be."""
-        short = [sequence for sequence in self._running.values() if self.blocks.is_short(sequence)]
-        for sequence in self._in_order(short):
+        for sequence in self._in_order(self.blocks.short_ones()):
             while sequence.state is SequenceState.RUNNING and not self.blocks.grow(sequence):
-                self._preempt(self._victim())
+                self._roster.preempt(self._victim())
 
     def _admit_waiting(self) -> None:
         """Start those who wait, in order, until one does not fit: nobody overtakes."""
-        resting = num_resting(self._running.values(), self.order, self._now_s) if self._waiting else 0
+        waiting, running = self._roster.waiting, self.running
+        resting = num_resting(running.values(), self.order, self._now_s) if waiting else 0
         num_seats = self._config.max_sequences + resting
-        if not self._waiting or len(self._running) >= num_seats:
+        if not waiting or len(running) >= num_seats:
             return
-        self._waiting.sort(self._now_s)
+        waiting.sort(self._now_s)
         num_pending = self._num_pending_prompt()
-        while (sequence := self._waiting.first()) is not None and len(self._running) < num_seats:
+        while (sequence := waiting.first()) is not None and len(running) < num_seats:
             found = self.blocks.find(sequence)
             num_pending += sequence.num_known - found.num_tokens
             if not self.blocks.may_start(sequence, found, self._headroom(num_pending)):
                 return
             self.blocks.start(sequence, found)
-            self._note_running(sequence)
-            self._waiting.remove(sequence)
-            if sequence.num_cached is None:
-                sequence.num_cached = sequence.num_computed
-                self.order.note_started(sequence, sequence.num_known - sequence.num_computed)
-                if self.order.follows_service:
-                    self._waiting.sort(self._now_s)
+            is_first_start = sequence.num_cached is None
+            self._roster.start(sequence)
+            if is_first_start and self.order.follows_service:
+                waiting.sort(self._now_s)
 
     def place_of(self, request_id: str) -> RequestPlace | None:
         """Where a request is before its first token; None when it is not in work."""
-        group = self._groups.get(request_id)
+        group = self._roster.groups.get(request_id)
         if group is None:
             return None
         first = next(iter(group.live.values()))
-        return place_of(first, self._waiting.ahead_of(first, self._read_clock()), self._room(), self.estimates)
+        return place_of(first, self._roster.waiting.ahead_of(first, self._read_clock()), self._room(), self.estimates)
 
     def _pass_gate(self, newcomer: Sequence) -> None:
-        tenants = Counter(entry.request.service_level.tenant for entry in self._waiting)
-        ahead = self._waiting.ahead_of(newcomer, newcomer.arrived_s)
+        tenants = Counter(entry.request.service_level.tenant for entry in self._roster.waiting)
+        ahead = self._roster.waiting.ahead_of(newcomer, newcomer.arrived_s)
         self.gate.check(newcomer, tenants, forecast(newcomer, ahead, self._room(), self.estimates))
 
     def _room(self) -> Room:
-        return Room(self._config, self._pool, tuple(self._running.values()))
+        return Room(self._config, self._pool, tuple(self.running.values()))
 
     def _in_order(self, sequences: Iterable[Sequence]) -> list[Sequence]:
         return sorted(sequences, key=lambda sequence: self.order.key(sequence, self._now_s))
@@ -293,11 +291,11 @@ class Scheduler:
         Whoever needs a block has got one, so there is a victim, and nobody is pre-empted twice without progress. Only
         prompts that take their blocks bit by bit may need one before anybody has got a token.
         """
-        grown = [sequence for sequence in self._running.values() if sequence.num_known > sequence.num_known_at_start]
-        return choose_victim(self._in_order(grown or self._running.values()), self.blocks.loss_of)
+        grown = [sequence for sequence in self.running.values() if sequence.num_known > sequence.num_known_at_start]
+        return choose_victim(self._in_order(grown or self.running.values()), self.blocks.loss_of)
 
     def _num_pending_prompt(self) -> int:
-        return sum(sequence.num_pending for sequence in self._running.values() if sequence.num_pending > 1)
+        return sum(sequence.num_pending for sequence in self.running.values() if sequence.num_pending > 1)
 
     def _headroom(self, num_pending_prompt: int) -> int:
         """Blocks that a newcomer has to leave, so as not to pre-empt anybody soon nor to be pre-empted.
@@ -306,65 +304,36 @@ class Scheduler:
         So a pre-empted sequence always gets further before it can be pre-empted again.
         """
         num_steps = 1 + -(-num_pending_prompt // self._config.least_prompt_tokens)
-        return len(self._running) * num_blocks_for(num_steps * self._desk.most_new_tokens)
-
-    def _note_running(self, sequence: Sequence) -> None:
-        sequence.num_known_at_start = sequence.num_known
-        sequence.state = SequenceState.RUNNING
-        self._running[sequence.sequence_id] = sequence
-
-    def _preempt(self, sequence: Sequence) -> None:
-        self.num_preemptions += 1
-        self._release(sequence)
-        sequence.state = SequenceState.WAITING
-        self._waiting.push(sequence)
-
-    def _release(self, sequence: Sequence) -> None:
-        """Give back all blocks of a running sequence; nothing of it is computed any more."""
-        del self._running[sequence.sequence_id]
-        self.blocks.release(sequence)
-
-    # Forks ------------------------------------------------------------------------------------------------------------
+        return len(self.running) * num_blocks_for(num_steps * self._desk.most_new_tokens)
 
     def _fork(self, group: RequestGroup, source: Sequence) -> None:
-        """Start the other choices on the prompt that `source` has computed.
-
-        They share its full blocks and get a copy of the one the prompt ends in, and compute the last prompt token
-        again: its logits are what each draws its first token from. Those that find no room wait and compute it all.
-        """
         num_pending = self._num_pending_prompt()
-        for sequence in group.unforked:
-            has_place = len(self._running) < self._config.max_sequences
-            if not has_place or not self.blocks.may_fork(sequence, self._headroom(num_pending)):
-                self._enqueue(sequence)
-                continue
-            self.blocks.fork(source, sequence)
-            self._note_running(sequence)
-            sequence.num_cached = source.num_cached
-            self.order.note_started(sequence, 0)
-        group.unforked.clear()
 
-    def _enqueue(self, sequence: Sequence) -> None:
-        sequence.state = SequenceState.WAITING
-        self._waiting.push(sequence)
+        def may_fork(sequence: Sequence) -> bool:
+            has_place = len(self.running) < self._config.max_sequences
+            return has_place and self.blocks.may_fork(sequence, self._headroom(num_pending))
+
+        self._roster.fork(group, source, may_fork)
 
     # Ends -------------------------------------------------------------------------------------------------------------
 
     def _take(self, sequence: Sequence, draw: Draw, events: list[EngineEvent]) -> None:
         """Append a drawn token to its sequence, or end the sequence with it."""
-        group = self._groups[sequence.request.request_id]
+        request_id = sequence.request.request_id
         if draw.error is not None:
-            events.extend(self.fail(group.request.request_id, draw.error))
+            events.extend(self.fail(request_id, draw.error))
             return
-        if group.unforked:
-            self._fork(group, sequence)
+        if sequence.request.n > 1 and self._roster.groups[request_id].unforked:
+            self._fork(self._roster.groups[request_id], sequence)
         index = sequence.num_generated
         if draw.token_id in sequence.stop_ids:
             self._finish(sequence, "stop", index + 1, events)
             return
-        sequence.append(draw.token_id)
-        self._note_token(sequence)
-        events.append(TokenEvent(group.request.request_id, sequence.choice, index, draw.token_id, draw.logprob))
+        sequence.append(draw.token_id, self._now_s)
+        self.order.note_token(sequence)
+        if sequence.num_known > sequence.num_covered:
+            self.blocks.note_uncovered(sequence)
+        events.append(TokenEvent(request_id, sequence.choice, index, draw.token_id, draw.logprob))
         if sequence.num_known >= sequence.max_known:
             self._finish(sequence, "length", index + 1, events)
 
@@ -372,29 +341,4 @@ class Scheduler:
         events.append(sequence.finish_event(reason, num_generated))
         if reason != "cancelled":
             self.estimates.completion.learn(sequence.request, sequence.expected_tokens, num_generated)
-        self._drop(sequence)
-
-    def _note_token(self, sequence: Sequence) -> None:
-        sequence.last_token_s = self._now_s
-        if sequence.first_token_s is None:
-            sequence.first_token_s = self._now_s
-        self.order.note_token(sequence)
-
-    def _drop(self, sequence: Sequence) -> None:
-        """Take a sequence out of everything."""
-        group = self._groups[sequence.request.request_id]
-        if sequence.state is SequenceState.RUNNING:
-            self._release(sequence)
-        elif sequence.state is SequenceState.WAITING:
-            self._waiting.remove(sequence)
-        elif sequence in group.unforked:
-            group.unforked.remove(sequence)
-        sequence.state = SequenceState.ENDED
-        self.order.note_left(sequence)
-        del group.live[sequence.choice]
-        if sequence.choice == 0:
-            for orphan in group.unforked:
-                self._enqueue(orphan)
-            group.unforked.clear()
-        if not group.live:
-            del self._groups[sequence.request.request_id]
+        self._roster.drop(sequence)

@@ -46,7 +46,12 @@ class Sequence:
         num_published: how many blocks of its table can be found by others.
         policy: which keys its rows see.
         retention: what it knows of the attention to its blocks, while it runs under a policy that asks.
+        table: the blocks of its known tokens.
         local_table: the blocks of layers that see a window of their own.
+        num_covered: known tokens below it have slots in every table.
+        last_token: the youngest known token.
+        num_prompt: tokens of the prompt.
+        choice: number of the answer within its request.
     """
 
     sequence_id: int
@@ -70,28 +75,23 @@ class Sequence:
     table: BlockTable = field(default_factory=BlockTable)
     local_table: BlockTable = field(default_factory=BlockTable)
     keys: list[bytes] = field(default_factory=list)
+    num_covered: int = 0
+    last_token: int = field(init=False)
+    num_prompt: int = field(init=False)
+    choice: int = field(init=False)
     _tokens: NDArray[np.int32] = field(init=False)
 
     def __post_init__(self) -> None:
         known = self.request.prompt_ids + self.request.answer_ids
-        self.num_known = len(known)
+        self.num_known, self.num_prompt = len(known), len(self.request.prompt_ids)
+        self.last_token, self.choice = known[-1], self.order[1]
         self._tokens = np.empty(len(known) + min(64, self.max_known - len(known)), dtype=np.int32)
         self._tokens[: self.num_known] = known
 
     @property
-    def choice(self) -> int:
-        """Number of the answer within its request."""
-        return self.order[1]
-
-    @property
-    def num_prompt(self) -> int:
-        """Tokens of the prompt."""
-        return len(self.request.prompt_ids)
-
-    @property
     def num_generated(self) -> int:
         """Tokens of the answer so far."""
-        return self.num_known - len(self.request.prompt_ids)
+        return self.num_known - self.num_prompt
 
     @property
     def num_pending(self) -> int:
@@ -113,12 +113,15 @@ class Sequence:
         """All known tokens, int32 (num_known,); a view, right until the next `append`."""
         return self._tokens[: self.num_known]
 
-    def append(self, token_id: int) -> None:
-        """Know one more token."""
+    def append(self, token_id: int, now_s: float = 0.0) -> None:
+        """Know one more token, which came now."""
         if self.num_known == len(self._tokens):
             self._tokens = np.concatenate((self._tokens, np.empty_like(self._tokens)))
-        self._tokens[self.num_known] = token_id
+        self._tokens[self.num_known] = self.last_token = token_id
         self.num_known += 1
+        self.last_token_s = now_s
+        if self.first_token_s is None:
+            self.first_token_s = now_s
 
     def finish_event(self, reason: FinishReason, num_generated: int) -> FinishEvent:
         """The event that ends this choice."""

@@ -1,7 +1,7 @@
 """What the engine tells about a request while it works, token by token (before any text exists)."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from vivace.types.errors import VivaceError
 from vivace.types.speculation import SpeculationUsage
@@ -19,13 +19,12 @@ class TokenLogprob:
     top: tuple[tuple[int, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TokenEvent:
+class TokenEvent(NamedTuple):  # one a token: a tuple takes a third of the time of a frozen dataclass
     """Choice number `choice` of the request got one more token. `index` counts from 0 within the answer."""
 
     request_id: str
     choice: int
-    index: int
+    index: int  # type: ignore[assignment]  # nobody asks an event for tuple.index
     token_id: int
     logprob: TokenLogprob | None = None
 
