@@ -9,7 +9,8 @@ from compress.models import random_windows, uneven_model
 from vivace.compress.allocate import Option, allocate
 from vivace.compress.pipeline import compress_weights
 from vivace.compress.recipe import PRESETS
-from vivace.compress.sensitivity import measure_sensitivity, mixed_recipe, model_parts
+from vivace.compress.sensitivity import FORMATS, measure_sensitivity, mixed_recipe, model_parts
+from vivace.compress.timing import FormatTimes, left_for_formats, time_formats, with_times
 from vivace.execute.reference import ReferenceExecutor
 from vivace.execute.score import compare_executors
 from vivace.graph.build import build_graph
@@ -102,3 +103,25 @@ def test_mixed_precision_beats_a_uniform_format_of_the_same_size() -> None:
     assert losses[0] < losses[1]
     with pytest.raises(ConfigError, match=r"takes 5\.06"):
         mixed_recipe(spec, parts, 4.0)
+
+
+def test_times_tell_formats_apart_and_a_limit_of_milliseconds_is_kept() -> None:
+    pytest.importorskip("scipy", reason="limits of milliseconds need scipy (extra compress)")
+    spec, weights = uneven_model()
+    parts = measure_sensitivity(spec, weights, random_windows(spec, 2, 24))
+    times = time_formats(spec, weights, FORMATS, num_threads=1)
+    assert min(ms for (where, _), ms in times.extra_ms.items() if where == "layers") == 0
+    assert times.quickest_ms > 0
+    slow_eight = {(where, f): 0.0 if f is FORMATS[0] else 1.0 for where, f in times.extra_ms}  # what no machine decides
+    known = FormatTimes(2.0, slow_eight, times.num_weights)
+    timed = with_times(spec, parts, known)
+    needed = sum(min(option.milliseconds for option in part.bearable) for part in timed)
+    quick, least = mixed_recipe(spec, timed, None, most_ms=left_for_formats(known, timed, 2.0 + needed + 1e-9))
+    assert least.milliseconds == pytest.approx(needed)
+    kept = {name for part in timed if part.collapses for name in part.matrices}
+    layers = {rule.match: rule.format for rule in quick.rules if rule.match.startswith("layers.")}
+    assert {format for name, format in layers.items() if name not in kept} == {FORMATS[0]}
+    _, allocation = mixed_recipe(spec, timed, None, most_ms=needed + 0.5)
+    assert needed < allocation.milliseconds <= needed + 0.5
+    with pytest.raises(ConfigError, match=r"quickest layout takes 2\."):
+        left_for_formats(known, timed, 1.0)

@@ -12,7 +12,7 @@ from vivace.types.errors import ConfigError
 
 if TYPE_CHECKING:
     from vivace.compress.recipe import Recipe
-    from vivace.compress.save import CalibrationText, SavedModel
+    from vivace.compress.save import CalibrationText, MixBudget, SavedModel
 
 NAME = "compress"
 HELP = "make a smaller model file"
@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bits-per-weight", type=float, metavar="B", help="for --recipe mixed: what matrices may take on average"
     )
+    parser.add_argument(
+        "--ms-per-token", type=float, metavar="T", help="for --recipe mixed: what a token may take on this machine"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="for --recipe mixed: sensitivity by layer as a PNG")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -73,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             recipe,
             text,
             progress,
-            bits_per_weight=arguments.bits_per_weight,
+            budget=_budget(arguments),
             overwrite=arguments.force,
         )
     if arguments.plot is not None:
@@ -87,15 +90,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _budget(arguments: argparse.Namespace) -> "MixBudget | None":
+    from vivace.compress.save import MixBudget
+
+    given = (arguments.bits_per_weight, arguments.ms_per_token)
+    if any(value is not None and not value > 0 for value in given):
+        raise ConfigError("A budget has to be above 0.", "Give --bits-per-weight 5.5, or --ms-per-token 5.")
+    return None if given == (None, None) else MixBudget(*given)
+
+
 def _recipe(arguments: argparse.Namespace) -> "Recipe":
     from dataclasses import replace
 
     from vivace.compress.recipe import find_recipe
 
     mixed = arguments.recipe == "mixed"
-    if mixed != (arguments.bits_per_weight is not None):
+    if mixed != (_budget(arguments) is not None):
         raise ConfigError(
-            "--recipe mixed and --bits-per-weight belong together.", "Give both, such as --bits-per-weight 5.5."
+            "--recipe mixed and a budget belong together.", "Give --bits-per-weight 5.5, --ms-per-token 5, or both."
         )
     if arguments.plot is not None and not mixed:
         raise ConfigError("--plot needs --recipe mixed.", "Other recipes measure no sensitivity.")

@@ -11,8 +11,9 @@ from vivace.compress.layout import plan_layout
 from vivace.compress.pipeline import CompressedModel, Report, compress_weights
 from vivace.compress.recipe import CalibrationSettings, Recipe
 from vivace.compress.self_text import blocks_needed, write_samples
-from vivace.compress.sensitivity import PartSensitivity, measure_sensitivity, mixed_recipe
+from vivace.compress.sensitivity import FORMATS, PartSensitivity, measure_sensitivity, mixed_recipe
 from vivace.compress.text_kinds import relabelled
+from vivace.compress.timing import left_for_formats, time_formats, with_times
 from vivace.compress.verify import Verification, verify_file
 from vivace.execute.native import NativeExecutor
 from vivace.execute.score import Tokens
@@ -37,6 +38,17 @@ class CalibrationText:
     by_kind: bool = False  # shares are of kinds of text (`text_kinds.py`), not of labels
 
 
+@dataclass(frozen=True, slots=True)
+class MixBudget:
+    """What a mixed layout may cost: bits a weight on average, and milliseconds a token on this machine; None: no limit.
+
+    At least one of the two is given.
+    """
+
+    bits_per_weight: float | None = None
+    most_ms: float | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SavedModel:
     """A finished compression: what was done, where it is, and what the check found."""
@@ -55,7 +67,7 @@ def compress_file(
     text: CalibrationText | None = None,
     report: Report = lambda done, total, what: None,
     *,
-    bits_per_weight: float | None = None,
+    budget: MixBudget | None = None,
     overwrite: bool = False,
 ) -> SavedModel:
     """Compress a model file or folder into a GGUF file, and check what was written.
@@ -66,8 +78,7 @@ def compress_file(
         recipe: what to do.
         text: calibration text; the model writes its own when it is needed and none is given.
         report: told how far it is.
-        bits_per_weight: measure what each part suffers and mix formats under this budget, in place of the recipe's
-            own rules.
+        budget: measure what each part suffers and mix formats under this, in place of the recipe's own rules.
         overwrite: whether a file at `out` may be replaced.
 
     Raises:
@@ -82,11 +93,8 @@ def compress_file(
         tokenizer = None if source.vocabulary is None else build_tokenizer(source.vocabulary)
         samples = _samples(source, tokenizer, recipe, text, report) if recipe.needs_calibration else []
         sensitivities: list[PartSensitivity] = []
-        if bits_per_weight is not None:
-            windows = [sample[:_SENSITIVITY_TOKENS] for sample in samples[:_SENSITIVITY_SAMPLES]]
-            importance = input_importance(source.spec, source.weights, samples, report)
-            sensitivities = measure_sensitivity(source.spec, source.weights, windows, report, importance=importance)
-            recipe, _ = mixed_recipe(source.spec, sensitivities, bits_per_weight, recipe)
+        if budget is not None:
+            sensitivities, recipe = _mixed(source, recipe, samples, budget, report)
         model = compress_weights(source.spec, source.weights, recipe, samples, report)
         unchecked = out.with_name(f".{out.stem}.{os.getpid()}.gguf")
         try:
@@ -100,6 +108,21 @@ def compress_file(
         return SavedModel(out, model, verification, source_bytes, tuple(sensitivities))
     finally:
         source.close()
+
+
+def _mixed(
+    source: LoadedModel, recipe: Recipe, samples: Sequence[Tokens], budget: MixBudget, report: Report
+) -> tuple[list[PartSensitivity], Recipe]:
+    """What each part suffers, and the recipe that spends the budget best."""
+    windows = [sample[:_SENSITIVITY_TOKENS] for sample in samples[:_SENSITIVITY_SAMPLES]]
+    importance = input_importance(source.spec, source.weights, samples, report)
+    parts = measure_sensitivity(source.spec, source.weights, windows, report, importance=importance)
+    left = None
+    if budget.most_ms is not None:
+        times = time_formats(source.spec, source.weights, FORMATS)
+        parts = with_times(source.spec, parts, times)
+        left = left_for_formats(times, parts, budget.most_ms)
+    return parts, mixed_recipe(source.spec, parts, budget.bits_per_weight, recipe, most_ms=left)[0]
 
 
 def check_output(source_path: Path, out: Path, *, overwrite: bool) -> None:

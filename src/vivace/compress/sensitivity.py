@@ -144,7 +144,7 @@ def model_parts(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
 def mixed_recipe(
     spec: ModelSpec,
     sensitivities: Sequence[PartSensitivity],
-    bits_per_weight: float,
+    bits_per_weight: float | None,
     base: Recipe = PRESETS["int4"],
     *,
     most_ms: float | None = None,
@@ -154,17 +154,17 @@ def mixed_recipe(
     Args:
         spec: what the model is.
         sensitivities: of all its parts.
-        bits_per_weight: what matrices may take on average.
+        bits_per_weight: what matrices may take on average; None is no limit.
         base: whose methods are used.
-        most_ms: what a token may take as well; the options must say what they take (`timing.py`).
+        most_ms: what formats may add to the quickest step as well; the options must say what they add (`timing.py`).
 
     Raises:
         ConfigError: the budget is under what the smallest formats take.
     """
     num_weights = count_weights(spec, sensitivities)
-    budget = int(bits_per_weight * num_weights / 8)
     options = [part.bearable for part in sensitivities]
-    smallest = sum(min(option.num_bytes for option in part) for part in options)
+    smallest, largest = (sum(pick(option.num_bytes for option in part) for part in options) for pick in (min, max))
+    budget = largest if bits_per_weight is None else int(bits_per_weight * num_weights / 8)
     if budget < smallest:
         least = 8 * smallest / num_weights
         raise ConfigError(
@@ -177,7 +177,8 @@ def mixed_recipe(
         for part, option in zip(sensitivities, allocation.chosen, strict=True)
         for name in part.matrices
     )
-    return replace(base, name=f"mixed-{bits_per_weight:g}", rules=rules), allocation
+    bits = 8 * allocation.num_bytes / num_weights if bits_per_weight is None else bits_per_weight
+    return replace(base, name=f"mixed-{bits:.3g}", rules=rules), allocation
 
 
 def count_weights(spec: ModelSpec, sensitivities: Sequence[PartSensitivity]) -> int:
