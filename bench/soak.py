@@ -31,6 +31,7 @@ from vivace.engine.tiering import MEBIBYTE, TierConfig
 from vivace.server.config import ServerConfig
 from vivace.server.loading import LoadingModel
 from vivace.server.run import SignalledServer, bind, page_url
+from vivace.stream.shared_store import StoreConfig
 
 CHAT = "/v1/chat/completions"
 TOPICS = ("the sea", "bread", "a walk in the hills", "old maps", "how bees live", "rain", "trains", "the moon")
@@ -214,7 +215,7 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     settled_event = threading.Event()
     model = LoadingModel(lambda: build_service(options.model, config), lambda _: settled_event.set())
     listener = bind("127.0.0.1", 0)
-    server = SignalledServer(ServerConfig(port=0, drain_s=1, stream_file=folder / "streams"), model)
+    server = SignalledServer(ServerConfig(port=0, drain_s=1, store=StoreConfig(folder / "streams")), model)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     model.start()

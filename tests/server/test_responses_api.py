@@ -11,6 +11,7 @@ import pytest
 from factories.live_server import DEADLINE_S, LiveServer, live_server, read_numbered
 from factories.scripted_service import SCRIPT, ScriptedService
 from vivace.server.config import ServerConfig
+from vivace.stream.shared_store import StoreConfig
 
 openai = pytest.importorskip("openai", reason="the openai client is a development dependency")
 
@@ -209,16 +210,16 @@ def test_a_chat_stream_is_no_response_and_a_stranger_finds_none(client: httpx.Cl
 
 
 def test_a_response_goes_on_after_a_restart(tmp_path: Any) -> None:
-    config = ServerConfig(port=0, drain_s=0, stream_file=tmp_path / "streams.db")
+    config = ServerConfig(port=0, drain_s=0, store=StoreConfig(tmp_path / "streams.db"))
     held = ScriptedService(hold_at=4, warm_up_passes=True)
     with live_server(lambda: held, config) as server, server.client() as client:
         ended = client.post(PATH, json={**ASK, "max_output_tokens": 2}).json()
         accepted = client.post(PATH, json={**ASK, "background": True}).json()
         assert held.held.wait(DEADLINE_S)
         copied = tmp_path / "copy.db"  # as a killed server leaves it
-        with sqlite3.connect(config.stream_file) as source, sqlite3.connect(copied) as target:
+        with sqlite3.connect(tmp_path / "streams.db") as source, sqlite3.connect(copied) as target:
             source.backup(target)
-    again = ServerConfig(port=0, drain_s=1, stream_file=copied)
+    again = ServerConfig(port=0, drain_s=1, store=StoreConfig(copied))
     with live_server(ScriptedService, again) as server, server.client() as client:
         assert client.get(f"{PATH}/{ended['id']}").json() == ended
         whole = until_ended(client, accepted["id"])

@@ -206,7 +206,7 @@ def test_the_reaper_gives_every_run_an_end_and_forgets_old_ones() -> None:
         now = [0]
         forgotten: list[str] = []
         limits = RegistryLimits(retain_s=10, max_run_s=100)
-        registry = StreamRegistry(limits, forget=forgotten.append, clock=lambda: now[0])
+        registry = StreamRegistry(limits, release=forgotten.append, clock=lambda: now[0])
         script = Script(["a"], free=False)
         run = scripted_run(script, on_disconnect=KEEP)
         registry.add(run)

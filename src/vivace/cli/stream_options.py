@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from vivace.types.errors import ConfigError, RequestError
 
 if TYPE_CHECKING:
     from vivace.server.transport import TransportConfig
+    from vivace.stream.shared_store import StoreConfig
 
 FLUSH_NAMES = ("token", "word", "sentence")  # rows of stream/flush.py and stream/pacing.py, which help need not load
 PACE_NAMES = ("off", "reader")
@@ -19,6 +21,18 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("streams (docs/streaming.md)")
     group.add_argument(
         "--stream-file", type=Path, metavar="FILE", help="keep streams here, so that they go on after the server died"
+    )
+    group.add_argument(
+        "--stream-store",
+        metavar="URL",
+        help="share streams with other servers through this Redis, as redis://HOST:PORT/DB (needs the extra redis)",
+    )
+    group.add_argument(
+        "--stream-lease",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="another server takes streams over when theirs was silent for so long (default: %(default)s)",
     )
     group.add_argument(
         "--on-disconnect",
@@ -111,11 +125,19 @@ def stream_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     SafetyRules(safety)  # refused now, not when the server is built
     return {
-        "stream_file": arguments.stream_file,
+        "store": _store(arguments),
         "streams": RunOptions(policy, arguments.flush, arguments.coalesce, arguments.pace),
         "safety": safety,
         "log_share": 1.0 if share is None else share,
     }
+
+
+def _store(arguments: argparse.Namespace) -> "StoreConfig":
+    """Where streams are kept; the URL may stand in the environment, where it is not seen by others."""
+    from vivace.stream.shared_store import StoreConfig
+
+    url = arguments.stream_store or os.environ.get("VIVACE_STREAM_STORE")
+    return StoreConfig(arguments.stream_file, url, arguments.stream_lease)
 
 
 def _terms(path: Path | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
+from vivace.server.background import beside_requests
 from vivace.server.chat_completions import ChatCompletions
 from vivace.server.completions import Completions
 from vivace.server.config import ServerConfig
@@ -25,25 +26,32 @@ from vivace.server.stream_endpoints import StreamEndpoints
 from vivace.server.streams import Streams, StreamSettings
 from vivace.server.takes import Takes
 from vivace.server.tokens import TokenEndpoints
-from vivace.stream.sqlite_journal import SqliteJournal
+from vivace.stream.open_store import open_store
 
 
 def build_app(config: ServerConfig, model: LoadingModel) -> Starlette:
     """The ASGI application over one model, which may still be loading."""
+    safety, metrics = Safety(config.safety, model.ask), StreamMetrics()
+    settings = StreamSettings(
+        config.streams,
+        store=open_store(config.store),
+        lease_s=config.store.lease_s,
+        meter=metrics,
+        log_share=config.log_share,
+    )
+    streams = Streams(model, safety, settings)
     return Starlette(
-        routes=_routes(config, model),
+        routes=_routes(config, model, safety, metrics, streams),
         middleware=_layers(config),
         exception_handlers={HTTPException: _answer_routing_error},
+        lifespan=beside_requests([streams.serve]),
     )
 
 
-def _routes(config: ServerConfig, model: LoadingModel) -> list[BaseRoute]:
+def _routes(
+    config: ServerConfig, model: LoadingModel, safety: Safety, metrics: StreamMetrics, streams: Streams
+) -> list[BaseRoute]:
     status, tokens = StatusEndpoints(model), TokenEndpoints(model)
-    safety = Safety(config.safety, model.ask)
-    journal = None if config.stream_file is None else SqliteJournal(config.stream_file)
-    metrics = StreamMetrics()
-    settings = StreamSettings(config.streams, journal=journal, meter=metrics, log_share=config.log_share)
-    streams = Streams(model, safety, settings)
     chat = ChatCompletions(model, streams, safety)
     completions = Completions(model, streams, safety, max_prompts=config.max_prompts)
     takes = Takes(model, streams, safety)

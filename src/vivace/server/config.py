@@ -1,11 +1,11 @@
 """What an operator chooses about the server. Nothing changes a config after it is made."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from vivace.server.transport import CLEAR_TEXT, TransportConfig
 from vivace.stream.options import DEFAULTS, RunOptions
 from vivace.stream.safety.screen import SafetyConfig
+from vivace.stream.shared_store import IN_MEMORY, StoreConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class ServerConfig:
         drain_s: how long a shutdown waits for answers that are being written.
         log_share: share of the streams that diagnostics tell of, once the logger "vivace.stream" is on.
         safety: what may not leave the server; None: no filter.
-        stream_file: where streams are kept, so that they go on after the process was killed; None: in memory only.
+        store: where streams are kept, so that they go on after the process was killed.
         streams: what a streamed answer does, unless its request says otherwise.
         transport: HTTP versions and encryption.
     """
@@ -36,6 +36,6 @@ class ServerConfig:
     drain_s: int = 10
     log_share: float = 1.0
     safety: SafetyConfig | None = None
-    stream_file: Path | None = None
+    store: StoreConfig = IN_MEMORY
     streams: RunOptions = DEFAULTS
     transport: TransportConfig = CLEAR_TEXT

@@ -12,8 +12,8 @@ from vivace.server.errors import error_body
 from vivace.server.kinds import KINDS
 from vivace.server.wire_format import server_sent
 from vivace.stream.errors import OffsetLostError
+from vivace.stream.readable import ReadableStream
 from vivace.stream.reader import StreamReader
-from vivace.stream.run import StreamRun
 
 KEEP_ALIVE = b": still here\n\n"
 
@@ -53,17 +53,19 @@ class EventStream:
 class Readers(Protocol):
     """Where readers of streams are known, so that reports reach them."""
 
-    def reader(self, run: StreamRun, starting_after: int, idle_s: float | None) -> AbstractContextManager[StreamReader]:
+    def reader(
+        self, run: ReadableStream, starting_after: int, idle_s: float | None
+    ) -> AbstractContextManager[StreamReader]:
         """A reader, as long as it reads."""
         ...
 
-    def discard(self, run: StreamRun) -> None:
+    def discard(self, run: ReadableStream) -> None:
         """Forget a stream."""
         ...
 
 
 async def sse_events(
-    streams: Readers, run: StreamRun, starting_after: int, keep_alive_s: float
+    streams: Readers, run: ReadableStream, starting_after: int, keep_alive_s: float
 ) -> AsyncGenerator[bytes, None]:
     """A stream as server-sent events.
 

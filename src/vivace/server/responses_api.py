@@ -23,8 +23,8 @@ from vivace.server.stream_endpoints import event_number
 from vivace.server.streams import Streams
 from vivace.stream.errors import UnknownStreamError
 from vivace.stream.options import KEEP, RunOptions
+from vivace.stream.readable import ReadableStream
 from vivace.stream.registry import new_stream_id
-from vivace.stream.run import StreamRun
 from vivace.types.errors import RequestError
 from vivace.types.request import ChatMessage, GenerationRequest
 
@@ -101,7 +101,7 @@ class ResponsesApi:
             options = replace(options, on_disconnect=KEEP)
         return options if wire.store is False else replace(options, retain_s=RETAIN_S)
 
-    def _find(self, request: Request) -> StreamRun:
+    def _find(self, request: Request) -> ReadableStream:
         response_id = request.path_params["response_id"]
         run = self._streams.find(response_id, owner_in(request.headers))
         if not isinstance(run.writer, ResponseReply):
@@ -202,16 +202,16 @@ def _log_number(request: Request) -> int:
     return event_number(given) + 1 if given else 0
 
 
-async def _read_all(run: StreamRun) -> None:
+async def _read_all(run: ReadableStream) -> None:
     async for _ in run.read():
         pass
 
 
-async def _stop(run: StreamRun) -> None:
+async def _stop(run: ReadableStream) -> None:
     run.cancel()
     await asyncio.wait((asyncio.ensure_future(run.join()),), timeout=STOP_WITHIN_S)
 
 
-def _body(run: StreamRun) -> Response:
+def _body(run: ReadableStream) -> Response:
     assert isinstance(run.writer, ResponseReply)  # callers see to it
     return json_response(run.writer.body(run.log.status), headers={"x-stream-id": run.stream_id})

@@ -47,9 +47,9 @@ def serve(config: ServerConfig, load: Callable[[], ModelService], announce: Call
             server.stop()
 
     model = LoadingModel(load, on_settled)
-    server = build_server(config, model)
-    model.start()
     try:
+        server = build_server(config, model)
+        model.start()
         server.run([listener])
     finally:
         listener.close()
@@ -156,7 +156,7 @@ class SignalledServer(uvicorn.Server):
                 build_app(config, model),
                 log_config=None,
                 access_log=False,
-                lifespan="off",
+                lifespan="on",
                 ws="websockets-sansio",
                 ws_max_size=config.max_body_bytes,
                 ssl_certfile=config.transport.certificate,

@@ -26,8 +26,8 @@ from vivace.server.socket_messages import (
 )
 from vivace.server.stream_endpoints import reader_report, reader_speed
 from vivace.server.streams import Streams
+from vivace.stream.readable import ReadableStream
 from vivace.stream.reader import StreamReader
-from vivace.stream.run import StreamRun
 from vivace.types.errors import EngineError, RequestError, VivaceError
 
 logger = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class SocketSession:
         if len(self._tasks) >= MAX_ANSWERS:
             raise RequestError(f"{MAX_ANSWERS} answers are open on this connection.", "Wait for one to end.")
 
-    def _run_of(self, message: SocketMessage) -> StreamRun:
+    def _run_of(self, message: SocketMessage) -> ReadableStream:
         if message.stream_id:
             return self._streams.find(message.stream_id, self._owner)
         return self._reader(message.id).run
@@ -156,12 +156,12 @@ class SocketSession:
             raise RequestError(f"There is no open answer {tag[:64]!r}.", "It may have ended.", param="id")
         return reader
 
-    def _follow(self, tag: str, run: StreamRun, starting_after: int) -> None:
+    def _follow(self, tag: str, run: ReadableStream, starting_after: int) -> None:
         task = asyncio.get_running_loop().create_task(self._read(tag, run, starting_after))
         self._tasks[tag] = task
         task.add_done_callback(lambda _: self._tasks.pop(tag, None))
 
-    async def _read(self, tag: str, run: StreamRun, starting_after: int) -> None:
+    async def _read(self, tag: str, run: ReadableStream, starting_after: int) -> None:
         """Send the events of a stream; a client that goes meanwhile ends the whole session by itself."""
         try:
             with self._streams.reader(run, starting_after, None) as reader:

@@ -10,8 +10,8 @@ from vivace.server.json_response import json_response
 from vivace.server.requests import ReportRequest
 from vivace.server.responses import StreamState
 from vivace.server.streams import Streams
+from vivace.stream.readable import ReadableStream
 from vivace.stream.reader import ReaderReport
-from vivace.stream.run import StreamRun
 from vivace.types.errors import RequestError
 
 
@@ -59,7 +59,7 @@ class StreamEndpoints:
                 reader.set_pace(wire.pace or "reader", reader_speed(wire.speed))
         return json_response(_state(run))
 
-    def _find(self, request: Request) -> StreamRun:
+    def _find(self, request: Request) -> ReadableStream:
         return self._streams.find(request.path_params["stream_id"], owner_in(request.headers))
 
 
@@ -107,5 +107,5 @@ def reader_speed(given: float | None) -> float | None:
     return given
 
 
-def _state(run: StreamRun) -> StreamState:
+def _state(run: ReadableStream) -> StreamState:
     return StreamState(run.stream_id, run.log.status.value, run.log.last_number)

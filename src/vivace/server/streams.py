@@ -13,7 +13,7 @@ from vivace.engine.service import ModelService
 from vivace.server.caller import owner_in
 from vivace.server.event_stream import EventStream, sse_events
 from vivace.server.kinds import decode_kept, kind_of
-from vivace.server.loading import LoadingModel
+from vivace.server.loading import LoadingModel, ModelState
 from vivace.server.outcome import dropped_header
 from vivace.server.progress import tell_progress
 from vivace.server.reply import Kept, Reply
@@ -21,18 +21,21 @@ from vivace.server.reply_work import reply_work
 from vivace.server.requests import StreamOptions
 from vivace.server.run_options import run_options
 from vivace.server.safety import Safety
+from vivace.server.shared_streams import SharedStreams
 from vivace.stream.diagnostics import StreamDiagnostics
-from vivace.stream.journal import Journal, NoJournal, Progress, RunRecord, SavedRun
+from vivace.stream.errors import UnknownStreamError
+from vivace.stream.journal import Journal, NoJournal, Progress, RunRecord, SavedRun, StreamStore
 from vivace.stream.lifecycle import StreamStatus
 from vivace.stream.log import LogEvent, NumberedLog
 from vivace.stream.meter import StreamMeter
 from vivace.stream.options import DEFAULTS, RunOptions
+from vivace.stream.readable import ReadableStream
 from vivace.stream.reader import ReaderReport, StreamReader
 from vivace.stream.registry import RegistryLimits, StreamRegistry, new_stream_id
 from vivace.stream.run import StreamRun
-from vivace.stream.sqlite_journal import SqliteJournal
+from vivace.stream.shared_store import IN_MEMORY, SharedStore
 from vivace.types.answer import AnswerChunk
-from vivace.types.errors import EngineError
+from vivace.types.errors import EngineError, VivaceError
 
 KEEP_ALIVE_S = 15.0
 """After so long without an event a sign of life is sent, which keeps proxies from closing the connection."""
@@ -45,14 +48,16 @@ class StreamSettings:
     Args:
         defaults: what a stream does unless its request says otherwise.
         limits: how much is kept for how long.
-        journal: keeps streams across restarts; None: nothing does.
+        store: keeps streams across restarts, or for several servers; None: nothing does.
+        lease_s: of streams in a shared store.
         meter: counts what happens; None: nobody does.
         log_share: share of the streams that diagnostics tell of, once they are on.
     """
 
     defaults: RunOptions = DEFAULTS
     limits: RegistryLimits | None = None
-    journal: SqliteJournal | None = None
+    store: StreamStore | None = None
+    lease_s: float = IN_MEMORY.lease_s
     meter: StreamMeter | None = None
     log_share: float = 1.0
 
@@ -70,11 +75,18 @@ class Streams:
         self._model = model
         self._safety = safety
         self._settings = settings or StreamSettings()
-        journal = self._settings.journal
-        self._journal: Journal = journal or NoJournal()
-        self._registry = StreamRegistry(self._settings.limits, forget=self._journal.forget)
+        store = self._settings.store
+        journal: Journal = store or NoJournal()
+        self._journal = journal
+        self._registry = StreamRegistry(self._settings.limits, forget=journal.forget, release=journal.release)
         self._readers: defaultdict[str, set[StreamReader]] = defaultdict(set)
-        self._found = {saved.record.stream_id: saved for saved in (journal.load() if journal else ())}
+        self._found = {saved.record.stream_id: saved for saved in (store.load() if store else ())}
+        self._shared = self._share(store) if isinstance(store, SharedStore) else None
+
+    async def serve(self) -> None:
+        """What goes on beside the requests, until it is cancelled: heartbeats, where streams are shared."""
+        if self._shared is not None:
+            await self._shared.beat_for_ever()
 
     def options(self, wire: StreamOptions | None) -> RunOptions:
         """What a request chose about its stream.
@@ -100,7 +112,8 @@ class Streams:
             StorageError: the stream cannot be kept as the operator wants.
         """
         kind = kind_of(kept.reply).name
-        record = RunRecord(stream_id or new_stream_id(), owner, kind, msgspec.json.encode(kept))
+        request = msgspec.json.encode(kept)
+        record = RunRecord(stream_id or new_stream_id(), owner, kind, request, kept.options.retain_s)
         run = self._start(self._run(service, record, kept, kept.begun, ()))
         if kept.options.events:
             telling = tell_progress(service, run, kept.reply.engine_requests[0].request_id)
@@ -112,7 +125,7 @@ class Streams:
         run = self.start(owner_in(request.headers), service, reply, options)
         return self.response(run, 0, dropped_header(reply.engine_requests))
 
-    def find(self, stream_id: str, owner: str) -> StreamRun:
+    def find(self, stream_id: str, owner: str) -> ReadableStream:
         """A stream of this caller.
 
         Raises:
@@ -121,19 +134,30 @@ class Streams:
         """
         if stream_id in self._found:
             self._continue_found()
-        return self._registry.find(stream_id, owner)
+        try:
+            return self._registry.find(stream_id, owner)
+        except UnknownStreamError:
+            if self._shared is None:
+                raise
+        return self._shared.find(stream_id, owner)
 
-    def discard(self, run: StreamRun) -> None:
-        """Forget a stream."""
+    def discard(self, run: ReadableStream) -> None:
+        """Forget a stream, wherever it was at work."""
         self._registry.discard(run.stream_id)
+        if self._shared is not None:
+            self._journal.forget(run.stream_id)
 
-    def response(self, run: StreamRun, starting_after: int, headers: Mapping[str, str] | None = None) -> EventStream:
+    def response(
+        self, run: ReadableStream, starting_after: int, headers: Mapping[str, str] | None = None
+    ) -> EventStream:
         """The events of a stream after a number, as server-sent events."""
         told = {"x-stream-id": run.stream_id, **(headers or {})}
         return EventStream(sse_events(self, run, starting_after, KEEP_ALIVE_S), told)
 
     @contextmanager
-    def reader(self, run: StreamRun, starting_after: int, idle_s: float | None) -> Generator[StreamReader, None, None]:
+    def reader(
+        self, run: ReadableStream, starting_after: int, idle_s: float | None
+    ) -> Generator[StreamReader, None, None]:
         """A reader that hears what is reported about the stream as long as it reads."""
         reader, readers = StreamReader(run, starting_after, idle_s), self._readers[run.stream_id]
         readers.add(reader)
@@ -144,11 +168,11 @@ class Streams:
             if not readers:
                 self._readers.pop(run.stream_id, None)
 
-    def readers(self, run: StreamRun) -> Sequence[StreamReader]:
+    def readers(self, run: ReadableStream) -> Sequence[StreamReader]:
         """Who reads a stream now."""
         return tuple(self._readers.get(run.stream_id, ()))
 
-    def report(self, run: StreamRun, report: ReaderReport) -> None:
+    def report(self, run: ReadableStream, report: ReaderReport) -> None:
         """Take a report that does not say which reader of the stream it is of: all of them."""
         run.note_report(report.buffer_s, report.rtt_s, report.num_stalls)
         for reader in self.readers(run):
@@ -165,7 +189,6 @@ class Streams:
         work = reply_work(service, self._safety, kept, progress)
         if kept.reply.model != service.name:
             work = replace(work, chunks=_refuse(kept.reply.model))
-        settings = self._settings
         return StreamRun(
             record,
             work,
@@ -173,12 +196,29 @@ class Streams:
             NumberedLog(self._registry.limits.max_log_bytes, events),
             journal=self._journal,
             progress=progress,
-            diagnostics=StreamDiagnostics(record.stream_id, settings.log_share, meter=settings.meter),
+            diagnostics=self._diagnostics(record.stream_id),
+        )
+
+    def _diagnostics(self, stream_id: str) -> StreamDiagnostics:
+        return StreamDiagnostics(stream_id, self._settings.log_share, meter=self._settings.meter)
+
+    def _share(self, store: SharedStore) -> SharedStreams:
+        return SharedStreams(
+            store,
+            self._registry,
+            self._settings.lease_s,
+            served=lambda: self._model.service().name if self._model.state is ModelState.READY else None,
+            take_over=lambda saved: self._take_over(self._model.service(), saved),
+            diagnostics=self._diagnostics,
         )
 
     def _start(self, run: StreamRun) -> StreamRun:
         self._registry.add(run)
-        run.start()
+        try:
+            run.start()
+        except VivaceError:
+            self._registry.discard(run.stream_id)
+            raise
         return run
 
     def _continue_found(self) -> None:
@@ -194,15 +234,15 @@ class Streams:
         for saved in found.values():
             self._take_over(service, saved)
 
-    def _take_over(self, service: ModelService, saved: SavedRun) -> None:
+    def _take_over(self, service: ModelService, saved: SavedRun) -> StreamRun:
         kept = decode_kept(saved.record.kind, saved.record.request)
         kept.reply.restore(saved)
         run = self._run(service, saved.record, kept, saved.progress or kept.begun, saved.events)
         if saved.status is not StreamStatus.RUNNING:
             run.log.close_replayed(saved.status)
             self._registry.add(run)
-            return
-        self._start(run)
+            return run
+        return self._start(run)
 
 
 async def _refuse(model: str) -> AsyncGenerator[AnswerChunk, None]:

@@ -28,7 +28,7 @@ from vivace.server.streams import Streams
 from vivace.stream.checkpoints import Place, SentenceMarks, last_place
 from vivace.stream.journal import Progress
 from vivace.stream.lifecycle import StreamStatus
-from vivace.stream.run import StreamRun
+from vivace.stream.readable import ReadableStream
 from vivace.types.errors import RequestError
 from vivace.types.request import Continuation, GenerationRequest
 
@@ -131,10 +131,10 @@ class Takes:
         """
         return await self._open(request, self._find(request), _edited)
 
-    def _find(self, request: Request) -> StreamRun:
+    def _find(self, request: Request) -> ReadableStream:
         return self._streams.find(request.path_params["stream_id"], owner_in(request.headers))
 
-    async def _open(self, request: Request, run: StreamRun, take: Take) -> EventStream:
+    async def _open(self, request: Request, run: ReadableStream, take: Take) -> EventStream:
         wire = await read_body(request, TakeRequest) if await request.body() else TakeRequest()
         service = self._model.service()
         await self._safety.check([wire.text or ""])

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from vivace.types.errors import RequestError, VivaceError
+from vivace.types.errors import OverloadedError, RequestError, VivaceError
 
 
 class UnknownStreamError(RequestError):
@@ -17,3 +17,9 @@ class OffsetLostError(VivaceError):
 
     code: ClassVar[str] = "offset_lost"
     http_status: ClassVar[int] = 410
+
+
+class StreamMovedError(OverloadedError):
+    """The stream goes on on another server, or its store cannot be reached: read on with the last number."""
+
+    code: ClassVar[str] = "stream_moved"

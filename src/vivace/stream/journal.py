@@ -37,12 +37,14 @@ class RunRecord:
         owner: hash of the API key that asked.
         kind: which front end's writer made the events, such as "chat".
         request: that front end's own bytes: the whole request, with its seed fixed, and how its answer is written.
+        retain_s: how long it wants to be readable after its end; None: as its keeper likes.
     """
 
     stream_id: str
     owner: str
     kind: str
     request: bytes
+    retain_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,26 @@ class Journal(Protocol):
         """Nobody may read the stream any more."""
         ...
 
+    def release(self, stream_id: str) -> None:
+        """This process keeps the stream no longer; nor does a journal that is its alone."""
+        ...
+
+
+class StreamStore(Journal, Protocol):
+    """A journal that gives back what it keeps."""
+
+    def load(self) -> Sequence[SavedRun]:
+        """The streams that are this process's own from before its start, in no order.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        ...
+
+    def close(self) -> None:
+        """Nothing is told or asked any more."""
+        ...
+
 
 def note_saved(progress: Mapping[int, Progress]) -> None:
     """All tokens are in the journal now."""
@@ -98,4 +120,7 @@ class NoJournal:
         """Keep nothing."""
 
     def forget(self, stream_id: str) -> None:
+        """Keep nothing."""
+
+    def release(self, stream_id: str) -> None:
         """Keep nothing."""

@@ -48,3 +48,14 @@ def decode_tokens(encoded: bytes) -> list[int]:
     ids = array("i")
     ids.frombytes(encoded)
     return ids.tolist()
+
+
+def encode_pairs(token_ids: Mapping[int, Sequence[int]]) -> bytes:
+    """Token ids by choice as pairs of 32-bit numbers: choice, token."""
+    return array("i", [part for choice, ids in token_ids.items() for each in ids for part in (choice, each)]).tobytes()
+
+
+def decode_pairs(encoded: bytes) -> list[tuple[int, int]]:
+    """What `encode_pairs` wrote, piece after piece."""
+    ids = decode_tokens(encoded)
+    return list(zip(ids[::2], ids[1::2], strict=True))

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 
-from vivace.stream.errors import OffsetLostError
+from vivace.stream.errors import OffsetLostError, StreamMovedError
 from vivace.stream.lifecycle import Lifecycle, StreamStatus
 from vivace.types.errors import RequestError
 
@@ -53,6 +53,7 @@ class NumberedLog:
         self._num_bytes = sum(event.num_bytes for event in self._events)
         self._lifecycle = Lifecycle()
         self._waiting: set[asyncio.Future[None]] = set()
+        self._lost: StreamMovedError | None = None
         self._trim()
 
     @property
@@ -85,6 +86,16 @@ class NumberedLog:
         """Whether no event will follow."""
         return self._lifecycle.has_ended
 
+    @property
+    def lost(self) -> StreamMovedError | None:
+        """Why its readers have to read on elsewhere; None: they need not."""
+        return self._lost
+
+    def abandon(self, error: StreamMovedError) -> None:
+        """Send all readers away: what was written last may not be what others have of the stream."""
+        self._lost = error
+        self._wake()
+
     def append(self, payload: bytes, *, name: str = "", reading_s: float = 0.0) -> LogEvent:
         """Write the next event and wake the readers."""
         assert not self.has_ended, "an ended log takes no event"
@@ -114,7 +125,10 @@ class NumberedLog:
         Raises:
             OffsetLostError: the next event after `number` is no longer held.
             RequestError: no event `number` was ever written.
+            StreamMovedError: the stream goes on elsewhere.
         """
+        if self._lost is not None:
+            raise self._lost
         if not 0 <= number <= self._last:
             raise RequestError(
                 f"The stream has events 1 to {self._last}, and {number} is not one of them.",
@@ -144,7 +158,7 @@ class NumberedLog:
             idle_s: None is yielded whenever nothing was written for so long (time for a sign of life).
 
         Raises:
-            OffsetLostError, RequestError: as `after`.
+            OffsetLostError, RequestError, StreamMovedError: as `after`.
         """
         number = starting_after
         while True:
@@ -156,7 +170,7 @@ class NumberedLog:
             if self.has_ended:
                 return
             await self._next_change(idle_s)
-            if number == self._last and not self.has_ended:
+            if number == self._last and not self.has_ended and self._lost is None:
                 yield None
 
     def _append(self, event: LogEvent) -> LogEvent:

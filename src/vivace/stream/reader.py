@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from vivace.stream.log import LogEvent
 from vivace.stream.pacing import pace
+from vivace.stream.readable import ReadableStream
 from vivace.stream.reader_speed import ReaderSpeed
-from vivace.stream.run import StreamRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class StreamReader:
         idle_s: None is yielded whenever nothing was written for so long.
     """
 
-    def __init__(self, run: StreamRun, starting_after: int = 0, idle_s: float | None = None) -> None:
+    def __init__(self, run: ReadableStream, starting_after: int = 0, idle_s: float | None = None) -> None:
         self.run = run
         self._number = starting_after
         self._idle_s = idle_s

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from vivace.stream.errors import UnknownStreamError
@@ -60,7 +60,8 @@ class StreamRegistry:
 
     Args:
         limits: how much is kept.
-        forget: called with the id of each stream that is no longer kept.
+        forget: called with the id of each stream that somebody wants forgotten.
+        release: called with the id of each stream that is no longer kept here, because of its age or of the room.
         clock: for ages.
     """
 
@@ -69,10 +70,12 @@ class StreamRegistry:
         limits: RegistryLimits | None = None,
         *,
         forget: Callable[[str], None] = lambda stream_id: None,
+        release: Callable[[str], None] = lambda stream_id: None,
         clock: Clock = now_ns,
     ) -> None:
         self.limits = limits or RegistryLimits()
         self._forget = forget
+        self._release = release
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
         self._reaper: asyncio.Task[None] | None = None
@@ -107,6 +110,9 @@ class StreamRegistry:
             UnknownStreamError: there is none, it was forgotten, or it is somebody else's.
         """
         entry = self._entries.get(stream_id)
+        if entry is not None and entry.run.log.lost is not None:
+            del self._entries[stream_id]
+            entry = None
         if entry is None or not secrets.compare_digest(entry.run.record.owner, owner):
             raise UnknownStreamError(
                 f"There is no stream {stream_id[:64]!r}, or no longer.",
@@ -119,17 +125,29 @@ class StreamRegistry:
         if self._entries.pop(stream_id, None) is not None:
             self._forget(stream_id)
 
+    def running(self) -> Iterator[StreamRun]:
+        """The streams that have not ended, those left out that are lost to another server."""
+        runs = [entry.run for entry in self._entries.values()]
+        return (run for run in runs if run.log.lost is None and not run.log.has_ended)
+
+    def _let_go(self, stream_id: str) -> None:
+        if self._entries.pop(stream_id, None) is not None:
+            self._release(stream_id)
+
     def reap(self) -> None:
         """One look at every stream: end those that run too long, forget those that ended long ago or are too many."""
         now, limits = self._clock(), self.limits
         for stream_id, entry in list(self._entries.items()):
+            if entry.run.log.lost is not None:
+                del self._entries[stream_id]
+                continue
             if not entry.run.log.has_ended:
                 self._end_overdue(entry, now)
                 continue
             entry.ended_ns = entry.ended_ns or now
             retain_s = max(limits.retain_s, entry.run.options.retain_s or 0.0)
             if entry.run.num_readers == 0 and now - entry.ended_ns > retain_s * NS_PER_S:
-                self.discard(stream_id)
+                self._let_go(stream_id)
         while self.num_bytes > limits.max_total_bytes and self._drop_ended(1):
             pass
 
@@ -160,7 +178,7 @@ class StreamRegistry:
             if entry.run.log.has_ended and entry.run.num_readers == 0
         ]
         for stream_id in ended[:count]:
-            self.discard(stream_id)
+            self._let_go(stream_id)
         return bool(ended)
 
     async def _reap_for_ever(self) -> None:

@@ -6,7 +6,7 @@ follows is the request's own disconnect policy. `cancel` is the separate verb.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -14,15 +14,17 @@ from typing import Any
 
 import msgspec
 
-from vivace.stream.attendance import ATTACH_S, Attendance
+from vivace.stream.attendance import ATTACH_S
 from vivace.stream.checkpoints import SentenceMarks
 from vivace.stream.coalesce import Coalescer
 from vivace.stream.diagnostics import StreamDiagnostics
+from vivace.stream.errors import StreamMovedError
 from vivace.stream.journal import Journal, NoJournal, Progress, RunRecord
 from vivace.stream.lifecycle import StreamStatus, status_of
 from vivace.stream.log import LogEvent, NumberedLog
 from vivace.stream.options import RunOptions
 from vivace.stream.pacing import ReadingTime
+from vivace.stream.readable import ReadableStream
 from vivace.stream.stages import through
 from vivace.stream.timeouts import Timeouts
 from vivace.stream.work import Notice, RunEnd, Work, Writer
@@ -34,7 +36,7 @@ from vivace.types.events import FinishReason
 logger = logging.getLogger(__name__)
 
 
-class StreamRun:
+class StreamRun(ReadableStream):
     """One accepted request and its log. Construct it in the event loop, then `start` it.
 
     Args:
@@ -58,10 +60,8 @@ class StreamRun:
         progress: Mapping[int, Progress] | None = None,
         diagnostics: StreamDiagnostics | None = None,
     ) -> None:
-        self.record = record
-        self.options = options
-        self.log = log
-        self.failure: VivaceError | None = None
+        keep_s = options.on_disconnect.keep_s
+        super().__init__(record, options, log, diagnostics, keep_s=keep_s, on_left=self.cancel)
         self._work = work
         self._journal = journal or NoJournal()
         self._written = WrittenAnswer(progress or {})
@@ -75,15 +75,9 @@ class StreamRun:
         self._reading: dict[int, ReadingTime] = {}
         self._marks: dict[int, SentenceMarks] = {}
         self._timeouts = Timeouts(options, self._tell_slow, partial(self.cancel, "timeout"))
-        self._diagnostics = diagnostics or StreamDiagnostics(record.stream_id)
-        self._attendance = Attendance(options.on_disconnect.keep_s, self.cancel, lambda: self.log.has_ended)
+        self._is_read_elsewhere = False
         self._task: asyncio.Task[None] | None = None
         self._companions: set[asyncio.Task[None]] = set()
-
-    @property
-    def stream_id(self) -> str:
-        """Its name; unguessable."""
-        return self.record.stream_id
 
     @property
     def progress(self) -> Mapping[int, Progress]:
@@ -94,11 +88,6 @@ class StreamRun:
     def writer(self) -> Writer:
         """Who writes its payloads."""
         return self._work.writer
-
-    @property
-    def num_readers(self) -> int:
-        """Readers that are attached."""
-        return self._attendance.num_readers
 
     def start(self) -> None:
         """Begin the work.
@@ -111,6 +100,8 @@ class StreamRun:
         if self._work.opens_at_once:
             self._open()
             self._commit()
+            if self.log.lost is not None:
+                raise self.log.lost
         self._task = asyncio.get_running_loop().create_task(self._run())
         self._diagnostics.note_start()
         self._attendance.watch(at_least_s=ATTACH_S)
@@ -133,29 +124,21 @@ class StreamRun:
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def read(self, starting_after: int = 0, idle_s: float | None = None) -> AsyncGenerator[LogEvent | None, None]:
-        """The events after a number, to the end; leaving early may end the work, as the disconnect policy says.
-
-        Arguments, yields and raises as `NumberedLog.follow`.
-        """
-        self._attendance.enter()
-        self._diagnostics.note_reader(max(0, self.log.last_number - starting_after), starting_after > 0)
-        has_all = False
-        try:
-            async with aclosing(self.log.follow(starting_after, idle_s)) as events:
-                async for event in events:
-                    yield event
-            has_all = True
-        finally:
-            self._attendance.leave()
-            self._diagnostics.note_left(not has_all)
-
     def _tell_slow(self) -> None:
         self.notice("slow", {"waited_s": self.options.soft_timeout_s})
 
-    def note_report(self, buffer_s: float | None, rtt_s: float | None, num_stalls: int) -> None:
-        """A reader has told of itself, see `reader.ReaderReport`."""
-        self._diagnostics.note_report(buffer_s, rtt_s, num_stalls)
+    def set_read_elsewhere(self, is_read: bool) -> None:
+        """Whether somebody reads it on another server: as good as a reader here."""
+        if is_read != self._is_read_elsewhere:
+            self._is_read_elsewhere = is_read
+            (self._attendance.enter if is_read else self._attendance.leave)()
+
+    def lose(self, error: StreamMovedError) -> None:
+        """The stream is not this server's any more: nothing is written here from now on, not even an end."""
+        if self.log.lost is None:
+            self.log.abandon(error)
+            if self._task is not None:
+                self._task.cancel()
 
     def notice(self, name: str, told: Mapping[str, object]) -> None:
         """Write an event for readers that asked for such events; nothing once the stream has ended."""
@@ -193,7 +176,10 @@ class StreamRun:
                 companion.cancel()
             if self._send_timer is not None:
                 self._send_timer.cancel()
-            self._end(status)
+            if self.log.lost is None:
+                self._end(status)
+            else:
+                self._diagnostics.note_end("moved")
 
     async def _write_all(self) -> None:
         async with aclosing(self._work.chunks) as chunks:
@@ -289,7 +275,10 @@ class StreamRun:
         """Hand what was written to the journal; readers run only after this function has returned to the loop."""
         if self._batch:
             batch, self._batch = self._batch, []
-            self._journal.append(self.stream_id, batch, self.progress)
+            try:
+                self._journal.append(self.stream_id, batch, self.progress)
+            except StreamMovedError as error:
+                self.lose(error)
 
     def _close(self) -> StreamStatus:
         self._send_held()
@@ -317,5 +306,7 @@ class StreamRun:
         batch, self._batch = self._batch, []
         try:
             self._journal.end(self.stream_id, batch, self.progress, status)
+        except StreamMovedError as error:
+            self.log.abandon(error)
         except VivaceError:
             logger.exception("the end of stream %s was not kept", self.stream_id)

@@ -89,6 +89,10 @@ class SqliteJournal:
             ]
         )
 
+    def release(self, stream_id: str) -> None:
+        """See Journal."""
+        self.forget(stream_id)
+
     def load(self) -> list[SavedRun]:
         """Every stream in the file, in no order.
 
