@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from factories.drawn_answer import DrawnAnswer
@@ -19,7 +19,7 @@ from vivace.stream.journal import Progress
 from vivace.stream.safety.check_option import parse_check
 from vivace.stream.safety.checks import Ask, Check, CheckConfig, Passage
 from vivace.stream.safety.guard import Guard, GuardPlan
-from vivace.stream.safety.screen import SafetyConfig, SafetyRules
+from vivace.stream.safety.screen import ACTIONS, SafetyConfig, SafetyRules
 from vivace.stream.source import ChoiceSource
 from vivace.stream.work import Notice
 from vivace.types.answer import AnswerChunk
@@ -114,11 +114,33 @@ def _delays(answer: DrawnAnswer, plan: GuardPlan, seed: int) -> list[int]:
         found, num_shown = [], 0
         async for item in Guard(source, plan).chunks():
             if isinstance(item, AnswerChunk) and item.token_ids:
-                num_shown += 1
-                found.append(len(source.token_ids) - num_shown)
+                for _ in item.token_ids:
+                    num_shown += 1
+                    found.append(len(source.token_ids) - num_shown)
         return found
 
     return at_once(scenario())
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    terms=st.lists(st.lists(st.sampled_from("ab1敏感-"), min_size=1, max_size=4).map("".join), min_size=1, max_size=4),
+    checked=st.booleans(),
+    action=st.sampled_from(ACTIONS),
+)
+@settings(max_examples=120, deadline=None)
+@example(39, ["bad"], True, "mask")
+def test_what_is_shown_passes_the_filter_at_every_token(
+    seed: int, terms: list[str], checked: bool, action: str
+) -> None:
+    vocabulary = ("a", "b", "1", "敏", "感", "-", " ", "13812345678", "ab", "bad", "x", ". ", "bad. ")
+    checks = [Check(CheckConfig("classifier", CLASSIFIER + "of_text", every="token"))] if checked else []
+    plan = GuardPlan(SafetyRules(SafetyConfig(tuple(terms), ("phone_cn",), action)), checks)
+    chunks, _ = tell(DrawnAnswer(vocabulary, 24), plan, seed)
+    shown = ""
+    for chunk in chunks:
+        shown += chunk.text
+        assert not plan.rules.holds_match(shown)
 
 
 def test_an_answer_that_can_say_nothing_else_ends() -> None:

@@ -47,6 +47,18 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--pace", default="off", choices=PACE_NAMES, help="how fast text is shown (default: %(default)s, as it comes)"
     )
+    _add_safety_options(group)
+    group.add_argument(
+        "--stream-log",
+        nargs="?",
+        type=float,
+        const=1.0,
+        metavar="SHARE",
+        help="write a line to standard error for each token sent, of this share of the streams (default: of all)",
+    )
+
+
+def _add_safety_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--blocked-terms", type=Path, metavar="FILE", help="words that may not be said, one a line")
     group.add_argument(
         "--block", action="append", default=[], metavar="KIND", help="personal, secrets or one kind of them; repeatable"
@@ -58,19 +70,17 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
         help="what is done about what may not be said (default: %(default)s)",
     )
     group.add_argument(
+        "--block-replacement",
+        default="[removed]",
+        metavar="TEXT",
+        help="what replace puts there; begins and ends with a sign that no blocked term holds (default: %(default)s)",
+    )
+    group.add_argument(
         "--check",
         action="append",
         default=[],
         metavar="KIND=TARGET[,...]",
         help="ask classifier, token_classifier, judge or external about what is said; repeatable (docs/streaming.md)",
-    )
-    group.add_argument(
-        "--stream-log",
-        nargs="?",
-        type=float,
-        const=1.0,
-        metavar="SHARE",
-        help="write a line to standard error for each token sent, of this share of the streams (default: of all)",
     )
     group.add_argument("--check-input", action="store_true", help="refuse requests that hold what may not be said")
 
@@ -120,6 +130,7 @@ def stream_settings(arguments: argparse.Namespace) -> dict[str, Any]:
         blocked_terms=_terms(arguments.blocked_terms),
         patterns=tuple(arguments.block),
         action=arguments.block_action,
+        replacement=arguments.block_replacement,
         check_input=arguments.check_input,
         checks=tuple(map(parse_check, arguments.check)),
     )

@@ -43,7 +43,7 @@ def reply_work(service: ModelService, safety: Safety, kept: Kept[Any], progress:
         parts[0][0] if len(parts) == 1 else _together([chunks for chunks, _ in parts], requests[0].n),
         stop,
         kept.reply,
-        stages=(*safety.stages(), FlushStage(flush_policy(kept.options.flush))),
+        stages=(*safety.stages(), FlushStage(flush_policy(kept.options.flush), safety.may_end)),
         num_choices=sum(request.n for request in requests),
         num_prompt=sum(len(request.prompt_ids) for request in requests),
         opens_at_once=kept.reply.opens_at_once,

@@ -1,6 +1,6 @@
 """The safety filter at the server's doors: what comes in, what goes out whole, what goes out in a stream."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -68,6 +68,14 @@ class Safety:
     def stages(self) -> tuple[Stage, ...]:
         """The filter as the stage of one request's stream, where no guard stands before it."""
         return (ScreenStage(self._rules),) if self._rules and not self.needs_guard else ()
+
+    @property
+    def may_end(self) -> Callable[[str], bool] | None:
+        """Whether what a reader has may end like this, as words and patterns say; None without any."""
+        return self._ends_well if self._rules else None
+
+    def _ends_well(self, text: str) -> bool:
+        return not self._rules.holds_match(text)
 
     @property
     def needs_guard(self) -> bool:

@@ -74,6 +74,7 @@ def flush_policy(name: str) -> FlushPolicy:
 @dataclass(slots=True)
 class _Held:
     text: str = ""
+    gone: str = ""  # the end of what was handed out
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TextLogprob, ...] = ()
 
@@ -83,9 +84,14 @@ class FlushStage:
     """Holds the text of each choice back until its policy lets it go; a choice's end lets all go.
 
     The texts handed out add up to the texts taken, and none begins or ends inside a grapheme cluster (see `graphemes`).
+
+    Args:
+        policy: see FlushPolicy.
+        may_end: whether a text may end like this; where it may not, it is not cut. None: it may end anywhere.
     """
 
     policy: FlushPolicy
+    may_end: Callable[[str], bool] | None = None
     held: dict[int, _Held] = field(default_factory=dict)
 
     def feed(self, chunk: AnswerChunk) -> Iterator[AnswerChunk]:
@@ -96,8 +102,15 @@ class FlushStage:
         held.logprobs += chunk.logprobs
         has_ended = chunk.finish_reason is not None
         length = len(held.text) if has_ended else self.policy(held.text[: settled_length(held.text)])
+        if (
+            0 < length < len(held.text)
+            and self.may_end is not None
+            and not self.may_end(held.gone + held.text[:length])
+        ):
+            length = 0
         if not (length or has_ended):
             return
+        held.gone = (held.gone + held.text[:length])[-MAX_SENTENCE:] if self.may_end is not None else ""
         text, held.text = held.text[:length], held.text[length:]
         yield replace(chunk, text=text, token_ids=held.token_ids, logprobs=held.logprobs)
         held.token_ids, held.logprobs = (), ()

@@ -87,6 +87,10 @@ class Expression:
         self.states.append(_State(chars))
         return len(self.states) - 1
 
+    def may_hold(self, char: str) -> bool:
+        """Whether some text that matches holds this character."""
+        return any(state.chars is not None and char in state.chars for state in self.states)
+
     def after(self, states: frozenset[int], char: str) -> Subset | None:
         """The subset that `char` leads to."""
         reached: set[int] = set()

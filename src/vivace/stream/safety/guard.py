@@ -61,6 +61,8 @@ class Guard:
         self._waiting_ends: list[int] = []  # where each ends in the text; -1 where the answer may not be cut
         self._banned: set[int] = set()
         self._has_ended = self._is_over = False
+        hides = bool(plan.rules and plan.checks) and self._action in ("mask", "replace")
+        self._rescreen = ScreenStage(plan.rules) if hides else None  # a passage that is hidden has new neighbours
         self._renew_screen("")
 
     async def chunks(self) -> AsyncGenerator[AnswerChunk | Notice, None]:
@@ -110,10 +112,12 @@ class Guard:
             end = -1
         self._waiting.append(chunk)
         self._waiting_ends.append(end)
-        decided = self._screen.num_decided
-        count = max((index for index, end in enumerate(self._waiting_ends, 1) if 0 <= end <= decided), default=0)
-        self._window += self._waiting[:count]
-        del self._waiting[:count], self._waiting_ends[:count]
+        begin, decided = 0, self._screen.num_decided
+        for count, end in enumerate(self._waiting_ends, 1):
+            if 0 <= end <= decided:
+                self._window.append(_joined(self._waiting[begin:count]))
+                begin = count
+        del self._waiting[:begin], self._waiting_ends[:begin]
 
     def _may_end_here(self) -> bool:
         """Whether the text so far is allowed whatever becomes of the tokens after it, which may be taken back.
@@ -187,7 +191,7 @@ class Guard:
         self._shown_ids += chunk.token_ids
         if chunk.token_ids:
             self._banned.clear()
-        return chunk
+        return chunk if self._rescreen is None else next(self._rescreen.feed(chunk))
 
     def _take_back(self, refused: Sequence[AnswerChunk]) -> list[AnswerChunk | Notice]:
         """Draw on from the last token that may stay, and not the one that came next; or end, after too many tries."""
@@ -212,3 +216,9 @@ class Guard:
 
     def _usage(self, token_ids: Sequence[int]) -> Usage:
         return Usage(self._plan.num_prompt, len(token_ids))
+
+
+def _joined(chunks: Sequence[AnswerChunk]) -> AnswerChunk:
+    """Tokens that may be shown together, and not each after the other."""
+    text = "".join(chunk.text for chunk in chunks)
+    return replace(chunks[-1], text=text, token_ids=tuple(token_id for chunk in chunks for token_id in chunk.token_ids))

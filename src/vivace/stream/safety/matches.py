@@ -24,11 +24,17 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Characters [start, end) of the text, counted from its beginning, fall under a rule."""
+    """Characters [start, end) of the text, counted from its beginning, fall under a rule.
+
+    Args:
+        unless_shown: place of a letter right after it that makes it a part of something else ("bad" in "badger"), as
+            long as that letter is shown; -1 when it falls under the rule whatever follows.
+    """
 
     start: int
     end: int
     rule: Rule
+    unless_shown: int = -1
 
 
 class Matcher(Protocol):
@@ -40,7 +46,7 @@ class Matcher(Protocol):
         ...
 
     def feed(self, text: str) -> list[Match]:
-        """Take more text; the matches that have become certain."""
+        """Take more text; the matches that have become certain, on a condition perhaps."""
         ...
 
     def finish(self) -> list[Match]:
@@ -53,4 +59,8 @@ class MatcherFactory(Protocol):
 
     def matcher(self) -> Matcher:
         """A matcher at the beginning of a text."""
+        ...
+
+    def may_hold(self, char: str) -> bool:
+        """Whether a character can be a part of a match, or stand beside one so that it is none."""
         ...

@@ -5,7 +5,7 @@ covers the later. So the work for a character is bounded by the pattern, never b
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vivace.stream.safety.expressions import CharSet, Expression, Subset
 from vivace.stream.safety.folding import is_invisible, narrow
@@ -27,6 +27,11 @@ class Pattern:
     def matcher(self) -> "PatternMatcher":
         """A matcher at the beginning of a text."""
         return PatternMatcher(self)
+
+    def may_hold(self, char: str) -> bool:
+        """Whether a character can be a part of a match, or stand beside one so that it is none."""
+        char = narrow(char)
+        return char in self.not_beside or is_invisible(char) or self.expression.may_hold(char)
 
 
 class PatternMatcher:
@@ -72,8 +77,8 @@ class PatternMatcher:
     def _read(self, char: str, matches: list[Match]) -> None:
         beside = self._pattern.not_beside
         if self._pending:
-            if char not in beside:
-                matches.extend(self._pending)
+            is_part = char in beside
+            matches.extend(replace(match, unless_shown=self._at) if is_part else match for match in self._pending)
             self._pending = []
         previous, self._previous = self._previous, char
         begun = self._start.step(char)

@@ -10,6 +10,7 @@ from vivace.types.errors import ConfigError
 
 _ALPHANUMERIC = CharSet(frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_"))
 _DIGITS = CharSet(frozenset("0123456789"))
+_NOTHING = CharSet(frozenset())
 
 
 def is_luhn(text: str) -> bool:
@@ -52,7 +53,7 @@ PATTERNS: dict[str, _Row] = {
     "secret_slack": _Row(r"xox[abprs]-[A-Za-z0-9\-]{10,}"),
     "secret_google": _Row(r"AIza[A-Za-z0-9_\-]{35}"),
     "secret_jwt": _Row(r"eyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]+"),
-    "private_key": _Row(r"-----BEGIN (?:[A-Z]{2,16} ){0,3}PRIVATE KEY-----"),
+    "private_key": _Row(r"-----BEGIN (?:[A-Z]{2,16} ){0,3}PRIVATE KEY-----", _NOTHING),
 }
 GROUPS: dict[str, tuple[str, ...]] = {
     "personal": ("email", "phone_cn", "phone_international", "identity_cn", "social_security_us", "card", "iban"),

@@ -1,7 +1,10 @@
 """The screen between an answer and its log: what falls under a rule is cut, masked or replaced before anybody sees it.
 
-The outcome depends on the text alone, never on its tokens: matches that overlap are one, and a place is decided only
-when no match that may still come can touch it. That is also all that is held back.
+What it promises is about what is shown: at every moment, and in the end, that would pass the screen itself as a whole
+text. So a word that is blocked alone, and was none because of the letter after it, is one where that letter is hidden
+or not shown yet; and what follows a hidden place is read as a text of its own. The outcome depends on the text alone,
+never on its tokens: matches that overlap are one, and a place is decided only when no match that may still come can
+touch it. That is also all that is held back.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,6 +18,8 @@ from vivace.types.answer import AnswerChunk
 from vivace.types.errors import ConfigError
 
 ACTIONS = ("stop", "mask", "replace", "regenerate")
+STARS = "*\u2022\u2588\u25a0\u25c6\u2605"
+"""Signs that can stand for a hidden character; the first is taken that no blocked term holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class SafetyRules:
     """A config compiled once, for all texts.
 
     Raises:
-        ConfigError: an unknown action or pattern, or a term that cannot be.
+        ConfigError: an unknown action or pattern, a term that cannot be, or a replacement that is none.
     """
 
     def __init__(self, config: SafetyConfig) -> None:
@@ -51,13 +56,15 @@ class SafetyRules:
         self._factories: list[MatcherFactory] = list(named_patterns(config.patterns, rule))
         if config.blocked_terms:
             self._factories.append(BlockedTerms(config.blocked_terms, rule))
+        self._star = next(filter(self._stands_apart, STARS), STARS[0])
+        self._check_shown(self._star if rule.action == "mask" else rule.replacement)
 
     def __bool__(self) -> bool:
         return bool(self._factories)
 
     def screen(self) -> "Screen":
         """A screen for one text."""
-        return Screen(self._factories)
+        return Screen(self._factories, self._star)
 
     def screened(self, text: str) -> tuple[str, bool]:
         """A whole text after the screen, and whether it was ended there."""
@@ -67,12 +74,33 @@ class SafetyRules:
 
     def in_place_of(self, text: str) -> str:
         """What is shown for a text that is not allowed, under an action that shows something."""
-        return "*" * len(text) if self.action == "mask" else self._rule.replacement
+        return self._star * len(text) if self.action == "mask" else self._rule.replacement
 
     def holds_match(self, text: str) -> bool:
-        """Whether a text falls under any rule."""
-        matchers = [factory.matcher() for factory in self._factories]
-        return any(matcher.feed(text) or matcher.finish() for matcher in matchers)
+        """Whether a whole text falls under any rule."""
+        for factory in self._factories:
+            matcher = factory.matcher()
+            if any(match.unless_shown < 0 for match in (*matcher.feed(text), *matcher.finish())):
+                return True
+        return False
+
+    def _stands_apart(self, char: str) -> bool:
+        """Whether a character can be no part of a match, and leaves what stands beside it as it would be alone."""
+        return not any(factory.may_hold(char) for factory in self._factories)
+
+    def _check_shown(self, shown: str) -> None:
+        """Refuse what would make something forbidden out of itself, or of itself and the text beside it.
+
+        Raises:
+            ConfigError: it does, or might.
+        """
+        if self.action not in ("mask", "replace") or not self:
+            return
+        if not shown or not (self._stands_apart(shown[0]) and self._stands_apart(shown[-1])) or self.holds_match(shown):
+            raise ConfigError(
+                f"{shown!r} in the place of what is blocked could be, or become, a part of something blocked.",
+                "Choose a replacement that begins and ends with a sign that no blocked term holds, such as [ and ].",
+            )
 
 
 def _rule(config: SafetyConfig) -> Rule:
@@ -94,10 +122,9 @@ class _Region:
     def stops(self) -> bool:
         return any(match.rule.action == "stop" for match in self.rules)
 
-    @property
-    def shown(self) -> str:
+    def shown(self, star: str) -> str:
         rule = min(self.rules, key=lambda match: (match.start, -match.end, match.rule.name)).rule
-        return "*" * (self.end - self.start) if rule.action == "mask" else rule.replacement
+        return star * (self.end - self.start) if rule.action == "mask" else rule.replacement
 
 
 class Screen:
@@ -105,13 +132,14 @@ class Screen:
 
     Args:
         factories: of the matchers.
+        star: stands for a character under the action `mask`.
     """
 
-    def __init__(self, factories: Sequence[MatcherFactory]) -> None:
-        self._matchers = [factory.matcher() for factory in factories]
+    def __init__(self, factories: Sequence[MatcherFactory], star: str = STARS[0]) -> None:
+        self._factories, self._star = factories, star
         self._held, self._held_at = "", 0
-        self._matches: list[Match] = []
         self.has_stopped = False
+        self._begin()
 
     @property
     def num_decided(self) -> int:
@@ -125,58 +153,86 @@ class Screen:
 
     def feed(self, text: str) -> str:
         """Take more text; what may be shown now."""
-        if self.has_stopped:
-            return ""
-        self._held += text
-        for matcher in self._matchers:
-            self._matches.extend(matcher.feed(text))
-        end = self._held_at + len(self._held)
-        return self._release(min((matcher.open_from for matcher in self._matchers), default=end))
+        return self._read(text, is_last=False)
 
     def finish(self) -> str:
         """The text ends here; the rest of what may be shown."""
+        return self._read("", is_last=True)
+
+    def _begin(self) -> None:
+        """Matchers anew, for what stands in the place of a match is a part of no other."""
+        self._matchers = [factory.matcher() for factory in self._factories]
+        self._begun_at = self._held_at  # where the matchers count from
+        self._matches: list[Match] = []
+        self._near: list[Match] = []
+        self._safe = 0  # nothing before it can become a part of anything
+
+    def _read(self, text: str, *, is_last: bool) -> str:
         if self.has_stopped:
             return ""
-        for matcher in self._matchers:
-            self._matches.extend(matcher.finish())
-        return self._release(self._held_at + len(self._held))
-
-    def _release(self, safe: int) -> str:
-        """Everything before `safe`, or before the region that reaches across it."""
+        self._held += text
         shown: list[str] = []
-        at = self._held_at
-        for region in _regions(self._matches):
-            if region.start >= safe or region.end > safe:
-                safe = min(safe, region.start)
-                break
-            shown.append(self._text(at, region.start))
-            at = region.end
+        while (region := self._next_region(text, is_last)) is not None:
+            shown.append(self._taken(region.start))
             if region.stops:
-                self.has_stopped = True
-                self._held, self._held_at, self._matches = "", region.start, []
+                self.has_stopped, self._held = True, ""
                 return "".join(shown)
-            shown.append(region.shown)
-        shown.append(self._text(at, safe))
-        self._held, self._held_at = self._held[safe - self._held_at :], safe
-        self._matches = [match for match in self._matches if match.end > safe]
+            shown.append(region.shown(self._star))
+            self._taken(region.end)
+            text = self._held
+            self._begin()
+        shown.append(self._taken(self._safe))
+        self._matches = [match for match in self._matches if match.end > self._safe]
+        self._near = [match for match in self._near if match.unless_shown >= self._safe]
         return "".join(shown)
 
-    def _text(self, start: int, end: int) -> str:
-        return self._held[start - self._held_at : end - self._held_at]
+    def _next_region(self, text: str, is_last: bool) -> _Region | None:
+        """The matchers read on; the first region, once nothing can touch it any more. Else `_safe` is set."""
+        found = [match for matcher in self._matchers for match in matcher.feed(text)]
+        if is_last:
+            found += [match for matcher in self._matchers for match in matcher.finish()]
+        self._matches += [match for match in found if match.unless_shown < 0]
+        self._near += [match for match in found if match.unless_shown >= 0]
+        end = self._held_at + len(self._held) - self._begun_at
+        safe = end if is_last else min((matcher.open_from for matcher in self._matchers), default=end)
+        region = _first_region(self._matches)
+        if region is not None and region.end <= safe:
+            return self._widened(region)
+        self._safe = self._held_back(safe if region is None else min(safe, region.start))
+        return None
+
+    def _widened(self, region: _Region) -> _Region:
+        """A region with what is a match only because the region will not be shown."""
+        while beside := [match for match in self._near if match.unless_shown == region.start]:
+            region.start = min(match.start for match in beside)
+            region.rules += beside
+        return region
+
+    def _held_back(self, safe: int) -> int:
+        """A place before everything that would be a match if the text went no further than `safe`."""
+        while before := [match.start for match in self._near if match.start < safe <= match.unless_shown]:
+            safe = min(before)
+        return safe
+
+    def _taken(self, end: int) -> str:
+        """What is held before a place of the matchers, which is held no longer."""
+        length = self._begun_at + end - self._held_at
+        taken, self._held = self._held[:length], self._held[length:]
+        self._held_at += length
+        return taken
 
 
-def _regions(matches: Sequence[Match]) -> Iterator[_Region]:
+def _first_region(matches: Sequence[Match]) -> _Region | None:
     region: _Region | None = None
     for match in sorted(matches, key=lambda match: (match.start, match.end)):
-        if region is not None and match.start < region.end:
+        if region is None:
+            region = _Region(match.start, match.end, [match])
+        elif match.start < region.end:
             region.end = max(region.end, match.end)
             region.rules.append(match)
-            continue
-        if region is not None:
-            yield region
-        region = _Region(match.start, match.end, [match])
-    if region is not None:
-        yield region
+        else:
+            break
+    return region
 
 
 @dataclass(slots=True)

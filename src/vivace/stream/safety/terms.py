@@ -6,7 +6,7 @@ text; and each state knows how much of the text is a proper prefix of some term,
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vivace.stream.safety.folding import fold, is_invisible, is_word_char
 from vivace.stream.safety.matches import Match, Rule
@@ -71,6 +71,10 @@ class BlockedTerms:
     def max_depth(self) -> int:
         """Length of the longest term."""
         return max(self._depth)
+
+    def may_hold(self, char: str) -> bool:
+        """Whether a character can be a part of a term in a text, or of the word that a term stands in."""
+        return is_word_char(char) or is_invisible(char) or any(part in row for part in fold(char) for row in self._next)
 
     def _add(self, term: str) -> None:
         folded = fold_text(term)
@@ -145,8 +149,7 @@ class TermMatcher:
     def _read(self, char: str, matches: list[Match]) -> None:
         is_word = is_word_char(char)
         if self._pending:
-            if not is_word:
-                matches.extend(self._pending)
+            matches.extend(replace(match, unless_shown=self._at) if is_word else match for match in self._pending)
             self._pending = []
         for folded in fold(char):
             if folded == " " == self._last_folded:
