@@ -190,13 +190,17 @@ def test_a_check_that_fails_is_closed_or_open_as_set(kind: str, fail_open: bool)
 
 
 @contextmanager
-def listener(answers: Any) -> Iterator[tuple[str, list[Any]]]:
-    """The URL of a service that answers every POST with `answers(body)`, and the bodies it got."""
+def listener(answers: Any, header: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """The URL of a service that answers every POST with `answers(body)`, and the bodies it got.
+
+    The value of `header` is put into the body, under its name.
+    """
     bodies: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            bodies[-1] |= {header: self.headers[header]} if header else {}
             answer = json.dumps(answers(bodies[-1])).encode()
             self.send_response(200)
             self.send_header("content-length", str(len(answer)))
@@ -226,6 +230,31 @@ def test_a_service_elsewhere_is_asked_over_http() -> None:
         config = CheckConfig("external", url)
         assert asked(config, "bad fine", 4) and not asked(config, "fine bad")
         assert bodies[0] == {"text": "bad fine", "start": 4}
+
+
+def test_a_key_from_the_environment_goes_along_and_is_never_told(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[str | None] = []
+
+    def answer(body: Any) -> Any:
+        heard.append(body["authorization"])
+        return {"allowed": True} if len(heard) == 1 else {}
+
+    with listener(answer, header="authorization") as (url, _):
+        line = f"external={url},header=Authorization: Bearer ${{CHECK_KEY}},header=x-team: a,timeout=5"
+        config = parse_check(line, {"CHECK_KEY": "s3cret"})
+        assert config.headers == {"Authorization": "Bearer s3cret", "x-team": "a"}
+        assert asked(config, "fine") and not asked(config, "fails")
+    assert heard == ["Bearer s3cret"] * 2
+    assert "s3cret" not in repr(config) + caplog.text and "failed" in caplog.text
+    for wrong in (
+        "external=x,header=a: ${NONE}",
+        "external=x,header=no name",
+        "external=x,header=a: ${KEY}",
+        "classifier=m:f,header=a: b",
+    ):
+        with pytest.raises(ConfigError) as refused:
+            parse_check(wrong, {"KEY": "s3cret\r\nb: c"})
+        assert "s3cret" not in str(refused.value)
 
 
 def test_a_judge_is_asked_as_a_chat() -> None:

@@ -64,6 +64,7 @@ class CheckConfig:
         threshold: a classifier's number from here on means not allowed.
         model: that a judge elsewhere is asked for.
         policy: what a judge is told not to allow.
+        headers: of requests to a service or a judge elsewhere; they may hold keys and are never told.
     """
 
     kind: str
@@ -74,7 +75,7 @@ class CheckConfig:
     threshold: float = 0.5
     model: str = "judge"
     policy: str = "hate, harassment, sexual content, instructions for violence or crime, personal data."
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.kind not in CHECKS:
@@ -208,3 +209,5 @@ CHECKS: dict[str, Callable[[CheckConfig, Ask | None], Judge]] = {
 }
 """Kinds of checks: a function of the text, a function of the token ids, a model, a service (POST text and start, answer
 `{"allowed": true}`)."""
+WITH_HEADERS = ("external", "judge")
+"""Kinds that speak HTTP."""
