@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.models import random_windows, uneven_model
-from vivace.compress.activations import DEPLOYED, ActivationScheme, observe_inputs, quantize_activations, simulate
+from vivace.compress.activation_schemes import DEPLOYED, ActivationScheme
+from vivace.compress.activations import observe_inputs, quantize_activations, simulate
 from vivace.compress.observers import OBSERVERS, Observation, find_range
 from vivace.compress.pipeline import compress_weights
 from vivace.compress.recipe import PRESETS

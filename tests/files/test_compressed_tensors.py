@@ -13,6 +13,7 @@ from factories.hf_folders import hf_name, hf_spec, write_hf_folder
 from factories.tiny_models import ArrayWeights
 from vivace.files.open import open_model
 from vivace.types.errors import ModelFileError, UnsupportedModelError
+from vivace.types.run_settings import RunSettings
 from vivace.types.weights import TensorFormat
 
 GROUP = 32
@@ -142,3 +143,24 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             model = open_model(tmp_path)
             for tensor in model.weights.names():
                 model.weights.raw(tensor)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "section", "asked"),
+    [
+        (None, None, RunSettings()),
+        ({"num_bits": 8, "type": "int", "dynamic": True, "strategy": "token"}, None, RunSettings(8)),
+        ({"num_bits": 8, "type": "float"}, {"kv_format": "int8"}, RunSettings(None, "int8")),
+    ],
+)
+def test_activations_and_kv_of_a_folder_are_run_as_it_asks(
+    tmp_path: Path, inputs: object, section: object, asked: RunSettings
+) -> None:
+    quantised_folder(tmp_path, "int-quantized", 8, True)
+    path = tmp_path / "config.json"
+    whole = json.loads(path.read_text())
+    whole["quantization_config"]["config_groups"]["group_0"]["input_activations"] = inputs
+    path.write_text(json.dumps({**whole, "vivace": section}))
+    model = open_model(tmp_path)
+    assert model.run_settings == asked
+    model.close()

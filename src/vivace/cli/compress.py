@@ -12,16 +12,18 @@ from vivace.types.errors import ConfigError
 
 if TYPE_CHECKING:
     from vivace.compress.recipe import Recipe
-    from vivace.compress.save import CalibrationText, MixBudget, SavedModel
+    from vivace.compress.samples import CalibrationText
+    from vivace.compress.save import MixBudget, SavedModel
 
 NAME = "compress"
 HELP = "make a smaller model file"
+_SIMULATED_WINDOWS = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the model, the file and the recipe."""
     parser.add_argument("model", metavar="MODEL", help="a catalogue name, a .gguf file or a Hugging Face folder")
-    parser.add_argument("out", metavar="OUT", type=Path, help="the .gguf file to make")
+    parser.add_argument("out", metavar="OUT", type=Path, nargs="?", help="the .gguf file to make")
     parser.add_argument(
         "--recipe",
         default="int4",
@@ -52,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ms-per-token", type=float, metavar="T", help="for --recipe mixed: what a token may take on this machine"
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="for --recipe mixed: sensitivity by layer as a PNG")
+    parser.add_argument(
+        "--simulate",
+        type=Path,
+        metavar="TEXT",
+        help="write nothing: say what the recipe's activations cost on a text, those that no kernel runs as well",
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -66,6 +74,10 @@ def run(arguments: argparse.Namespace) -> int:
     from vivace.files.catalogue import resolve
 
     recipe, text = _recipe(arguments), _text(arguments)
+    if arguments.simulate is not None:
+        return _simulate(arguments, recipe, text)
+    if arguments.out is None:
+        raise ConfigError("There is no file to make.", "Give OUT, or --simulate TEXT.")
     check_output(Path(arguments.model), arguments.out, overwrite=arguments.force)
     if arguments.like:
         text = _examined(arguments, text)
@@ -99,10 +111,32 @@ def _budget(arguments: argparse.Namespace) -> "MixBudget | None":
     return None if given == (None, None) else MixBudget(*given)
 
 
+def _simulate(arguments: argparse.Namespace, recipe: "Recipe", text: "CalibrationText") -> int:
+    from vivace.compress.evaluate import EvaluationSettings
+    from vivace.compress.simulation import simulate_file
+    from vivace.files.catalogue import resolve
+
+    if arguments.out is not None or arguments.bits_per_weight is not None:
+        raise ConfigError("--simulate writes no file and mixes nothing.", "Leave out OUT and --bits-per-weight.")
+    settings = EvaluationSettings(num_windows=_SIMULATED_WINDOWS)
+    with WorkProgress() as progress:
+        found = simulate_file(resolve(arguments.model), recipe, arguments.simulate, settings, text, report=progress)
+    if arguments.json:
+        parts = {"weights": found.weights.as_dict(), "whole": found.whole.as_dict()}
+        print(json.dumps({"recipe": recipe.name, "activations": found.scheme, **parts}))
+        return 0
+    for name, figures in (("weights alone", found.weights), (f"and {found.scheme}", found.whole)):
+        print(
+            f"{name:<32} perplexity {figures.ppl:.3f}, ratio {figures.ppl_ratio:.4f} ± {figures.ppl_ratio_error:.4f}, "
+            f"KL divergence {figures.kld:.4f}, same top token {figures.same_top:.1%}"
+        )
+    return 0
+
+
 def _recipe(arguments: argparse.Namespace) -> "Recipe":
     from dataclasses import replace
 
-    from vivace.compress.recipe import find_recipe
+    from vivace.compress.recipe_file import find_recipe
 
     mixed = arguments.recipe == "mixed"
     if mixed != (_budget(arguments) is not None):
@@ -118,7 +152,7 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
 
 def _text(arguments: argparse.Namespace) -> "CalibrationText":
     from vivace.compress.calibration_text import MIXES
-    from vivace.compress.save import CalibrationText
+    from vivace.compress.samples import CalibrationText
 
     if arguments.mix is not None and arguments.mix not in MIXES:
         raise ConfigError(f"There is no mix {arguments.mix!r}.", f"Choose one of {', '.join(MIXES)}.")
@@ -161,6 +195,8 @@ def _figures(saved: "SavedModel") -> dict[str, object]:
         "file_bytes": check.file_bytes,
         "tensor_bytes": saved.model.weights.num_bytes(),
         "source_bytes": saved.source_bytes,
+        "activation_bits": saved.model.recipe.run_settings.activation_bits,
+        "kv_format": saved.model.recipe.run_settings.kv_format,
         "quantized_share": check.quantized_share,
         "sensitivity": {part.name: part.options[0].loss for part in saved.sensitivities},
         "check_kld": check.agreement.mean_kl,
@@ -170,6 +206,8 @@ def _figures(saved: "SavedModel") -> dict[str, object]:
 
 
 def _print_summary(saved: "SavedModel") -> None:
+    from vivace.compress.activation_schemes import find_kernel
+
     check, plans = saved.verification, [outcome.plan for outcome in saved.model.outcomes]
     print(f"{saved.path}: {check.file_bytes / 1e6:.1f} MB, from {saved.source_bytes / 1e6:.1f} MB of tensors")
     sizes: Counter[tuple[str, str]] = Counter()
@@ -177,6 +215,11 @@ def _print_summary(saved: "SavedModel") -> None:
         sizes[(str(plan.format or "kept"), plan.kernel)] += plan.num_bytes
     for (format, kernel), size in sizes.most_common():
         print(f"  {format:<5} {size / 1e6:9.2f} MB, run by {kernel}")
+    asked = saved.model.recipe
+    if asked.activations is not None:
+        print(f"  activations {asked.activations.name}, run by {find_kernel(asked.activations).kernel}")
+    if asked.kv_format is not None:
+        print(f"  keys and values stored as {asked.kv_format}")
     print(f"  {check.quantized_share:.1%} of the weights are quantised; read back and compared with the source:")
     print(f"  KL divergence {check.agreement.mean_kl:.4f}, same top token {check.agreement.same_top:.1%}")
     for part in saved.sensitivities:

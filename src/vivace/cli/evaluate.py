@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=512, metavar="N", help="tokens of a window (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="a first look: fewer windows, questions and answers")
     parser.add_argument("--only", metavar="PARTS", help="some of text,tasks,generation,speed (default: all)")
-    parser.add_argument("--activation-bits", type=int, choices=(8, 12), default=12, help="8 measures W8A8 and W4A8")
+    parser.add_argument(
+        "--activation-bits", type=int, choices=(8, 12), help="8 measures W8A8 and W4A8 (default: as each file asks)"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads that compute (default: the machine's cores)")
     parser.add_argument("--isa", metavar="NAME", help="force an instruction set, as VIVACE_ISA does")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -30,14 +30,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--activation-bits",
         type=int,
         choices=(12, 8),
-        default=12,
-        help="precision inside quantised layers: 12, or 8 for quicker prompts a little further from the full model",
+        help="precision inside quantised layers: 12, or 8 for quicker prompts a little further from the full model "
+        "(default: as the model file asks, else 12)",
     )
     group.add_argument(
         "--kv-format",
         choices=KV_FORMAT_NAMES,
-        default=DEFAULT_KV_FORMAT,
-        help="how keys and values are stored (docs/kv-cache.md has what each costs)",
+        help="how keys and values are stored; docs/kv-cache.md has what each costs (default: as the model file asks, "
+        f"else {DEFAULT_KV_FORMAT})",
     )
     group.add_argument(
         "--kv-policy",

@@ -1,75 +1,23 @@
 """Quantised activations, simulated: what the inputs of linears become in codes of few bits, static or dynamic.
 
-The native core quantises dynamically, in groups of 32 columns of a row, symmetric, 8 bits (or 12); `DEPLOYED` is that
-scheme. All others are simulated here, on the reference executor, to say what they would cost.
+Runs every scheme of `activation_schemes.py` on the reference executor, those that no kernel runs as well, to say what
+they would cost.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from vivace.compress.observers import OBSERVERS, Observation, find_range
+from vivace.compress.activation_schemes import GROUP, ActivationScheme
+from vivace.compress.observers import Observation, find_range
 from vivace.compress.schemes import Floats
 from vivace.execute.reference import ReferenceExecutor, Step, run_ops
-from vivace.execute.reference_attention import KeyValuePages
 from vivace.execute.score import Tokens
 from vivace.graph.graph import Graph
 from vivace.graph.ops import Linear, Op
 from vivace.types.errors import ConfigError
 from vivace.types.step import BLOCK_SIZE, ForwardBatch
 from vivace.types.weights import WeightSource
-
-MODES = ("dynamic", "static")
-GRANULARITIES = ("tensor", "token", "group")
-_GROUP = 32
-
-
-@dataclass(frozen=True, slots=True)
-class ActivationScheme:
-    """How inputs of linears are quantised.
-
-    Attributes:
-        bits: code width, 2 to 8.
-        mode: "dynamic": scales from the values at hand; "static": from calibration, one a tensor.
-        granularity: what shares a dynamic scale: the whole "tensor" (a step's rows), a "token" (row), or a "group"
-            of 32 columns of a row.
-        symmetric: zero point 0; otherwise a whole zero point, so that 0 is met exactly.
-        observer: a name of OBSERVERS, for static ranges.
-        clip: dynamic ranges are multiplied by it: activation clipping (chapter 18.2.4); 1 clips nothing.
-
-    Raises:
-        ConfigError: a value is out of range, or static scales are to be anything but a tensor's.
-    """
-
-    bits: int = 8
-    mode: str = "dynamic"
-    granularity: str = "group"
-    symmetric: bool = True
-    observer: str = "minmax"
-    clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        for what, value, known in (
-            ("mode", self.mode, MODES),
-            ("granularity", self.granularity, GRANULARITIES),
-            ("observer", self.observer, tuple(OBSERVERS)),
-        ):
-            if value not in known:
-                raise ConfigError(f"Activations have the {what} {value!r}.", f"Choose one of {', '.join(known)}.")
-        if not 2 <= self.bits <= 8 or not 0.1 <= self.clip <= 1.0:
-            raise ConfigError(f"Activations of {self.bits} bits, clipped at {self.clip}.", "Use 2 to 8 bits, 0.1 to 1.")
-        if self.mode == "static" and self.granularity != "tensor":
-            raise ConfigError("Static scales are one a tensor.", "Set granularity: tensor, or mode: dynamic.")
-
-    @property
-    def name(self) -> str:
-        """For tables: static-percentile, dynamic-token ..."""
-        detail = self.observer if self.mode == "static" else self.granularity
-        return f"{self.mode}-{detail}" + ("" if self.clip == 1 else f"-clip{self.clip:g}")
-
-
-DEPLOYED = ActivationScheme()
 
 
 def quantize_activations(rows: Floats, scheme: ActivationScheme, span: tuple[float, float] | None = None) -> Floats:
@@ -84,7 +32,7 @@ def quantize_activations(rows: Floats, scheme: ActivationScheme, span: tuple[flo
         assert span is not None
         low, high = (np.full((1, 1), value, np.float32) for value in span)
         return _rounded(rows, low, high, scheme)
-    shapes = {"tensor": (1, -1), "token": (len(rows), -1), "group": (-1, _GROUP)}
+    shapes = {"tensor": (1, -1), "token": (len(rows), -1), "group": (-1, GROUP)}
     pieces = rows.reshape(shapes[scheme.granularity])
     low, high = (edge(axis=1, keepdims=True) * np.float32(scheme.clip) for edge in (pieces.min, pieces.max))
     rounded: Floats = _rounded(pieces, low, high, scheme).reshape(rows.shape)
@@ -133,6 +81,8 @@ def simulate(
     scheme: ActivationScheme,
     tokens: int,
     observed: Mapping[str, Observation] | None = None,
+    *,
+    kv_format: str | None = None,
 ) -> "InterceptedExecutor":
     """An executor in float32 whose linears read quantised activations.
 
@@ -142,6 +92,7 @@ def simulate(
         scheme: how activations are quantised.
         tokens: the longest sequence it is to take.
         observed: needed for static scales.
+        kv_format: what keys and values are rounded to; None: they stay float32.
 
     Raises:
         ConfigError: static scales without an observation.
@@ -154,27 +105,32 @@ def simulate(
         if scheme.mode == "static"
     }
     return InterceptedExecutor(
-        graph, weights, tokens, lambda name, rows: quantize_activations(rows, scheme, spans.get(name))
+        graph, weights, tokens, lambda name, rows: quantize_activations(rows, scheme, spans.get(name)), kv_format
     )
 
 
-class InterceptedExecutor:
-    """The reference executor with something done to the inputs of linears: an `Executor` for one sequence at a time.
+class InterceptedExecutor(ReferenceExecutor):
+    """The reference executor with something done to the inputs of linears, for one sequence at a time.
 
     Args:
         graph: an op list without fused ops.
         weights: float32 copies are made on first use.
         tokens: KV positions it has.
         change: (buffer, rows) -> what linears read in their place.
+        kv_format: what keys and values are rounded to, or None.
     """
 
     def __init__(
-        self, graph: Graph, weights: WeightSource, tokens: int, change: Callable[[str, Floats], Floats]
+        self,
+        graph: Graph,
+        weights: WeightSource,
+        tokens: int,
+        change: Callable[[str, Floats], Floats],
+        kv_format: str | None = None,
     ) -> None:
-        self._graph, self._change = graph, change
-        self._inner = ReferenceExecutor(graph, weights, num_blocks=0, max_rows=max(tokens, 1))
-        self._pages = KeyValuePages.allocate(graph.spec, -(-tokens // BLOCK_SIZE))
-        self.vocab_size, self.num_blocks, self.max_rows = graph.spec.vocab_size, -(-tokens // BLOCK_SIZE), tokens
+        blocks = -(-tokens // BLOCK_SIZE)
+        super().__init__(graph, weights, num_blocks=blocks, max_rows=max(tokens, 1), kv_format=kv_format)
+        self._change = change
 
     def forward(self, batch: ForwardBatch) -> Floats:
         """Run the op list; logits float32 (L, vocab_size), a fresh array."""
@@ -185,19 +141,9 @@ class InterceptedExecutor:
                 done.add(op.x)
                 step.buffers[op.x] = self._change(op.x, step.buffers[op.x])
 
-        step = Step(batch, self._pages, self._inner.weight)
+        step = Step(batch, self._pages, self.weight)
         run_ops(self._graph.ops, step, intercept)
         return step.buffers[self._graph.output]
-
-    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Copy KV blocks (source, target) in every layer."""
-        for layer in (*self._pages.keys, *self._pages.values):
-            for source, target in pairs:
-                layer[target] = layer[source]
-
-    def close(self) -> None:
-        """Free the copies of weights."""
-        self._inner.close()
 
 
 def _whole(window: Tokens) -> ForwardBatch:

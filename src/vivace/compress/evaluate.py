@@ -19,6 +19,8 @@ from vivace.files.open import LoadedModel, open_model
 from vivace.graph.build import build_graph
 from vivace.text.build import build_tokenizer
 from vivace.types.errors import ConfigError
+from vivace.types.kv import DEFAULT_KV_FORMAT
+from vivace.types.run_settings import DEFAULT_ACTIVATION_BITS
 from vivace.types.step import BLOCK_SIZE, Executor
 
 _LOGIT_ROWS = 32  # positions compared at once
@@ -26,11 +28,14 @@ _LOGIT_ROWS = 32  # positions compared at once
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
-    """Windows of `window_tokens` tokens, `num_windows` of them (None: all of the text); activations in 12 or 8 bits."""
+    """Windows of `window_tokens` tokens, `num_windows` of them (None: all of the text).
+
+    Activations are in 12 or 8 bits; None: as each model's file asks, else 12.
+    """
 
     window_tokens: int = 512
     num_windows: int | None = 30
-    activation_bits: int = 12
+    activation_bits: int | None = None
     num_threads: int | None = None
 
 
@@ -214,14 +219,17 @@ def read_windows(model: LoadedModel, text: Path, settings: EvaluationSettings) -
     return cut_windows(ids, size, count, tokenizer.bos_id if tokenizer.adds_bos else None)
 
 
-def make_executor(model: LoadedModel, settings: EvaluationSettings) -> NativeExecutor:
-    """A native executor with room for one window."""
+def make_executor(model: LoadedModel, settings: EvaluationSettings, num_tokens: int | None = None) -> NativeExecutor:
+    """A native executor as the model's file asks to be run, with room for one window, or for `num_tokens`."""
+    tokens = num_tokens or min(settings.window_tokens, model.spec.context_length)
+    asked = model.run_settings
     return NativeExecutor(
         build_graph(model.spec),
         model.weights,
-        num_blocks=-(-min(settings.window_tokens, model.spec.context_length) // BLOCK_SIZE),
+        num_blocks=-(-tokens // BLOCK_SIZE),
         num_threads=settings.num_threads,
-        activation_bits=settings.activation_bits,
+        activation_bits=settings.activation_bits or asked.activation_bits or DEFAULT_ACTIVATION_BITS,
+        kv_format=asked.kv_format or DEFAULT_KV_FORMAT,
     )
 
 

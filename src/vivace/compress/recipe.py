@@ -1,17 +1,18 @@
 """What a compression does, as data: which format each matrix gets, and which methods choose its codes.
 
-A recipe is one of the PRESETS or a YAML file. Every name in it is a row of a table elsewhere: formats of
-`containers.py`, scale rules of `scales.py`, methods of `methods.py`.
+A recipe is one of the PRESETS or a YAML file (`recipe_file.py`). Every name in it is a row of a table elsewhere:
+formats of `containers.py`, scale rules of `scales.py`, methods of `methods.py`.
 """
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any
 
+from vivace.compress.activation_schemes import DEPLOYED, ActivationScheme, find_kernel
 from vivace.compress.methods import FOLDS, ROUNDINGS
 from vivace.compress.scales import SCALE_RULES
 from vivace.types.errors import ConfigError
+from vivace.types.kv import KV_FORMAT_NAMES
+from vivace.types.run_settings import RunSettings
 from vivace.types.weights import TensorFormat
 
 ROTATION = "hadamard"
@@ -78,6 +79,8 @@ class Recipe:
         act_order: see `gptq`.
         bias_correction: linears that have a bias take up the mean error of their outputs.
         calibration: the text that fold, gptq and importance need.
+        activations: how the inputs of linears are quantised when the model runs; None: as the engine does by itself.
+        kv_format: how keys and values are stored when it runs, a name of KV_FORMAT_NAMES, or None likewise.
     """
 
     name: str
@@ -89,17 +92,32 @@ class Recipe:
     act_order: bool = True
     bias_correction: bool = False
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
+    activations: ActivationScheme | None = None
+    kv_format: str | None = None
 
     def __post_init__(self) -> None:
         for what, value, known in (
             ("scale rule", self.scales, tuple(SCALE_RULES)),
             *(("fold", fold, FOLD_NAMES) for fold in self.folds),
             ("rounding", self.rounding, tuple(ROUNDINGS)),
+            ("KV format", self.kv_format, (None, *KV_FORMAT_NAMES)),
         ):
             if value not in known:
-                raise ConfigError(f"The recipe asks for the {what} {value!r}.", f"Choose one of {', '.join(known)}.")
+                raise ConfigError(
+                    f"The recipe asks for the {what} {value!r}.", f"Choose one of {', '.join(filter(None, known))}."
+                )
         if len(set(self.folds)) < len(self.folds) or ROTATION in self.folds[1:]:
             raise ConfigError(f"The folds {', '.join(self.folds)} cannot be done.", "Each once, hadamard first.")
+
+    @property
+    def run_settings(self) -> RunSettings:
+        """What the file says about running it.
+
+        Raises:
+            ConfigError: no kernel runs the recipe's activations.
+        """
+        bits = None if self.activations is None else find_kernel(self.activations).activation_bits
+        return RunSettings(bits, self.kv_format)
 
     @property
     def needs_gram(self) -> bool:
@@ -151,87 +169,8 @@ PRESETS: dict[str, Recipe] = {
         Recipe("int4-nearest", _layers(TensorFormat.Q4_0), scales="minmax"),
         Recipe("int4-asymmetric", _layers(TensorFormat.Q4_1), folds=("awq",), importance=True),
         Recipe("int5", _layers(TensorFormat.Q5_0), folds=("awq",), importance=True),
+        Recipe("w8a8", _layers(TensorFormat.Q8_0), activations=DEPLOYED),
+        Recipe("w4a8", _layers(TensorFormat.Q4_0), folds=("awq",), importance=True, activations=DEPLOYED),
         Recipe("chapter", _chapter_rules()),
     )
 }
-
-
-def find_recipe(name: str) -> Recipe:
-    """A preset by name, or the recipe in a YAML file.
-
-    Raises:
-        ConfigError: neither, or a file that says something else than a recipe; the message names the field.
-    """
-    if name in PRESETS:
-        return PRESETS[name]
-    path = Path(name)
-    if not path.is_file():
-        raise ConfigError(
-            f"There is no recipe {name!r}.", f"Choose {', '.join(PRESETS)}, 'mixed', or give a YAML file."
-        )
-    import yaml  # type: ignore[import-untyped]  # only a recipe of one's own needs it
-
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{path} is no YAML file: {reason}.", "See docs/compression.md for a recipe.") from None
-    return _read_recipe(value, path.stem)
-
-
-def _read_recipe(value: object, default_name: str) -> Recipe:
-    fields = _mapping(value, "The recipe")
-    rules = fields.pop("tensors", None)
-    if not isinstance(rules, list) or not rules:
-        raise ConfigError("The recipe has no list 'tensors'.", "See docs/compression.md for a recipe.")
-    calibration = CalibrationSettings(
-        **_typed(_mapping(fields.pop("calibration", {}), "'calibration'"), _CALIBRATION_FIELDS, "'calibration'")
-    )
-    if "fold" in fields:  # one name, or a list of them
-        folds = fields.pop("fold")
-        fields["folds"] = tuple(str(fold) for fold in (folds if isinstance(folds, list) else [folds]) if fold != "none")
-    return Recipe(
-        rules=tuple(_read_rule(rule) for rule in rules),
-        calibration=calibration,
-        **{"name": default_name, **_typed(fields, _RECIPE_FIELDS, "The recipe")},
-    )
-
-
-def _read_rule(value: object) -> TensorRule:
-    fields = _typed(_mapping(value, "A rule of 'tensors'"), _RULE_FIELDS, "A rule of 'tensors'")
-    if "match" not in fields or "format" not in fields:
-        raise ConfigError("A rule of 'tensors' lacks 'match' or 'format'.", "See docs/compression.md for a recipe.")
-    text = fields.pop("format").upper()
-    if text != "KEEP" and text not in set(TensorFormat):
-        raise ConfigError(f"A rule asks for the format {text!r}.", f"Choose KEEP or {', '.join(TensorFormat)}.")
-    if fields.get("third") not in (None, *THIRDS):
-        raise ConfigError(f"A rule asks for the third {fields['third']!r}.", f"Choose one of {', '.join(THIRDS)}.")
-    return TensorRule(format=None if text == "KEEP" else TensorFormat(text), **fields)
-
-
-_RECIPE_FIELDS: dict[str, type] = {
-    "name": str,
-    "scales": str,
-    "folds": tuple,
-    "rounding": str,
-    "importance": bool,
-    "act_order": bool,
-    "bias_correction": bool,
-}
-_RULE_FIELDS: dict[str, type] = {"match": str, "format": str, "bits": int, "group_size": int, "third": str}
-_CALIBRATION_FIELDS: dict[str, type] = {"samples": int, "tokens": int, "seed": int}
-
-
-def _mapping(value: object, what: str) -> dict[str, object]:
-    if not isinstance(value, dict):
-        raise ConfigError(f"{what} is not a mapping of names to values.", "See docs/compression.md for a recipe.")
-    return {str(key): item for key, item in value.items()}
-
-
-def _typed(fields: dict[str, object], known: dict[str, type], what: str) -> dict[str, Any]:
-    for key, value in fields.items():
-        if key not in known:
-            raise ConfigError(f"{what} has a field {key!r}.", f"Known are {', '.join(known)}.")
-        if type(value) is not known[key]:
-            raise ConfigError(f"{what} has {key}: {value!r}.", f"Give a value of type {known[key].__name__}.")
-    return fields

@@ -1,41 +1,29 @@
 """From a path and a recipe to a file that is checked: the whole of `vivace compress`, without its command line."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from vivace.compress.calibration_text import draw_windows, read_texts
 from vivace.compress.importance import input_importance
 from vivace.compress.layout import plan_layout
 from vivace.compress.pipeline import CompressedModel, Report, compress_weights
 from vivace.compress.recipe import CalibrationSettings, Recipe
-from vivace.compress.self_text import blocks_needed, write_samples
+from vivace.compress.samples import CalibrationText, draw_samples, own_text
 from vivace.compress.sensitivity import FORMATS, PartSensitivity, measure_sensitivity, mixed_recipe
-from vivace.compress.text_kinds import relabelled
 from vivace.compress.timing import left_for_formats, time_formats, with_times
 from vivace.compress.verify import Verification, verify_file
-from vivace.execute.native import NativeExecutor
 from vivace.execute.score import Tokens
 from vivace.files.gguf_model_writer import write_gguf_model
+from vivace.files.gguf_writer import WritableValue
 from vivace.files.open import LoadedModel, open_model
-from vivace.graph.build import build_graph
+from vivace.files.run_settings import gguf_notes
 from vivace.text.build import build_tokenizer
-from vivace.text.tokenizer import Tokenizer
 from vivace.types.errors import ConfigError, StorageError
 
 _CHECK_TOKENS = 96  # of the comparison after saving
 _SENSITIVITY_SAMPLES, _SENSITIVITY_TOKENS = 2, 256
 _CHECK = CalibrationSettings(samples=1, tokens=_CHECK_TOKENS)
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationText:
-    """Where calibration text comes from: files and folders with an optional mix, or (no paths) the model itself."""
-
-    paths: tuple[Path, ...] = ()
-    mix: Mapping[str, float] | None = None
-    by_kind: bool = False  # shares are of kinds of text (`text_kinds.py`), not of labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +77,9 @@ def compress_file(
     check_output(source_path, out, overwrite=overwrite)
     source = open_model(source_path)
     try:
-        plan_layout(source.spec, source.weights, recipe)  # refuse before any work is done
+        plan_layout(source.spec, source.weights, recipe), recipe.run_settings  # refuse before any work is done
         tokenizer = None if source.vocabulary is None else build_tokenizer(source.vocabulary)
-        samples = _samples(source, tokenizer, recipe, text, report) if recipe.needs_calibration else []
+        samples = draw_samples(source, tokenizer, recipe.calibration, text, report) if recipe.needs_calibration else []
         sensitivities: list[PartSensitivity] = []
         if budget is not None:
             sensitivities, recipe = _mixed(source, recipe, samples, budget, report)
@@ -99,7 +87,7 @@ def compress_file(
         unchecked = out.with_name(f".{out.stem}.{os.getpid()}.gguf")
         try:
             _write(unchecked, source, model)
-            window = samples[0][:_CHECK_TOKENS] if samples else _own_text(source, tokenizer, _CHECK, report)[0]
+            window = samples[0][:_CHECK_TOKENS] if samples else own_text(source, tokenizer, _CHECK, report)[0]
             verification = verify_file(unchecked, source, model, window)
             unchecked.replace(out)
         finally:
@@ -143,32 +131,9 @@ def check_output(source_path: Path, out: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"The folder {out.parent} is not writable.", "Choose another folder.")
 
 
-def _samples(
-    source: LoadedModel, tokenizer: Tokenizer | None, recipe: Recipe, text: CalibrationText | None, report: Report
-) -> Sequence[Tokens]:
-    settings = recipe.calibration
-    if text is not None and text.paths:
-        if tokenizer is None:
-            raise ConfigError(f"{source.path} has no vocabulary to read text with.", "Calibrate without files.")
-        texts = read_texts(text.paths)
-        return draw_windows(relabelled(texts) if text.by_kind else texts, tokenizer, settings, text.mix)
-    return _own_text(source, tokenizer, settings, report)
-
-
-def _own_text(
-    source: LoadedModel, tokenizer: Tokenizer | None, settings: CalibrationSettings, report: Report
-) -> Sequence[Tokens]:
-    """Windows that the model writes itself."""
-    settings = replace(settings, tokens=min(settings.tokens, source.spec.context_length))
-    executor = NativeExecutor(
-        build_graph(source.spec), source.weights, num_blocks=blocks_needed(settings), max_rows=settings.samples
-    )
-    bos = tokenizer.bos_id if tokenizer is not None else None
-    return write_samples(executor, settings, bos, report)
-
-
 def _write(out: Path, source: LoadedModel, model: CompressedModel) -> None:
-    notes = {"vivace.recipe": model.recipe.name, "vivace.source": source.name}
+    notes: dict[str, WritableValue] = {"vivace.recipe": model.recipe.name, "vivace.source": source.name}
+    notes |= gguf_notes(model.recipe.run_settings)
     try:
         write_gguf_model(out, source, model.weights, notes)
     except OSError as error:

@@ -6,14 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from vivace.compress.containers import CONTAINERS
+from vivace.compress.evaluate import EvaluationSettings, make_executor
 from vivace.compress.layout import Layout
 from vivace.compress.pipeline import CompressedModel
-from vivace.execute.native import NativeExecutor
 from vivace.execute.score import Agreement, Tokens, compare_executors
 from vivace.files.open import LoadedModel, open_model
-from vivace.graph.build import build_graph
 from vivace.types.errors import ModelFileError
-from vivace.types.step import BLOCK_SIZE
 
 _BROKEN_KL = 8.0  # nats: about what a model that knows nothing has against one that knows
 
@@ -41,6 +39,8 @@ def verify_file(path: Path, source: LoadedModel, compressed: CompressedModel, wi
     """
     written = open_model(path)
     try:
+        if written.run_settings != compressed.recipe.run_settings:
+            raise ModelFileError(f"{path} does not say how it is to be run.", "Try again.")
         layout = {outcome.plan.name: outcome.plan for outcome in compressed.outcomes}
         share = _check_bytes(written, layout, compressed)
         agreement = _compare(source, written, window)
@@ -72,10 +72,6 @@ def _check_bytes(written: LoadedModel, layout: Layout, compressed: CompressedMod
 
 
 def _compare(source: LoadedModel, written: LoadedModel, window: Tokens) -> Agreement:
-    num_blocks = -(-len(window) // BLOCK_SIZE)
-    graphs = [build_graph(model.spec) for model in (source, written)]
-    reference, candidate = (
-        NativeExecutor(graph, model.weights, num_blocks=num_blocks)
-        for graph, model in zip(graphs, (source, written), strict=True)
-    )
+    """Both as their files ask to be run."""
+    reference, candidate = (make_executor(model, EvaluationSettings(), len(window)) for model in (source, written))
     return compare_executors(reference, candidate, [window])

@@ -14,6 +14,7 @@ from vivace.engine.serving_config import ServingConfig
 from vivace.engine.speculation import SpeculationSite, build_speculator
 from vivace.types.errors import ConfigError, TokenizerError
 from vivace.types.kv import DEFAULT_KV_FORMAT
+from vivace.types.run_settings import DEFAULT_ACTIVATION_BITS
 from vivace.types.step import BLOCK_SIZE, Executor, LocalLayers
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ class EngineConfig(ServingConfig):
         num_blocks: the same as a number of blocks of 16 tokens; it wins over kv_memory_bytes.
         num_threads: threads that compute.
         activation_bits: 12, or 8: about a third quicker on prompts, and a little further from the unquantised model
-            (docs/performance.md has both figures).
-        kv_format: how keys and values are stored: a row of KV_FORMATS (`numerics.kv_formats`), or one a layer.
+            (docs/performance.md has both figures). None: as the model file asks, else 12.
+        kv_format: how keys and values are stored: a row of KV_FORMATS (`numerics.kv_formats`), or one a layer. None:
+            as the model file asks, else f16.
         executor: a row of EXECUTORS.
         prefix_cache: keep the keys and values of finished requests while there is room, and find them again.
         kv_policy: which keys a row sees, as in `full`, `window:1024:4` or `adaptive` (cache/policies.py); the rest of a
@@ -51,8 +53,8 @@ class EngineConfig(ServingConfig):
     kv_memory_bytes: int | None = None
     num_blocks: int | None = None
     num_threads: int | None = None
-    activation_bits: int = 12
-    kv_format: str | tuple[str, ...] = DEFAULT_KV_FORMAT
+    activation_bits: int | None = None
+    kv_format: str | tuple[str, ...] | None = None
     executor: str = "native"
     prefix_cache: bool = True
     kv_policy: str = "full"
@@ -156,7 +158,8 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
     tokenizer = build_tokenizer(vocabulary)
     template = build_template(vocabulary, tokenizer)
     context_length, blocks = choose_sizes(loaded, config)
-    size = ExecutorSize(blocks, config.max_batch_tokens, config.num_threads, config.activation_bits, config.kv_format)
+    activation_bits, kv_format = choose_precision(loaded, config)
+    size = ExecutorSize(blocks, config.max_batch_tokens, config.num_threads, activation_bits, kv_format)
     scheduler_config = _scheduler_config(config, context_length, tokenizer)
     executor = EXECUTORS[config.executor](build_graph(loaded.spec), loaded.weights, size)
 
@@ -166,7 +169,7 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
 
     site = SpeculationSite(loaded, tokenizer, executor, config.kv_policy, open_draft)
     speculator = build_speculator(config, site)
-    settings = (config.kv_format, config.activation_bits, config.kv_policy)
+    settings = (kv_format, activation_bits, config.kv_policy)
     tiers, sessions = build_tiers(config.tiers, loaded.path, executor, settings)
     window = loaded.spec.attention.local_window
     local = None if blocks.num_local is None else LocalLayers(blocks.num_local, window)
@@ -185,6 +188,13 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
     )
 
 
+def choose_precision(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, str | tuple[str, ...]]:
+    """Bits of activations and how keys and values are stored: what is asked, else what the file asks, else default."""
+    asked = loaded.run_settings
+    bits = config.activation_bits or asked.activation_bits or DEFAULT_ACTIVATION_BITS
+    return bits, config.kv_format or asked.kv_format or DEFAULT_KV_FORMAT
+
+
 def choose_sizes(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, KvBlocks]:
     """Context length and KV blocks for a model on this machine.
 
@@ -200,7 +210,7 @@ def choose_sizes(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, KvBl
         )
     demand = _local_demand(config)
     if config.num_blocks is None:
-        blocks = choose_blocks(spec, wanted, config.kv_memory_bytes, config.kv_format, demand)
+        blocks = choose_blocks(spec, wanted, config.kv_memory_bytes, choose_precision(loaded, config)[1], demand)
     else:
         window = spec.attention.local_window
         num_local = min(config.num_blocks, demand.num_blocks(window)) if window and demand else None

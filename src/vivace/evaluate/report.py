@@ -34,7 +34,6 @@ from vivace.files.open import LoadedModel, open_model
 from vivace.graph.build import build_graph
 from vivace.text.build import build_tokenizer
 from vivace.types.errors import ConfigError
-from vivace.types.step import BLOCK_SIZE
 
 PARTS = ("text", "tasks", "generation", "speed")
 _SELF_TEXT = CalibrationSettings(samples=4, tokens=256, seed=11)
@@ -215,13 +214,7 @@ def _ask(
     right: dict[str, list[list[bool]]] = {name: [] for name in chosen}
     for model in models:
         assert model.vocabulary is not None
-        executor = NativeExecutor(
-            build_graph(model.spec),
-            model.weights,
-            num_blocks=-(-MOST_TOKENS // BLOCK_SIZE),
-            num_threads=settings.text.num_threads,
-            activation_bits=settings.text.activation_bits,
-        )
+        executor = make_executor(model, settings.text, MOST_TOKENS)
         subject = Subject(executor, build_tokenizer(model.vocabulary))
         for name, items in chosen.items():
             right[name].append(answer_items(subject, items, progress, name))

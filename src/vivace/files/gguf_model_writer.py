@@ -19,11 +19,19 @@ from vivace.files.gguf_values import StringArray
 from vivace.files.gguf_vocabulary import TOKENIZER_CONFIG, TOKENIZER_JSON
 from vivace.files.gguf_writer import TensorToWrite, WritableValue, write_gguf_file
 from vivace.files.open import LoadedModel
+from vivace.files.run_settings import ACTIVATION_BITS, KV_FORMAT
 from vivace.types.model import ModelSpec
 from vivace.types.vocabulary import HuggingFaceVocabulary
 from vivace.types.weights import TensorFormat, WeightSource
 
-_NOT_COPIED = ("split.", "general.file_type", "general.quantization_version", "general.alignment")
+_NOT_COPIED = (
+    "split.",
+    "general.file_type",
+    "general.quantization_version",
+    "general.alignment",
+    ACTIVATION_BITS,
+    KV_FORMAT,
+)
 QUANTIZATION_VERSION = 2  # of GGML's block formats
 
 

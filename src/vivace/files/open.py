@@ -1,13 +1,16 @@
 """Opens a model from a path, whatever kind of file it is, and checks it whole before anything runs."""
 
-from collections.abc import Callable
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 
 from vivace.files.gguf_model import open_gguf_model
 from vivace.files.gguf_vocabulary import read_vocabulary
+from vivace.files.run_settings import folder_run_settings, gguf_run_settings
 from vivace.types.errors import ModelFileError
 from vivace.types.model import ModelSpec
+from vivace.types.run_settings import RunSettings
 from vivace.types.vocabulary import Vocabulary
 from vivace.types.weights import WeightSource
 
@@ -21,6 +24,7 @@ class LoadedModel:
         weights: owns the mapped files; valid until `close`.
         name: a short name for people and APIs.
         vocabulary_reader: reads the vocabulary when it is first asked for.
+        run_settings: how the file asks to be run.
     """
 
     def __init__(
@@ -30,11 +34,14 @@ class LoadedModel:
         weights: WeightSource,
         name: str,
         vocabulary_reader: Callable[[], Vocabulary | None],
+        *,
+        run_settings: RunSettings | None = None,
     ) -> None:
         self.path = path
         self.spec = spec
         self.weights = weights
         self.name = name
+        self.run_settings = run_settings or RunSettings()
         self._vocabulary_reader = vocabulary_reader
 
     @cached_property
@@ -66,7 +73,11 @@ def open_model(path: Path) -> LoadedModel:
 
 def _open_gguf(path: Path) -> LoadedModel:
     spec, weights, metadata = open_gguf_model(path)
-    return LoadedModel(path, spec, weights, path.stem, lambda: read_vocabulary(metadata, spec.vocab_size))
+    with _closing_on_failure(weights):
+        settings = gguf_run_settings(metadata)
+    return LoadedModel(
+        path, spec, weights, path.stem, lambda: read_vocabulary(metadata, spec.vocab_size), run_settings=settings
+    )
 
 
 def _open_folder(path: Path) -> LoadedModel:
@@ -77,4 +88,17 @@ def _open_folder(path: Path) -> LoadedModel:
     from vivace.files import hf_vocabulary, safetensors_folder  # a start from GGUF has no use for them
 
     spec, weights, config = safetensors_folder.open_folder_model(path)
-    return LoadedModel(path, spec, weights, path.resolve().name, lambda: hf_vocabulary.read_vocabulary(path, config))
+    with _closing_on_failure(weights):
+        settings = folder_run_settings(config)
+    name = path.resolve().name
+    reader = partial(hf_vocabulary.read_vocabulary, path, config)
+    return LoadedModel(path, spec, weights, name, reader, run_settings=settings)
+
+
+@contextmanager
+def _closing_on_failure(weights: WeightSource) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        weights.close()
+        raise

@@ -1,0 +1,58 @@
+"""The windows a recipe calibrates on: drawn from files, or written by the model itself when none are given."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from vivace.compress.calibration_text import draw_windows, read_texts
+from vivace.compress.pipeline import Report
+from vivace.compress.recipe import CalibrationSettings
+from vivace.compress.self_text import blocks_needed, write_samples
+from vivace.compress.text_kinds import relabelled
+from vivace.execute.native import NativeExecutor
+from vivace.execute.score import Tokens
+from vivace.files.open import LoadedModel
+from vivace.graph.build import build_graph
+from vivace.text.tokenizer import Tokenizer
+from vivace.types.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationText:
+    """Where calibration text comes from: files and folders with an optional mix, or (no paths) the model itself."""
+
+    paths: tuple[Path, ...] = ()
+    mix: Mapping[str, float] | None = None
+    by_kind: bool = False  # shares are of kinds of text (`text_kinds.py`), not of labels
+
+
+def draw_samples(
+    source: LoadedModel,
+    tokenizer: Tokenizer | None,
+    settings: CalibrationSettings,
+    text: CalibrationText | None,
+    report: Report,
+) -> list[Tokens]:
+    """The windows that a recipe calibrates on.
+
+    Raises:
+        ConfigError: there is too little text, a label is missing, or the model has no vocabulary to read text with.
+    """
+    if text is not None and text.paths:
+        if tokenizer is None:
+            raise ConfigError(f"{source.path} has no vocabulary to read text with.", "Calibrate without files.")
+        texts = read_texts(text.paths)
+        return draw_windows(relabelled(texts) if text.by_kind else texts, tokenizer, settings, text.mix)
+    return own_text(source, tokenizer, settings, report)
+
+
+def own_text(
+    source: LoadedModel, tokenizer: Tokenizer | None, settings: CalibrationSettings, report: Report
+) -> list[Tokens]:
+    """Windows that the model writes itself."""
+    settings = replace(settings, tokens=min(settings.tokens, source.spec.context_length))
+    executor = NativeExecutor(
+        build_graph(source.spec), source.weights, num_blocks=blocks_needed(settings), max_rows=settings.samples
+    )
+    bos = tokenizer.bos_id if tokenizer is not None else None
+    return write_samples(executor, settings, bos, report)

@@ -1,0 +1,81 @@
+"""What a recipe would cost with activations that no kernel runs: both halves simulated, nothing written.
+
+Weights are those a file would hold; activations pass through the recipe's scheme on the reference executor, in
+float32. Static ranges are observed on the calibration windows, with the compressed weights.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vivace.compress.activation_schemes import DEPLOYED
+from vivace.compress.activations import observe_inputs, simulate
+from vivace.compress.evaluate import Evaluation, EvaluationSettings, evaluate, read_windows
+from vivace.compress.pipeline import Report, compress_weights
+from vivace.compress.recipe import Recipe
+from vivace.compress.samples import CalibrationText, draw_samples
+from vivace.execute.reference import ReferenceExecutor
+from vivace.files.open import open_model
+from vivace.graph.build import build_graph
+from vivace.text.build import build_tokenizer
+from vivace.types.errors import ConfigError
+from vivace.types.step import BLOCK_SIZE, Executor
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """Figures beside the source in float32: of the weights alone, and with activations in `scheme` as well."""
+
+    scheme: str
+    weights: Evaluation
+    whole: Evaluation
+
+
+def simulate_file(
+    source_path: Path,
+    recipe: Recipe,
+    text: Path,
+    settings: EvaluationSettings,
+    calibration: CalibrationText | None = None,
+    *,
+    report: Report = lambda done, total, what: None,
+) -> Simulation:
+    """Compress in memory and read a text with quantised activations.
+
+    Args:
+        source_path: a .gguf file or a Hugging Face folder.
+        recipe: its activations are simulated; those of the kernel when it names none.
+        text: UTF-8 text to evaluate on.
+        settings: how much of it.
+        calibration: text for recipes that calibrate, and for static ranges.
+        report: told how far it is.
+
+    Raises:
+        ConfigError: the text or the recipe can never work.
+    """
+    scheme = recipe.activations or DEPLOYED
+    source = open_model(source_path)
+    try:
+        if source.vocabulary is None:
+            raise ConfigError(f"{source.path} has no vocabulary to read text with.", "Use a whole model file.")
+        windows = read_windows(source, text, settings)
+        is_static = scheme.mode == "static"
+        samples = []
+        if recipe.needs_calibration or is_static:
+            tokenizer = build_tokenizer(source.vocabulary)
+            samples = draw_samples(source, tokenizer, recipe.calibration, calibration, report)
+        model = compress_weights(source.spec, source.weights, recipe, samples, report)
+        graph = build_graph(model.spec)
+        observed = observe_inputs(graph, model.weights, samples) if is_static else None
+        blocks = -(-len(windows[0]) // BLOCK_SIZE)
+        size = model.weights.num_bytes()
+        figures = []
+        executors: tuple[Executor, ...] = (
+            ReferenceExecutor(graph, model.weights, num_blocks=blocks),
+            simulate(graph, model.weights, scheme, len(windows[0]), observed, kv_format=recipe.kv_format),
+        )
+        for executor in executors:
+            reference = ReferenceExecutor(build_graph(source.spec), source.weights, num_blocks=blocks)
+            figures.append(evaluate(executor, windows, size, reference=reference, report=report))
+        return Simulation(scheme.name, figures[0], figures[1])
+    finally:
+        source.close()
