@@ -57,7 +57,7 @@ int main(int argc, char** argv) {
   const int outputs = argc > 2 ? std::atoi(argv[1]) : 3072, inputs = argc > 2 ? std::atoi(argv[2]) : 576;
   for (const KernelTable* table : available_tables()) {
     if (std::string(table->name) == "scalar") continue;
-    for (const char* format : {"Q4_1", "Q4_0", "Q8_0"})
+    for (const char* format : {"Q4_1", "Q4_0", "Q8_0", "N8_0"})
       for (bool fine : {true, false})
         for (int rows : {1, 2, 4, 8, 16, 64}) measure(*table, format, outputs, inputs, rows, fine);
   }

@@ -23,6 +23,7 @@ using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::
 using MutableBytes = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using FloatVector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using DoubleVector = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using LevelVector = nb::ndarray<const int8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using IntVector = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using IntTable = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using FloatTable = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
@@ -124,7 +125,8 @@ void add_gated(Builder& self, int gate, int up, int out, int quantized, const st
 FloatTable forward(Builder& self, IntVector token_ids, IntVector positions, IntVector sequence_starts,
                    IntTable block_tables, IntVector logit_rows, std::optional<IntVector> window_starts,
                    std::optional<IntVector> sink_ends, std::optional<IntVector> slots,
-                   std::optional<IntTable> local_tables, std::optional<IntVector> observe_rows) {
+                   std::optional<IntTable> local_tables, std::optional<IntVector> observe_rows,
+                   std::optional<LevelVector> row_levels) {
   BatchView batch{
       token_ids.data(),  positions.data(),  sequence_starts.data(),      block_tables.data(),
       logit_rows.data(), length(token_ids), length(sequence_starts) - 1, static_cast<int>(block_tables.shape(1)),
@@ -149,6 +151,10 @@ FloatTable forward(Builder& self, IntVector token_ids, IntVector positions, IntV
   if (observe_rows) {
     batch.observe_rows = observe_rows->data();
     batch.num_observed = length(*observe_rows);
+  }
+  if (row_levels) {
+    if (length(*row_levels) != batch.num_rows) throw std::invalid_argument("row_levels must have one entry a row");
+    batch.row_levels = row_levels->data();
   }
   {
     nb::gil_scoped_release release;
@@ -244,7 +250,8 @@ void bind_program(nb::module_& module) {
       .def("gated", &add_gated)
       .def("forward", &forward, "token_ids"_a, "positions"_a, "sequence_starts"_a, "block_tables"_a, "logit_rows"_a,
            "window_starts"_a.none() = nb::none(), "sink_ends"_a.none() = nb::none(), "slots"_a.none() = nb::none(),
-           "local_tables"_a.none() = nb::none(), "observe_rows"_a.none() = nb::none())
+           "local_tables"_a.none() = nb::none(), "observe_rows"_a.none() = nb::none(),
+           "row_levels"_a.none() = nb::none())
       .def("observed", &observed)
       .def_prop_ro("isa", [](const Builder& self) { return self.program.isa(); })
       .def_prop_ro("num_threads", [](const Builder& self) { return self.program.num_threads(); })
@@ -269,6 +276,7 @@ void bind_memory(nb::module_& module) {
           },
           "format"_a, "raw"_a, "num_outputs"_a, "num_inputs"_a, "num_threads"_a, "memory"_a)
       .def_prop_ro("num_bytes", &PackedMatrix::bytes)
+      .def_rw("full_level", &PackedMatrix::full_level)
       .def_prop_ro("is_quantized", [](const PackedMatrix& self) { return is_quantized(self.view().format); })
       .def("unpack_row", [](const PackedMatrix& self, int index) {
         if (index < 0 || index >= self.view().num_outputs) throw std::invalid_argument("no such row");

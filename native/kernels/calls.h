@@ -12,7 +12,7 @@ constexpr int kGroup = 32;      // activations are quantised in groups of this m
 constexpr int kBlockSize = 16;  // positions in one KV block (BLOCK_SIZE in types/step.py)
 
 // How a packed matrix stores its panels. A panel is 16 output rows; see weights/packed.h.
-enum class PanelFormat : int { kQ4Min, kQ4Sym, kQ8Sym, kQ8Min, kQ8Sym16, kF32, kF16, kBF16, kCount };
+enum class PanelFormat : int { kQ4Min, kQ4Sym, kQ8Sym, kQ8Min, kQ8Sym16, kF32, kF16, kBF16, kNested, kCount };
 
 // A matrix packed into panels, group after group: 32 columns of codes, their float16 scales, their float16 minima. One
 // row of a batch then reads the matrix as one stream, which is what memory delivers fastest.
@@ -24,6 +24,9 @@ struct PackedView {
   size_t panel_bytes;   // multiple of 64
   size_t group_bytes;   // codes, scales and minima of 32 columns; 0 for float formats
   float post_scale;     // power of two that undoes the normalisation of the float16 scales
+  // Nested weights only (weights/nested.h): the low nibbles of panel p start at low + p * low_panel_bytes.
+  const uint8_t* low = nullptr;
+  size_t low_panel_bytes = 0;
 };
 
 // Rows quantised in groups of 32 columns: x = scale * v, v an integer.

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "weights/nested.h"
+
 namespace vivace {
 
 namespace {
@@ -105,7 +107,27 @@ void LinearRows::run_segment(const Step& step, const Segment& segment, int panel
                              int row_end) const {
   LinearCall call{segment.weight->view(), segment.bias,         x.floats(),          x.stride(),
                   quantized.quantized(),  segment.out.floats(), segment.out.stride()};
+  if (call.weight.format == PanelFormat::kNested)
+    return run_nested(step, segment, call, panel_begin, panel_end, row_begin, row_end);
   step.kernels->linear(call, panel_begin, panel_end, row_begin, row_end);
+}
+
+// Rows that follow each other and read as many bits go together.
+void LinearRows::run_nested(const Step& step, const Segment& segment, LinearCall call, int panel_begin, int panel_end,
+                            int row_begin, int row_end) const {
+  const auto reads_all = [&](int row) {
+    if (!step.row_levels) return true;
+    return step.row_levels[segment.out.selected ? step.logit_rows[row] : row] >= segment.weight->full_level;
+  };
+  const PackedView nested = call.weight, high = high_bits(nested);
+  for (int begin = row_begin; begin < row_end;) {
+    const bool all = reads_all(begin);
+    int end = begin + 1;
+    while (end < row_end && reads_all(end) == all) ++end;
+    call.weight = all ? nested : high;
+    step.kernels->linear(call, panel_begin, panel_end, begin, end);
+    begin = end;
+  }
 }
 
 int HeadRows::num_tasks(const Step& step) const { return row_tasks(q, step); }

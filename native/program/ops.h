@@ -68,6 +68,8 @@ struct LinearRows final : Op {
   Split split(const Step& step) const;
   void run_segment(const Step& step, const Segment& segment, int panel_begin, int panel_end, int row_begin,
                    int row_end) const;
+  void run_nested(const Step& step, const Segment& segment, LinearCall call, int panel_begin, int panel_end,
+                  int row_begin, int row_end) const;
 };
 
 // Norm, rotate and store heads. Local layers lie in blocks of their own, see KvPool.

@@ -175,6 +175,7 @@ void Program::forward(const BatchView& batch) {
   step_.observed.assign(static_cast<size_t>(batch.num_observed) * num_kv_heads_ * 3 * batch.max_blocks, 0.0f);
   step_.window_starts = batch.window_starts;
   step_.sink_ends = batch.sink_ends;
+  step_.row_levels = batch.row_levels;
   step_.row_sequences.resize(max_rows_);
   step_.kernels = kernels_;
   step_.num_threads = threads_->num_threads();

@@ -25,6 +25,7 @@ struct BatchView {
   int num_observed = 0;
   const int32_t* window_starts = nullptr;  // with sink_ends, see Step
   const int32_t* sink_ends = nullptr;
+  const int8_t* row_levels = nullptr;  // see Step
 };
 
 class Program {

@@ -7,6 +7,7 @@
 #include "kernels/table.h"
 #include "tests/check.h"
 #include "vector/half.h"
+#include "weights/nested.h"
 #include "weights/packed.h"
 
 using namespace vivace;
@@ -106,6 +107,58 @@ void test_linear(const KernelTable& table, const std::string& format, bool fine)
         table.name);
 }
 
+// Nested weights: all bits against their own numbers, the high bits against the Q4_0 matrix they are.
+void test_nested(const KernelTable& table, bool fine) {
+  Random random(17);
+  const int outputs = 45, inputs = 96, rows = 13;
+  std::vector<uint8_t> raw(outputs * inputs / 32 * 34), coarse;
+  for (uint8_t& byte : raw) byte = random.byte();
+  for (size_t block = 0; block < raw.size(); block += 34) {
+    for (size_t i = block + 2; i < block + 18;
+         ++i)  // codes start at -128: a lowest high nibble has no negative low one
+      for (int shift : {0, 4})
+        if ((raw[i] >> shift & 15) == 0) raw[i + 16] |= static_cast<uint8_t>(8 << shift);
+    const float scale = half_to_float(float_to_half(0.02f * random.normal()));
+    put_half(raw, block, scale);
+    const size_t at = coarse.size();
+    coarse.resize(at + 18);
+    put_half(coarse, at, 16.0f * scale);
+    std::memcpy(coarse.data() + at + 2, raw.data() + block + 2, 16);
+  }
+  const PackedMatrix nested("N8_0", raw.data(), raw.size(), outputs, inputs, 2);
+  const PackedMatrix four("Q4_0", coarse.data(), coarse.size(), outputs, inputs, 2);
+  const std::vector<float> x = random.normals(inputs * rows);
+  QuantizedBatch batch(rows, inputs, fine);
+  table.quantize({x.data(), static_cast<size_t>(inputs), batch.rows}, 0, rows);
+  std::vector<float> out(48 * rows), other(48 * rows), weight(inputs);
+  LinearCall call{nested.view(), nullptr, nullptr, 0, batch.rows, out.data(), 48};
+  table.linear(call, 0, nested.num_panels(), 0, rows);
+  call.out = other.data();
+  for (int row = 0; row < rows; ++row) table.linear(call, 0, nested.num_panels(), row, row + 1);
+  check(std::memcmp(out.data(), other.data(), out.size() * sizeof(float)) == 0,
+        "nested: a row alone equals the row in a batch", table.name);
+  double worst = 0;
+  for (int n = 0; n < outputs; ++n) {
+    nested.unpack_row(n, weight.data());
+    for (int row = 0; row < rows; ++row) {
+      double sum = 0, bound = 1e-5;
+      for (int k = 0; k < inputs; ++k) {
+        sum += static_cast<double>(weight[k]) * x[row * inputs + k];
+        bound += std::abs(weight[k]) * batch.rows.scales(row)[k / kGroup] * (fine ? 8.5 : 0.51) +
+                 4e-6 * std::abs(weight[k] * x[row * inputs + k]);
+      }
+      worst = std::max(worst, std::abs(sum - out[row * 48 + n]) / bound);
+    }
+  }
+  check(worst <= 1.0, "nested: linear is as near the exact product as its inputs' steps allow", table.name);
+  LinearCall slice{high_bits(nested.view()), nullptr, nullptr, 0, batch.rows, out.data(), 48};
+  table.linear(slice, 0, nested.num_panels(), 0, rows);
+  LinearCall plain{four.view(), nullptr, nullptr, 0, batch.rows, other.data(), 48};
+  table.linear(plain, 0, four.num_panels(), 0, rows);
+  check(std::memcmp(out.data(), other.data(), out.size() * sizeof(float)) == 0,
+        "nested: the high bits are the Q4_0 matrix", table.name);
+}
+
 void test_norm(const KernelTable& table) {
   Random random(12);
   const int width = 96, rows = 9;
@@ -188,6 +241,7 @@ int main() {
   for (const KernelTable* table : available_tables()) {
     for (const char* format : kFormats)
       for (bool fine : {false, true}) test_linear(*table, format, fine);
+    for (bool fine : {false, true}) test_nested(*table, fine);
     test_norm(*table);
     test_gated(*table);
   }

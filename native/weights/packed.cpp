@@ -10,6 +10,7 @@
 
 #include "vector/half.h"
 #include "weights/blocks.h"
+#include "weights/nested.h"
 
 namespace vivace {
 
@@ -30,7 +31,7 @@ constexpr SourceRow kSources[] = {
     {"Q4_1", 32, 20, PanelFormat::kQ4Min, true},      {"Q5_0", 32, 22, PanelFormat::kQ8Sym, true},
     {"Q5_1", 32, 24, PanelFormat::kQ8Min, true},      {"Q8_0", 32, 34, PanelFormat::kQ8Sym, true},
     {"Q4_K", 256, 144, PanelFormat::kQ4Min, false},   {"Q5_K", 256, 176, PanelFormat::kQ8Min, false},
-    {"Q6_K", 256, 210, PanelFormat::kQ8Sym16, false},
+    {"Q6_K", 256, 210, PanelFormat::kQ8Sym16, false}, {"N8_0", 32, 34, PanelFormat::kNested, true},
 };
 
 struct PanelRow {
@@ -41,8 +42,9 @@ struct PanelRow {
 };
 
 // In the order of PanelFormat.
-constexpr PanelRow kPanels[] = {{4, 1, true, 0},    {4, 1, false, 8},  {8, 1, false, 128}, {8, 1, true, 128},
-                                {8, 2, false, 128}, {32, 0, false, 0}, {16, 0, false, 0},  {16, 0, false, 0}};
+constexpr PanelRow kPanels[] = {{4, 1, true, 0},   {4, 1, false, 8},   {8, 1, false, 128},
+                                {8, 1, true, 128}, {8, 2, false, 128}, {32, 0, false, 0},
+                                {16, 0, false, 0}, {16, 0, false, 0},  {8, 1, false, 128}};
 
 const SourceRow& row_of(SourceFormat format) { return kSources[static_cast<int>(format)]; }
 const PanelRow& row_of(PanelFormat format) { return kPanels[static_cast<int>(format)]; }
@@ -57,6 +59,10 @@ PackedView layout(PanelFormat format, int num_outputs, int num_inputs) {
   view.format = format;
   view.num_outputs = num_outputs;
   view.num_inputs = num_inputs;
+  if (format == PanelFormat::kNested) {
+    place_nested(&view);
+    return view;
+  }
   view.group_bytes = is_quantized(format) ? code_bytes(row) + (row.scales + (row.has_min ? 1 : 0)) * kLanes * 2 : 0;
   const size_t float_bytes = static_cast<size_t>(num_inputs) * kLanes * row.code_bits / 8;
   const size_t bytes = is_quantized(format) ? groups * view.group_bytes : float_bytes;
@@ -73,6 +79,8 @@ struct Packer {
   SourceFormat source;
   ReadGroup read;
   float normalizer;  // multiplies scales and minima before they become float16
+
+  int num_panels() const { return (view.num_outputs + kLanes - 1) / kLanes; }
 
   void store_group(const Group& group, uint8_t* panel, int number, int lane) const {
     const PanelRow& row = row_of(view.format);
@@ -106,7 +114,9 @@ struct Packer {
     for (int panel = begin; panel < end; ++panel) {
       for (int lane = 0; lane < kLanes && panel * kLanes + lane < view.num_outputs; ++lane) {
         const uint8_t* row = raw + (static_cast<size_t>(panel) * kLanes + lane) * row_bytes;
-        if (read) {
+        if (view.format == PanelFormat::kNested) {
+          pack_nested_row(view, data, data + view.panel_bytes * num_panels(), row, panel * kLanes + lane);
+        } else if (read) {
           pack_quantized(panel, lane, row);
         } else {
           pack_floats(panel, lane, row);
@@ -173,6 +183,7 @@ PackedMatrix::PackedMatrix(const std::string& format, const uint8_t* raw, size_t
   num_panels_ = (num_outputs + kLanes - 1) / kLanes;
   uint8_t* data = memory_->allocate(bytes());
   view_.data = data;
+  if (view_.format == PanelFormat::kNested) view_.low = data + view_.panel_bytes * num_panels_;
   Packer packer{view_, data, raw, row_bytes, source, group_reader(source), 1.0f};
   if (!row_of(source).exact_scales) {
     // Products of a float16 and a six- or eight-bit scale need not be float16 numbers: a power of two moves the largest
@@ -188,6 +199,7 @@ PackedMatrix::PackedMatrix(const std::string& format, const uint8_t* raw, size_t
 }
 
 void PackedMatrix::unpack_row(int index, float* out) const {
+  if (view_.format == PanelFormat::kNested) return unpack_nested_row(view_, index, out);
   const PanelRow& row = row_of(view_.format);
   const uint8_t* panel = view_.data + index / kLanes * view_.panel_bytes;
   const int lane = index % kLanes;

@@ -18,7 +18,7 @@
 namespace vivace {
 
 // GGML block formats and plain floats that can be packed.
-enum class SourceFormat { kF32, kF16, kBF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ4_K, kQ5_K, kQ6_K };
+enum class SourceFormat { kF32, kF16, kBF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ4_K, kQ5_K, kQ6_K, kN8_0 };
 
 SourceFormat source_format(const std::string& name);           // throws std::invalid_argument
 size_t source_row_bytes(SourceFormat format, int num_inputs);  // throws when blocks do not fit the row
@@ -34,9 +34,11 @@ class PackedMatrix {
 
   const PackedView& view() const { return view_; }
   int num_panels() const { return num_panels_; }
-  size_t bytes() const { return view_.panel_bytes * num_panels_; }
+  size_t bytes() const { return (view_.panel_bytes + view_.low_panel_bytes) * num_panels_; }
   // Writes row `index` as float32 (num_inputs of them).
   void unpack_row(int index, float* out) const;
+  // Nested weights: rows of at least this level read all eight bits, others the high four. See Step::row_levels.
+  int full_level = 0;
 
  private:
   PackedView view_{};

@@ -12,6 +12,7 @@ from vivace.files.gguf import GgufFile
 from vivace.files.gguf_values import StringArray
 from vivace.files.gguf_writer import TensorToWrite, WritableValue, header_bytes, write_gguf_file
 from vivace.files.open import open_model
+from vivace.numerics.formats import quantize
 from vivace.types.errors import ConfigError, ModelFileError, UnsupportedModelError, VivaceError
 from vivace.types.weights import TensorFormat
 
@@ -91,6 +92,15 @@ def test_what_we_write_is_read_by_the_gguf_package(tmp_path: Path) -> None:
     assert [tensor.name for tensor in reader.tensors] == ["one", "two"]
     np.testing.assert_array_equal(reader.tensors[0].data, np.arange(32, dtype=np.float32).reshape(4, 8))
     assert not [path for path in tmp_path.iterdir() if path.name != "file.gguf"]
+
+
+def test_a_nested_tensor_is_refused_by_programs_that_do_not_know_it(tmp_path: Path) -> None:
+    data = quantize(TensorFormat.N8_0, np.ones((2, 32), np.float32))
+    nested = TensorToWrite("nested", (2, 32), TensorFormat.N8_0, lambda: data)
+    write_gguf_file(tmp_path / "file.gguf", {"general.architecture": "llama"}, [nested])
+    assert GgufFile(tmp_path / "file.gguf").tensors["nested"].format is TensorFormat.N8_0
+    with pytest.raises(ValueError, match="not a valid GGMLQuantizationType"):
+        gguf.GGUFReader(tmp_path / "file.gguf")
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 8191, 8192, 8193, 20_000])

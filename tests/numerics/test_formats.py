@@ -20,6 +20,7 @@ RELATIVE_ERROR = {
     TensorFormat.Q4_K: 0.10,
     TensorFormat.Q5_K: 0.05,
     TensorFormat.Q6_K: 0.025,
+    TensorFormat.N8_0: 0.007,
 }
 
 

@@ -21,6 +21,7 @@ from vivace.types.request import GenerationRequest, SamplingParams, StopParams
 
 if TYPE_CHECKING:
     from vivace.engine.core import Engine
+    from vivace.engine.precision import check_nested, parse_precision
     from vivace.execute.native import NativeExecutor
 
 HELP = "one sequence: tokens/s of reading a prompt and of continuing it"
@@ -153,7 +154,10 @@ def _open(arguments: argparse.Namespace) -> _Subject:
         num_blocks=-(-length // BLOCK_SIZE) + _SPARE_BLOCKS,
         max_rows=arguments.batch_tokens,
         num_threads=arguments.threads,
+        activation_bits=arguments.activation_bits,
+        kv_format=arguments.kv_format,
     )
+    check_nested(arguments.precision, loaded.weights)
     config = SchedulerConfig(
         max_batch_tokens=arguments.batch_tokens,
         max_sequences=1,
@@ -162,7 +166,8 @@ def _open(arguments: argparse.Namespace) -> _Subject:
         prefix_cache=False,
     )
     num_bytes = sum(loaded.weights.info(name).num_bytes for name in loaded.weights.names())
-    return _Subject(Engine(executor, config), executor, loaded.name, loaded.spec.vocab_size, num_bytes)
+    engine = Engine(executor, config, precision=parse_precision(arguments.precision))
+    return _Subject(engine, executor, loaded.name, loaded.spec.vocab_size, num_bytes)
 
 
 def _run_once(subject: _Subject, number: int, num_prompt: int, num_decode: int) -> RawRun:

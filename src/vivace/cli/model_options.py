@@ -12,7 +12,16 @@ if TYPE_CHECKING:
     from vivace.engine.service import ModelService
 
 
-SERVING_OPTIONS = ("order", "eviction", "long_chat", "speculate", "draft_model", "exit_layer", "max_drafts")
+SERVING_OPTIONS = (
+    "order",
+    "eviction",
+    "long_chat",
+    "speculate",
+    "draft_model",
+    "exit_layer",
+    "max_drafts",
+    "precision",
+)
 """Settings of the engine that only commands with many readers have options for."""
 
 
@@ -44,6 +53,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="full",
         metavar="P",
         help="which tokens before it a token sees: full, window, keytokens or adaptive (docs/kv-cache.md)",
+    )
+    group.add_argument(
+        "--precision",
+        default="off",
+        metavar="P",
+        help="how much of a nested model's weights is read: off (all), chapter, bands:0=full,128=mixed, load:N, "
+        "battery:PERCENT, heat:CELSIUS, joined by + (docs/compression.md says what each costs)",
     )
     group.add_argument("--isa", metavar="NAME", help="force an instruction set, as VIVACE_ISA does (scalar, avx2, ...)")
 

@@ -106,7 +106,7 @@ def search_scales(
         shared /= np.sqrt(shared.max() * shared.min())
         scales = site.spread(shared)
         error = sum(
-            _output_error(matrix, scheme, scales, statistics.gram)
+            _output_error(matrix, scheme.coarsest, scales, statistics.gram)
             for matrix, scheme in zip(matrices, schemes, strict=True)
         )
         if error < least:

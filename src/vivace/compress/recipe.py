@@ -171,6 +171,7 @@ PRESETS: dict[str, Recipe] = {
         Recipe("int5", _layers(TensorFormat.Q5_0), folds=("awq",), importance=True),
         Recipe("w8a8", _layers(TensorFormat.Q8_0), activations=DEPLOYED),
         Recipe("w4a8", _layers(TensorFormat.Q4_0), folds=("awq",), importance=True, activations=DEPLOYED),
+        Recipe("nested", _layers(TensorFormat.N8_0), folds=("awq",), importance=True),
         Recipe("chapter", _chapter_rules()),
     )
 }

@@ -12,6 +12,7 @@ import numpy as np
 
 from vivace.compress.quantizers import round_to_grid
 from vivace.compress.schemes import Affine, Floats, QuantScheme
+from vivace.numerics import nested
 from vivace.types.errors import ConfigError
 
 ScaleRule = Callable[[Floats, QuantScheme, Floats | None], Affine]
@@ -98,6 +99,8 @@ def _spanning(low: Floats, high: Floats, scheme: QuantScheme) -> Affine:
         case "symmetric":
             reach: Floats = np.maximum(np.abs(low), np.abs(high))
             return _stored(reach / np.float32(scheme.high), np.zeros_like(reach), scheme)
+        case "nested":
+            return _stored(nested.spanning_scale(low, high), np.zeros_like(low), scheme)
         case "full_symmetric":  # the weight of largest size takes the code that has no opposite
             extreme: Floats = np.where(-low > high, low, high)
             return _stored(extreme / np.float32(scheme.low), np.zeros_like(extreme), scheme)
@@ -117,7 +120,8 @@ def _with_zero_point(scale: Floats, low: Floats, scheme: QuantScheme) -> Affine:
 def _stored(scale: Floats, offset: Floats, scheme: QuantScheme) -> Affine:
     """Rounded to the stored type; a scale of 0 (a group of zeros, or of equal weights) becomes a harmless one."""
     if scheme.scale_type == "F16":
-        scale, offset = (np.clip(v, -65504, 65504).astype(np.float16).astype(np.float32) for v in (scale, offset))
+        limit = nested.LARGEST_SCALE if scheme.kind == "nested" else 65504
+        scale, offset = (np.clip(v, -limit, limit).astype(np.float16).astype(np.float32) for v in (scale, offset))
     return Affine(np.where(scale == 0, np.float32(1.0), scale), offset)
 
 

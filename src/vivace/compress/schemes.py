@@ -4,16 +4,17 @@ A value is read back as `code * scale + offset`. What `offset` may be is the sch
 scale is its granularity. Nothing here computes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vivace.numerics import nested
 from vivace.types.errors import ConfigError
 
 Granularity = Literal["tensor", "channel", "group"]
-GridKind = Literal["symmetric", "full_symmetric", "zero_point", "minimum"]
+GridKind = Literal["symmetric", "full_symmetric", "zero_point", "minimum", "nested"]
 ScaleType = Literal["F32", "F16"]
 Floats = NDArray[np.float32]
 Number = TypeVar("Number", np.float32, np.int16)
@@ -28,7 +29,8 @@ class QuantScheme:
         kind: "symmetric": codes -(2^(b-1) - 1) .. 2^(b-1) - 1, offset 0 (the chapter's S = max|x| / 127);
             "full_symmetric": the code -2^(b-1) as well, scales may be negative (GGML's Q4_0);
             "zero_point": codes 0 .. 2^b - 1, offset -zero * scale with a whole zero, so that 0 is met exactly;
-            "minimum": codes 0 .. 2^b - 1 and any offset (GGML's Q4_1).
+            "minimum": codes 0 .. 2^b - 1 and any offset (GGML's Q4_1);
+            "nested": 8 bits, codes -128 .. 119, whose high halves are full_symmetric 4-bit codes (numerics/nested.py).
         granularity: one scale a tensor, a channel (row of the matrix) or a group of a row.
         group_size: columns of a group; only for granularity "group".
         scale_type: what scales and offsets are rounded to.
@@ -57,6 +59,8 @@ class QuantScheme:
     @property
     def low(self) -> int:
         """Smallest code."""
+        if self.kind == "nested":
+            return nested.LOWEST
         if self.kind == "symmetric":
             return 1 - (1 << (self.bits - 1))
         return -(1 << (self.bits - 1)) if self.kind == "full_symmetric" else 0
@@ -64,12 +68,19 @@ class QuantScheme:
     @property
     def high(self) -> int:
         """Largest code."""
+        if self.kind == "nested":
+            return nested.HIGHEST
         return (1 << (self.bits - 1)) - 1 if self.is_symmetric else (1 << self.bits) - 1
 
     @property
     def is_symmetric(self) -> bool:
         """Whether the offset is 0."""
-        return self.kind in ("symmetric", "full_symmetric")
+        return self.kind in ("symmetric", "full_symmetric", "nested")
+
+    @property
+    def coarsest(self) -> "QuantScheme":
+        """The grid that decides what is lost: of nested codes their high halves, else the scheme itself."""
+        return replace(self, bits=4, kind="full_symmetric") if self.kind == "nested" else self
 
     def grouped(self, matrix: NDArray[Number]) -> NDArray[Number]:
         """A view (rows, groups, columns) of a matrix in which each [row, group] shares one scale.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vivace.cache.policies import parse_policy
 from vivace.engine.kv_memory import KvBlocks, LocalDemand, choose_blocks
 from vivace.engine.long_chat import LongChat, choose_reach
+from vivace.engine.precision import check_nested, parse_precision
 from vivace.engine.serving_config import ServingConfig
 from vivace.engine.speculation import SpeculationSite, build_speculator
 from vivace.types.errors import ConfigError, TokenizerError
@@ -169,11 +170,13 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
 
     site = SpeculationSite(loaded, tokenizer, executor, config.kv_policy, open_draft)
     speculator = build_speculator(config, site)
-    settings = (kv_format, activation_bits, config.kv_policy)
+    settings = (kv_format, activation_bits, config.kv_policy, config.precision)
     tiers, sessions = build_tiers(config.tiers, loaded.path, executor, settings)
     window = loaded.spec.attention.local_window
     local = None if blocks.num_local is None else LocalLayers(blocks.num_local, window)
-    engine = Engine(executor, scheduler_config, speculator=speculator, tiers=tiers, local=local)
+    check_nested(config.precision, loaded.weights)
+    precision = parse_precision(config.precision)
+    engine = Engine(executor, scheduler_config, speculator=speculator, tiers=tiers, local=local, precision=precision)
     slots = blocks.num_blocks * BLOCK_SIZE
     reach = choose_reach(context_length, loaded.spec.context_length, slots, config.max_batch_tokens)
     return ModelService(

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.tiers import BlockTiers
+from vivace.engine.precision import PrecisionPolicy
 from vivace.engine.recorder import EngineRecorder
 from vivace.engine.runner import StepRunner
 from vivace.engine.stats import EngineStats
@@ -44,6 +45,7 @@ class Engine:
         speculator: guesses tokens that a step verifies; None: a step brings one token a stream.
         tiers: keep the blocks that the pool forgets, over this executor's memory; closed by `close`.
         local: the layers with blocks of their own, if the model has such.
+        precision: how much of nested weights rows read; None: all of it.
 
     Raises:
         ConfigError: the executor takes fewer rows a step than the scheduler may plan.
@@ -58,6 +60,7 @@ class Engine:
         tiers: BlockTiers | None = None,
         *,
         local: LocalLayers | None = None,
+        precision: PrecisionPolicy | None = None,
     ) -> None:
         config = config or SchedulerConfig()
         if executor.max_rows < config.max_batch_tokens:
@@ -73,7 +76,7 @@ class Engine:
         self._local = LocalBlocks(BlockPool(local.num_blocks, config.eviction), local.window) if local else None
         self.scheduler = Scheduler(config, self._pool, clock, speculator, tiers, local=self._local)
         sampler = Sampler(executor if isinstance(executor, Drawer) else None)
-        self._runner = StepRunner(executor, sampler, has_local_layers=local is not None)
+        self._runner = StepRunner(executor, sampler, has_local_layers=local is not None, precision=precision)
         self._recorder = EngineRecorder(clock)
         self._num_failures_in_a_row = 0
 

@@ -1,10 +1,12 @@
 """From plan to result: the arrays of a step, one forward pass, one draw for each row of logits. Writes no sequence."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vivace.engine.precision import PrecisionPolicy
 from vivace.sample.sampler import DrawRow, Sampler
 from vivace.schedule.sequence import Sequence
 from vivace.speculate.verify import draw_and_compare
@@ -20,12 +22,21 @@ class StepRunner:
         executor: the model with its KV pool.
         sampler: logits to tokens.
         has_local_layers: some layers have blocks of their own.
+        precision: how much of nested weights rows read; None: all of it.
     """
 
-    def __init__(self, executor: Executor, sampler: Sampler, *, has_local_layers: bool = False) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        sampler: Sampler,
+        *,
+        has_local_layers: bool = False,
+        precision: PrecisionPolicy | None = None,
+    ) -> None:
         self._executor = executor
         self._sampler = sampler
         self._has_local_layers = has_local_layers
+        self._precision = precision
 
     def run(self, plan: StepPlan, sequences: Mapping[int, Sequence]) -> StepResult:
         """Compute the plan's rows and draw the tokens it wants.
@@ -44,6 +55,8 @@ class StepRunner:
         for block, content in plan.block_writes:
             self._executor.write_block(block, content)
         batch = build_batch(plan, sequences, has_local_layers=self._has_local_layers)
+        if self._precision is not None:
+            batch = replace(batch, row_levels=self._precision.levels(batch.positions, len(plan.shares)))
         logits = self._executor.forward(batch)
         observed = self._observed(plan, sequences) if batch.observe_rows is not None else {}
         if any(share.drafts for share in plan.shares):

@@ -1,9 +1,10 @@
-"""Settings of an engine that matter where many readers share it."""
+"""Settings of an engine beside its sizes: who is served first, and what happens where room or power runs short."""
 
 from dataclasses import dataclass, field
 
 from vivace.cache.eviction import build_eviction
 from vivace.engine.long_chat import LONG_CHAT_NAMES
+from vivace.engine.precision import parse_precision
 from vivace.engine.speculation import SpeculationOptions
 from vivace.engine.tiering import TierConfig
 from vivace.schedule.orders.config import OrderConfig
@@ -22,6 +23,8 @@ class ServingConfig(SpeculationOptions):
             engine/long_chat.py).
         queue: who may wait, how long, and what tiers are promised.
         tiers: where keys and values go that the pool forgets, and where conversations are saved.
+        precision: how much of nested weights is read: off, chapter, load:8 ... (see engine/precision.py). By load,
+            battery or heat the text depends on the moment.
     """
 
     order: str | OrderConfig = "fcfs"
@@ -29,6 +32,7 @@ class ServingConfig(SpeculationOptions):
     long_chat: str = "reject"
     queue: QueueConfig = field(default_factory=QueueConfig)
     tiers: TierConfig = field(default_factory=TierConfig)
+    precision: str = "off"
 
     def check_serving(self) -> None:
         """Refuse names that no table has.
@@ -39,6 +43,7 @@ class ServingConfig(SpeculationOptions):
         self.order_config()
         self.check_speculation()
         build_eviction(self.eviction)
+        parse_precision(self.precision)
         if self.long_chat not in LONG_CHAT_NAMES:
             raise ConfigError(f"long_chat is {self.long_chat!r}.", f"Known are: {', '.join(LONG_CHAT_NAMES)}.")
 

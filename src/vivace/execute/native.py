@@ -20,6 +20,7 @@ from vivace.numerics.kv_formats import layer_formats
 from vivace.types.drawing import DrawNumbers
 from vivace.types.errors import ConfigError, EngineError
 from vivace.types.kv import DEFAULT_KV_FORMAT
+from vivace.types.precision import full_level
 from vivace.types.step import ForwardBatch
 from vivace.types.weights import WeightSource
 
@@ -266,5 +267,6 @@ def _pack_matrices(graph: Graph, weights: WeightSource, threads: int) -> dict[st
                 packed[name] = _native.PackedMatrix(
                     str(info.format), weights.raw(name), outputs, inputs, threads, memory
                 )
+                packed[name].full_level = full_level(name, graph.spec.num_layers)
                 weights.release(name)
     return packed

@@ -87,6 +87,7 @@ def forward(program: _native.Program, batch: ForwardBatch) -> NDArray[np.float32
             batch.slots,
             batch.local_tables,
             batch.observe_rows,
+            batch.row_levels,
         )
     except ValueError as error:
         raise EngineError(f"The native executor refused a step: {error}.") from None

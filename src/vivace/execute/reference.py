@@ -29,12 +29,14 @@ from vivace.graph.ops import (
 )
 from vivace.graph.passes import cut_after_layer, validate
 from vivace.graph.weights import check_weights
+from vivace.numerics import nested
 from vivace.numerics.kv_formats import layer_formats
 from vivace.numerics.rope import inverse_frequencies
 from vivace.types.errors import EngineError
 from vivace.types.model import Activation, RopeSpec
+from vivace.types.precision import full_level
 from vivace.types.step import ForwardBatch
-from vivace.types.weights import WeightSource
+from vivace.types.weights import TensorFormat, WeightSource
 
 Rows = NDArray[np.float32]
 CosSin = tuple[Rows, Rows]
@@ -104,6 +106,8 @@ class ReferenceExecutor:
         if len(batch.token_ids) > self._max_rows:
             raise EngineError(f"A step of {len(batch.token_ids)} rows is over the executor's {self._max_rows}.")
         step = Step(batch, self._pages, self.weight)
+        if batch.row_levels is not None:
+            step.slice_of, step.num_layers = self._slice, self._graph.spec.num_layers
         run_ops(self._graph.ops, step, _watch_attention if batch.observe_rows is not None else None)
         self._observed = step.observed if step.observed is not None else self._observed[:0]
         return step.buffers[self._graph.output]
@@ -157,6 +161,17 @@ class ReferenceExecutor:
             self._arrays[name] = self._weights.dequantize(name)
         return self._arrays[name]
 
+    def _slice(self, name: str) -> Rows | None:
+        """The high bits of a nested weight; None of any other."""
+        info = self._weights.info(name)
+        if info.format is not TensorFormat.N8_0:
+            return None
+        key = f"{name}:high"
+        if key not in self._arrays:
+            blocks = self._weights.raw(name).reshape(-1, nested.BLOCK_BYTES)
+            self._arrays[key] = nested.decode_high(blocks).reshape(info.shape)
+        return self._arrays[key]
+
 
 @dataclass(slots=True)
 class Step:
@@ -168,6 +183,8 @@ class Step:
     buffers: dict[str, Rows] = field(default_factory=dict)
     angles: dict[RopeSpec, CosSin] = field(default_factory=dict)
     observed: Rows | None = None
+    slice_of: Callable[[str], Rows | None] | None = None  # high bits of nested weights; None: rows have no levels
+    num_layers: int = 0
 
     def cos_sin(self, rope: RopeSpec) -> CosSin:
         """Cosine and sine of every row's angles, (R, dim / 2), computed once a step for each rope."""
@@ -265,6 +282,13 @@ def _run_fused_linear(op: FusedLinear, step: Step) -> None:
 
 def _linear(out: str, x: str, weight: str, bias: str | None, step: Step) -> None:
     product = step.buffers[x] @ step.weight(weight).T
+    slices = step.slice_of(weight) if step.slice_of is not None else None
+    if slices is not None:
+        levels = step.batch.row_levels
+        assert levels is not None
+        few = levels < full_level(weight, step.num_layers)
+        few = few[step.batch.logit_rows] if len(product) != len(few) else few
+        product[few] = step.buffers[x][few] @ slices.T
     step.buffers[out] = product if bias is None else product + step.weight(bias)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.numerics import k_quants
+from vivace.numerics import k_quants, nested
 from vivace.types.errors import ConfigError, ModelFileError
 from vivace.types.weights import TensorFormat
 
@@ -167,6 +167,7 @@ FORMATS: dict[TensorFormat, NumberFormat] = {
         _row(TensorFormat.Q5_0, 32, 22),
         _row(TensorFormat.Q5_1, 32, 24),
         _row(TensorFormat.Q8_0, 32, 34),
+        NumberFormat(TensorFormat.N8_0, nested.BLOCK, nested.BLOCK_BYTES, nested.decode, nested.encode),
         _row(TensorFormat.Q4_K, 256, 144, k_quants.encode_q4_k),
         _row(TensorFormat.Q5_K, 256, 176, k_quants.encode_q5_k),
         _row(TensorFormat.Q6_K, 256, 210, k_quants.encode_q6_k),

@@ -89,6 +89,8 @@ class ForwardBatch:
     the block tables.
 
     observe_rows int32 (O,): rows whose attention `Executor.observed` tells.
+
+    row_levels int8 (R,) or None: how much of nested weights each row reads, see `types.precision`; None: all of it.
     """
 
     token_ids: NDArray[np.int32]
@@ -101,6 +103,7 @@ class ForwardBatch:
     slots: NDArray[np.int32] | None = None
     local_tables: NDArray[np.int32] | None = None
     observe_rows: NDArray[np.int32] | None = None
+    row_levels: NDArray[np.int8] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 
 class TensorFormat(StrEnum):
-    """Element formats vivace reads; the Q formats are GGML's block formats."""
+    """Element formats vivace reads; the Q formats are GGML's block formats, N8_0 is our own (numerics/nested.py)."""
 
     F32 = "F32"
     F16 = "F16"
@@ -30,6 +30,7 @@ class TensorFormat(StrEnum):
     Q4_K = "Q4_K"
     Q5_K = "Q5_K"
     Q6_K = "Q6_K"
+    N8_0 = "N8_0"
 
 
 @dataclass(frozen=True, slots=True)
