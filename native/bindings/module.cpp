@@ -258,9 +258,11 @@ void bind_program(nb::module_& module) {
       .def_prop_ro("arena_bytes", [](const Builder& self) { return self.program.arena_bytes(); });
 }
 
-void check_block(const KvPool& pool, int block, size_t num_bytes) {
-  if (block < 0 || block >= pool.num_blocks()) throw std::invalid_argument("a block number lies outside the pool");
-  if (num_bytes != pool.bytes_per_block()) throw std::invalid_argument("a block has another number of bytes");
+void check_block(const KvPool& pool, int block, size_t num_bytes, bool local) {
+  if (block < 0 || block >= (local ? pool.num_local_blocks() : pool.num_blocks()))
+    throw std::invalid_argument("a block number lies outside the pool");
+  if (num_bytes != (local ? pool.bytes_per_local_block() : pool.bytes_per_block()))
+    throw std::invalid_argument("a block has another number of bytes");
 }
 
 void bind_memory(nb::module_& module) {
@@ -285,6 +287,9 @@ void bind_memory(nb::module_& module) {
         nb::capsule owner(row, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
         return nb::ndarray<nb::numpy, float, nb::ndim<1>>(row->data(), {row->size()}, owner);
       });
+}
+
+void bind_kv_pool(nb::module_& module) {
   nb::class_<KvPool>(module, "KvPool")
       .def(
           "__init__",
@@ -313,15 +318,20 @@ void bind_memory(nb::module_& module) {
                throw std::invalid_argument("a block number lies outside the pool");
              self.copy_block(source, target);
            })
-      .def("read_block",
-           [](const KvPool& self, int block, MutableBytes out) {
-             check_block(self, block, out.shape(0));
-             self.read_block(block, out.data());
-           })
-      .def("write_block", [](KvPool& self, int block, Bytes bytes) {
-        check_block(self, block, bytes.shape(0));
-        self.write_block(block, bytes.data());
-      });
+      .def(
+          "read_block",
+          [](const KvPool& self, int block, MutableBytes out, bool local) {
+            check_block(self, block, out.shape(0), local);
+            self.read_block(block, out.data(), local);
+          },
+          "block"_a, "out"_a, "local"_a = false)
+      .def(
+          "write_block",
+          [](KvPool& self, int block, Bytes bytes, bool local) {
+            check_block(self, block, bytes.shape(0), local);
+            self.write_block(block, bytes.data(), local);
+          },
+          "block"_a, "content"_a, "local"_a = false);
 }
 
 void bind_roofline(nb::module_& module) {

@@ -52,17 +52,17 @@ void KvPool::copy(int source, int target, bool local) {
   }
 }
 
-void KvPool::read_block(int block, uint8_t* out) const {
+void KvPool::read_block(int block, uint8_t* out, bool local) const {
   for (size_t i = 0; i < layers_.size(); ++i) {
-    if (is_local_[i]) continue;
+    if (is_local_[i] != local) continue;
     std::memcpy(out, layers_[i].keys(block, 0), layers_[i].block_bytes);
     out += layers_[i].block_bytes;
   }
 }
 
-void KvPool::write_block(int block, const uint8_t* bytes) {
+void KvPool::write_block(int block, const uint8_t* bytes, bool local) {
   for (size_t i = 0; i < layers_.size(); ++i) {
-    if (is_local_[i]) continue;
+    if (is_local_[i] != local) continue;
     std::memcpy(layers_[i].keys(block, 0), bytes, layers_[i].block_bytes);
     bytes += layers_[i].block_bytes;
   }

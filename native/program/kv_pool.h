@@ -32,10 +32,10 @@ class KvPool {
   // Copies one block in every layer of its kind.
   void copy_block(int source, int target) { copy(source, target, false); }
   void copy_local_block(int source, int target) { copy(source, target, true); }
-  // One block of every layer that is not local, layer after layer, to and from bytes_per_block() bytes outside the
-  // pool.
-  void read_block(int block, uint8_t* out) const;
-  void write_block(int block, const uint8_t* bytes);
+  // One block of every layer that is local, or of every other, layer after layer, to and from bytes_per_local_block()
+  // or bytes_per_block() bytes outside the pool.
+  void read_block(int block, uint8_t* out, bool local) const;
+  void write_block(int block, const uint8_t* bytes, bool local);
 
  private:
   void copy(int source, int target, bool local);

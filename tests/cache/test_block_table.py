@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vivace.cache.block_table import BlockTable, num_blocks_for
+from vivace.cache.block_table import BlockTable, TableBoard, num_blocks_for
 from vivace.cache.prefix import extend_keys
 
 
@@ -22,6 +22,21 @@ def test_a_table_keeps_order_while_it_grows_and_gives_everything_back() -> None:
     assert table.num_slots == 40 * 16
     assert table.clear() == blocks
     assert (table.num_blocks, table.num_slots, table.clear()) == (0, 0, [])
+
+
+def test_tables_of_a_board_are_gathered_padded_with_zeros_whatever_stood_in_their_rows() -> None:
+    board = TableBoard()
+    for blocks in ([7] * 20, [8] * 3):
+        table = BlockTable(board)
+        table.extend(blocks)
+        table.clear()
+    tables = [BlockTable(board) for _ in range(3)]
+    for number, table in enumerate(tables):
+        table.extend(list(range(10 * number, 10 * number + 2 + number)))
+    tables[2].keep([1, 3])
+    assert board.gather(tables).tolist() == [[0, 1, 0], [10, 11, 12], [21, 23, 0]]
+    assert board.gather(tables[:1]).tolist() == [[0, 1]]
+    assert board.gather(tables).flags.c_contiguous and board.gather(tables).dtype == np.int32
 
 
 def keys_of(tokens: list[int], salt: bytes = b"") -> list[bytes]:

@@ -27,7 +27,7 @@ def key(number: int) -> bytes:
 
 
 def open_tier(folder: Path, max_files: int = 100, fingerprint: bytes = MINE) -> DiskTier:
-    return DiskTier(folder, fingerprint, SIZE, max_files * FILE_SIZE)
+    return DiskTier(folder, fingerprint, (SIZE,), max_files * FILE_SIZE)
 
 
 class Memory:
@@ -62,7 +62,7 @@ def test_host_memory_forgets_the_least_recently_used_and_passes_it_on() -> None:
 def test_a_file_gives_back_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / f"a{SUFFIX}"
     assert write_block_file(path, MINE, key(1), content(7)) == path.stat().st_size == FILE_SIZE
-    back = read_block_file(path, MINE, key(1), SIZE)
+    back = read_block_file(path, MINE, key(1), (SIZE,))
     assert back is not None and back.tolist() == content(7).tolist()
     assert path.stat().st_mode & 0o077 == 0
     assert list(tmp_path.iterdir()) == [path]
@@ -83,7 +83,7 @@ def test_a_file_that_is_not_what_it_should_be_reads_as_absent(tmp_path: Path, da
     path.write_bytes(damaged.get(damage, whole))
     if damage == "absent":
         path.unlink()
-    assert read_block_file(path, MINE, key(0), SIZE) is None
+    assert read_block_file(path, MINE, key(0), (SIZE,)) is None
 
 
 def test_files_are_found_after_a_restart_by_the_same_fingerprint_alone(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ def failure_of(events: Iterable[EngineEvent], request_id: str = "r") -> FailEven
 
 def tokens_alone(request: GenerationRequest, **executor: int) -> dict[int, list[int]]:
     """What a request says by itself on a large pool, whole prompt in one step, no prefix cache: the reference."""
-    engine = Engine(FakeExecutor(**executor), SchedulerConfig(prefix_cache=False))
+    memory = FakeExecutor(**executor)  # type: ignore[arg-type]
+    engine = Engine(memory, SchedulerConfig(prefix_cache=False), local=memory.local_layers)
     engine.add(request)
     events = run_to_end(engine)
     return {choice: tokens_of(events, request.request_id, choice) for choice in range(request.n)}

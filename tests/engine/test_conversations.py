@@ -35,7 +35,7 @@ class World:
 
     def __init__(self, folder: Path, *, num_blocks: int = 40, max_blocks: int = 100, max_sessions: int = 9) -> None:
         executor = FakeExecutor(num_blocks)
-        self.disk = DiskTier(folder, b"f" * 16, BYTES, 1000 * BYTES)
+        self.disk = DiskTier(folder, b"f" * 16, (BYTES,), 1000 * BYTES)
         self.store = SessionStore(self.disk.folder / "sessions", max_sessions)
         tiers = BlockTiers(executor, 0, self.disk, clock=lambda: 0)
         self.loop = EngineLoop(Engine(executor, small_config(), tiers=tiers))

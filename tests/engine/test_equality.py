@@ -1,5 +1,6 @@
 """The same text, always, on real executors: alone = in a batch of 8 = in chunks of any size = forked = pre-empted."""
 
+import tempfile
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from engine.harness import run_to_end, tokens_of
 from factories.tiny_models import ARCHITECTURES, random_weights, tiny_spec
-from vivace.cache.tiers import BlockTiers
+from vivace.cache.disk_tier import DiskTier
+from vivace.cache.tiers import BlockTiers, LocalMemory
 from vivace.engine.build import EngineConfig, build_service
 from vivace.engine.core import Engine
 from vivace.execute.native import NativeExecutor
@@ -19,7 +21,7 @@ from vivace.execute.reference import ReferenceExecutor
 from vivace.graph.build import build_graph
 from vivace.schedule.config import SchedulerConfig
 from vivace.types.request import GenerationRequest, SamplingParams, StopParams
-from vivace.types.step import Executor
+from vivace.types.step import Executor, LocalLayers
 
 KINDS = (
     SamplingParams(temperature=0),
@@ -34,6 +36,12 @@ def native(architecture: str) -> Executor:
     return NativeExecutor(build_graph(spec), random_weights(spec), num_blocks=120, max_rows=520, num_threads=2)
 
 
+def native_with_local_blocks(architecture: str) -> Executor:
+    spec = tiny_spec(architecture)
+    graph = build_graph(spec)
+    return NativeExecutor(graph, random_weights(spec), num_blocks=120, num_local_blocks=60, max_rows=520, num_threads=2)
+
+
 def reference(architecture: str) -> Executor:
     spec = tiny_spec(architecture)
     return ReferenceExecutor(build_graph(spec), random_weights(spec), num_blocks=120, max_rows=520)
@@ -42,10 +50,14 @@ def reference(architecture: str) -> Executor:
 MAKERS: dict[str, Callable[[str], Executor]] = {"native": native, "reference": reference}
 
 
+LAYERS_OF_ONE_KIND = ("native", "llama")
+LAYERS_OF_TWO_KINDS = ("local", "gemma3")
+
+
 @lru_cache
 def executor_of(kind: str, architecture: str) -> Executor:
     """One for all tests: stale pages of earlier tests must not matter."""
-    return MAKERS[kind](architecture)
+    return native_with_local_blocks(architecture) if kind == "local" else MAKERS[kind](architecture)
 
 
 def requests_of(vocab_size: int, max_tokens: int = 12) -> list[GenerationRequest]:
@@ -107,44 +119,71 @@ configs = st.builds(
 
 
 @given(
+    st.sampled_from((LAYERS_OF_ONE_KIND, LAYERS_OF_TWO_KINDS)),
     configs,
     st.integers(0, 80),
-    st.permutations(range(8)),
-    st.lists(st.integers(0, 6), min_size=8, max_size=8),
-    st.sampled_from((None, 3, 200)),
+    st.tuples(st.permutations(range(8)), st.lists(st.integers(0, 6), min_size=8, max_size=8)),
+    st.sampled_from((None, (3, None), (200, None), (3, 400))),
 )
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_schedules_on_the_native_executor(
-    config: SchedulerConfig, num_taken: int, order: list[int], gaps: list[int], host_blocks: int | None
+    kind: tuple[str, str],
+    config: SchedulerConfig,
+    num_taken: int,
+    arrivals: tuple[list[int], list[int]],
+    tier_blocks: tuple[int, int | None] | None,
 ) -> None:
-    """Arrivals in any order and at any time, scarce blocks, forks, pre-emption, spills and restores."""
-    executor = executor_of("native", "llama")
+    """Arrivals in any order and at any time, scarce blocks, forks, pre-emption, spills to memory and disk, restores."""
+    executor = executor_of(*kind)
     requests = requests_of(executor.vocab_size)
     scarce = ScarceExecutor(executor, executor.num_blocks - 30 - num_taken)
-    host_bytes = (host_blocks or 0) * executor.bytes_per_block
-    tiers = None if host_blocks is None else BlockTiers(scarce, host_bytes, clock=lambda: 0)
-    engine = Engine(scarce, config, tiers=tiers)
-    events = []
-    for index, gap in zip(order, gaps, strict=True):
-        engine.add(requests[index])
-        for _ in range(gap):
-            events += engine.step()
-            engine.scheduler.check()
-    events += run_to_end(engine)
-    for request, expected in zip(requests, alone("native", "llama"), strict=True):
-        for choice in range(request.n):
-            assert tokens_of(events, request.request_id, choice) == expected[choice]
+    with tempfile.TemporaryDirectory() as folder:
+        tiers = None if tier_blocks is None else build_tiers(scarce, Path(folder), *tier_blocks)
+        engine = Engine(scarce, config, tiers=tiers, local=scarce.local_layers)
+        events = []
+        for index, gap in zip(*arrivals, strict=True):
+            engine.add(requests[index])
+            for _ in range(gap):
+                events += engine.step()
+                engine.scheduler.check()
+        events += run_to_end(engine)
+        for request, expected in zip(requests, alone("native", kind[1]), strict=True):
+            for choice in range(request.n):
+                assert tokens_of(events, request.request_id, choice) == expected[choice]
+            engine.preload(request)
+        for request in requests:  # again, from what is left in the pool and below it
+            engine.add(request)
+        events = run_to_end(engine)
+        engine.close()
+    for request, expected in zip(requests, alone("native", kind[1]), strict=True):
+        assert tokens_of(events, request.request_id) == expected[0]
+
+
+def build_tiers(executor: "ScarceExecutor", folder: Path, host_blocks: int, disk_blocks: int | None) -> BlockTiers:
+    sizes = (executor.bytes_per_block, executor.bytes_per_local_block)
+    disk = None if disk_blocks is None else DiskTier(folder, b"f" * 16, sizes, disk_blocks * max(sizes))
+    local = LocalMemory(executor) if executor.bytes_per_local_block else None
+    return BlockTiers(executor, host_blocks * max(sizes), disk, clock=lambda: 0, local=local)
 
 
 class ScarceExecutor:
-    """An executor that owns to fewer blocks than it has."""
+    """An executor that owns to fewer blocks than it has, and is not closed with its engine."""
 
     def __init__(self, executor: Executor, num_blocks: int) -> None:
         self.num_blocks = num_blocks
         self.vocab_size, self.max_rows = executor.vocab_size, executor.max_rows
-        self.forward, self.copy_blocks, self.close = executor.forward, executor.copy_blocks, executor.close
+        self.forward, self.copy_blocks = executor.forward, executor.copy_blocks
+        self.copy_local_blocks = executor.copy_local_blocks
         self.read_block, self.write_block = executor.read_block, executor.write_block
-        self.bytes_per_block = executor.bytes_per_block
+        self.read_local_block, self.write_local_block = executor.read_local_block, executor.write_local_block
+        self.bytes_per_block, self.bytes_per_local_block = executor.bytes_per_block, executor.bytes_per_local_block
+        self.observed = executor.observed
+        window = tiny_spec("gemma3").attention.local_window
+        num_local = min(60, num_blocks)
+        self.local_layers = LocalLayers(num_local, window) if executor.bytes_per_local_block else None
+
+    def close(self) -> None:
+        pass
 
 
 def test_the_default_model_says_the_same_alone_and_in_company(smollm2_path: Path) -> None:

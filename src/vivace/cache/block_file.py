@@ -8,6 +8,7 @@ another model, KV format or version, or with a wrong byte in it, reads as absent
 import os
 import struct
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -46,18 +47,19 @@ def write_block_file(path: Path, fingerprint: bytes, key: bytes, content: BlockC
     return len(header) + content.nbytes
 
 
-def read_block_file(path: Path, fingerprint: bytes, key: bytes, num_bytes: int) -> BlockContent | None:
+def read_block_file(path: Path, fingerprint: bytes, key: bytes, sizes: Collection[int]) -> BlockContent | None:
     """The content of a block file, or None when it is not there or not what it should be.
 
     Args:
         path: of the file.
         fingerprint: see `write_block_file`.
         key: see `write_block_file`.
-        num_bytes: what a block has.
+        sizes: how many bytes a block may have.
     """
     try:
         with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size != _HEADER.size + num_bytes:
+            num_bytes = os.fstat(file.fileno()).st_size - _HEADER.size
+            if num_bytes not in sizes:
                 return None
             header = file.read(_HEADER.size)
             content = np.fromfile(file, dtype=np.uint8, count=num_bytes)

@@ -8,7 +8,7 @@ not forgotten for room; all others go least recently used first, files of other 
 import logging
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -27,17 +27,17 @@ class DiskTier:
     Args:
         folder: where files go, in a folder of the fingerprint's; made when it is not there.
         fingerprint: of the model and the way its keys and values are stored, 16 bytes.
-        bytes_per_block: of a content.
+        sizes: bytes that a content may have, one for each kind of layers.
         max_bytes: of all files together.
 
     Raises:
         StorageError: the folder cannot be made or read.
     """
 
-    def __init__(self, folder: Path, fingerprint: bytes, bytes_per_block: int, max_bytes: int) -> None:
+    def __init__(self, folder: Path, fingerprint: bytes, sizes: Collection[int], max_bytes: int) -> None:
         self.folder = folder / fingerprint.hex()
         self._fingerprint = fingerprint
-        self._bytes_per_block = bytes_per_block
+        self._block_sizes = tuple(sizes)
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._sizes: OrderedDict[bytes, int] = OrderedDict()  # oldest use first
@@ -88,7 +88,7 @@ class DiskTier:
             if key not in self._sizes:
                 return None
             self._sizes.move_to_end(key)
-        content = read_block_file(self._path(key), self._fingerprint, key, self._bytes_per_block)
+        content = read_block_file(self._path(key), self._fingerprint, key, self._block_sizes)
         if content is None:
             self.discard(key)
         return content

@@ -1,16 +1,18 @@
 """Where blocks go when the executor's pool forgets them, and where they come back from: host memory, then disk.
 
 Blocks are named by the hash of all tokens up to their end (see prefix.py), so what comes back is what would be computed
-again, to the bit. Owns the two lower tiers and what moving a block has cost; decides nothing about who runs.
+again, to the bit; those of local layers have names of their own, made of these. Owns the two lower tiers and what
+moving has cost; decides nothing about who runs.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from vivace.cache.disk_tier import DiskTier
 from vivace.cache.host_tier import HostTier
 from vivace.telemetry.clock import NS_PER_S, Clock, now_ns
-from vivace.types.step import BlockContent, BlockMemory
+from vivace.types.step import BlockContent, BlockMemory, Executor
 
 FADE = 0.9  # of a measured cost, for each newer one
 
@@ -71,43 +73,76 @@ class TierStats:
         return self.num_preload_hits / self.num_preloaded if self.num_preloaded else None
 
 
+class LocalMemory:
+    """The blocks of an executor's local layers."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.bytes_per_block = executor.bytes_per_local_block
+        self.read_block = executor.read_local_block
+        self.write_block = executor.write_local_block
+
+
+def name_of(key: bytes, kind: int) -> bytes:
+    """The name of a block in the tiers.
+
+    Args:
+        key: of the tokens up to its end.
+        kind: 0: of the layers that follow a sequence's policy; 1: of local layers.
+    """
+    return hashlib.blake2b(key, digest_size=16, person=b"local").digest() if kind else key
+
+
 class BlockTiers:
-    """Moves blocks between an executor's pool, host memory and disk. Belongs to the engine's thread.
+    """Moves blocks between an executor's pools, host memory and disk. Belongs to the engine's thread.
 
     Args:
         memory: the executor's.
         host_bytes: of host memory; 0: blocks go to disk at once.
         disk: the last tier; None: what leaves host memory is forgotten.
         clock: measures what moving costs.
+        local: the memory of local layers, where these have blocks of their own.
     """
 
     def __init__(
-        self, memory: BlockMemory, host_bytes: int, disk: DiskTier | None = None, clock: Clock = now_ns
+        self,
+        memory: BlockMemory,
+        host_bytes: int,
+        disk: DiskTier | None = None,
+        clock: Clock = now_ns,
+        *,
+        local: BlockMemory | None = None,
     ) -> None:
-        self._memory = memory
+        self._memories = (memory,) if local is None else (memory, local)
         self.disk = disk
         self.host = HostTier(host_bytes, None if disk is None else disk.put)
         self._clock = clock
         self.counters = TierCounters()
-        self._move_s: dict[str, float] = {}
+        self._byte_s: dict[str, float] = {}
 
-    def move_s(self, tier: str) -> float:
+    def move_s(self, tier: str, kind: int = 0) -> float:
         """Measured seconds to move one block: `spill`, `host` (back from host memory) or `disk`; 0 before the first."""
-        return self._move_s.get(tier, 0.0)
+        return self._byte_s.get(tier, 0.0) * self._memories[kind].bytes_per_block
 
-    def spill(self, block: int, key: bytes) -> None:
-        """Keep what a block of the pool holds."""
+    def spill(self, block: int, key: bytes, kind: int = 0) -> None:
+        """Keep what a block of a pool holds."""
         self.counters.num_spilled += 1
         if key in self.host:
             self.host.get(key)
             return
         began_ns = self._clock()
-        self.host.put(key, self._memory.read_block(block))
-        self._note("spill", began_ns, 1)
+        content = self._memories[kind].read_block(block)
+        self.host.put(key, content)
+        self._note("spill", began_ns, content)
 
-    def write(self, block: int, content: BlockContent) -> None:
-        """Fill a block of the pool now."""
-        self._memory.write_block(block, content)
+    def write(self, block: int, content: BlockContent, kind: int = 0) -> None:
+        """Fill a block of a pool now."""
+        self._memories[kind].write_block(block, content)
+
+    def tier_of(self, key: bytes) -> str | None:
+        """Where a block is: `host`, or else `disk`; None: nowhere."""
+        if key in self.host:
+            return "host"
+        return "disk" if self.disk is not None and key in self.disk else None
 
     def num_stored(self, keys: Sequence[bytes]) -> tuple[int, int]:
         """Length of the longest run of known keys from the first on, and how many of these are on disk alone."""
@@ -134,12 +169,13 @@ class BlockTiers:
             contents.append(content)
         return contents
 
-    def keep_on_disk(self, keys: Sequence[bytes], blocks: Sequence[int]) -> tuple[bytes, ...]:
+    def keep_on_disk(self, keys: Sequence[bytes], blocks: Sequence[int], kind: int = 0) -> tuple[bytes, ...]:
         """Send blocks to the disk whatever waits there, and pin them.
 
         Args:
-            keys: of a prefix.
-            blocks: of the pool that hold its beginning; the rest comes from the tiers.
+            keys: their names.
+            blocks: of the pool; -1 for those that are in the tiers.
+            kind: of layers.
 
         Returns:
             The keys of the longest run that is kept, from the first on.
@@ -150,7 +186,8 @@ class BlockTiers:
         num_kept = 0
         for index, key in enumerate(keys):
             if key not in self.disk:
-                content = self._memory.read_block(blocks[index]) if index < len(blocks) else self.host.get(key)
+                block = blocks[index]
+                content = self._memories[kind].read_block(block) if block >= 0 else self.host.get(key)
                 if content is None:
                     break
                 self.disk.put(key, content, must=True)
@@ -192,11 +229,10 @@ class BlockTiers:
         began_ns = self._clock()
         content = self.disk.get(key)
         if content is not None:
-            self._note("disk", began_ns, 1)
+            self._note("disk", began_ns, content)
             self.host.put(key, content)
         return content
 
-    def _note(self, tier: str, began_ns: int, num_blocks: int) -> None:
-        now_s = (self._clock() - began_ns) / NS_PER_S / num_blocks
-        before_s = self._move_s.get(tier, now_s)
-        self._move_s[tier] = FADE * before_s + (1 - FADE) * now_s
+    def _note(self, tier: str, began_ns: int, content: BlockContent) -> None:
+        now_s = (self._clock() - began_ns) / NS_PER_S / content.nbytes
+        self._byte_s[tier] = FADE * self._byte_s.get(tier, now_s) + (1 - FADE) * now_s

@@ -228,8 +228,8 @@ def choose_sizes(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, KvBl
 
 
 def _local_demand(config: EngineConfig) -> LocalDemand | None:
-    """None where a block has to hold all layers: for those who carry blocks away, and for early exits."""
-    if not config.tiers.is_off or "self" in config.proposers():
+    """None where a block has to hold all layers: for early exits, which read a block through one table."""
+    if "self" in config.proposers():
         return None
     return LocalDemand(config.max_sequences, config.max_batch_tokens)
 

@@ -95,13 +95,14 @@ class Conversations:
             room.store.check_room()
         given = dict(parameters or {})
         request = self._request(messages, given)
-        keys = self._loop.ask(partial(_keep_on_disk, request=request)).result()
+        keys, num_blocks = self._loop.ask(partial(_keep_on_disk, request=request)).result()
         try:
             if room.disk.num_pinned > room.max_blocks:
                 raise SessionRoomError("Saved conversations fill the room they have.", "Delete some.")
             room.disk.flush()
             name = before.session_id if before is not None else new_session_id()
-            record = SessionRecord(name, owner, tuple(messages), given, len(request.prompt_ids), keys)
+            num_tokens, num_saved = len(request.prompt_ids), num_blocks * BLOCK_SIZE
+            record = SessionRecord(name, owner, tuple(messages), given, num_tokens, keys, num_saved)
             room.store.write(record)
         except VivaceError:
             room.disk.unpin(keys)
@@ -187,10 +188,9 @@ class Conversations:
         return self._room
 
 
-def _keep_on_disk(engine: Engine, request: GenerationRequest) -> tuple[bytes, ...]:
+def _keep_on_disk(engine: Engine, request: GenerationRequest) -> tuple[tuple[bytes, ...], int]:
     return engine.keep_on_disk(request)
 
 
 def _told(record: SessionRecord) -> SavedConversation:
-    num_saved = len(record.keys) * BLOCK_SIZE
-    return SavedConversation(record.session_id, record.messages, record.num_tokens, num_saved)
+    return SavedConversation(record.session_id, record.messages, record.num_tokens, record.num_saved_tokens)

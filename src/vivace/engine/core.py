@@ -176,19 +176,21 @@ class Engine:
 
     def read_ahead(self, request: GenerationRequest, come: Callable[[dict[bytes, BlockContent]], None]) -> bool:
         """Read what is on disk alone of a request's prefix; False: there is nothing to read. `come`: see DiskTier."""
-        keys = self.scheduler.blocks.keys_of(request)
-        return self.tiers is not None and self.tiers.read_ahead(keys[len(self._pool.find(keys)) :], come)
+        blocks = self.scheduler.blocks
+        return self.tiers is not None and self.tiers.read_ahead(blocks.names_to_bring(blocks.keys_of(request)), come)
 
-    def keep_on_disk(self, request: GenerationRequest) -> tuple[bytes, ...]:
-        """Send the computed prefix of a prompt to the disk and pin it there; returns the keys of its blocks.
+    def keep_on_disk(self, request: GenerationRequest) -> tuple[tuple[bytes, ...], int]:
+        """Send the computed prefix of a prompt to the disk and pin it there.
+
+        Returns:
+            The names of what is kept, and the number of the prompt's first blocks that are.
 
         Raises:
             ConfigError: there is no disk tier.
         """
         if self.tiers is None or self.tiers.disk is None:
             raise ConfigError("The engine has no folder for blocks.", "Give it one.")
-        keys = self.scheduler.blocks.keys_of(request)
-        return self.tiers.keep_on_disk(keys, self._pool.find(keys))
+        return self.scheduler.blocks.keep_on_disk(self.scheduler.blocks.keys_of(request))
 
     def stats(self) -> EngineStats:
         """The numbers of this moment; may be read from any thread."""
@@ -224,12 +226,12 @@ class Engine:
     def _fail_step(self, plan: StepPlan, error: Exception) -> list[EngineEvent]:
         """Fail the requests of a step that raised.
 
-        With block copies in the plan all running ones: a copy may not have happened, and its owner need not be here.
+        Where blocks were to move, all running ones: a move may not have happened, and its owner need not be here.
         """
         self._num_failures_in_a_row += 1
         reason = error if isinstance(error, VivaceError) else EngineError(f"The model failed: {error!r}.")
         running = self.scheduler.running
-        ids = running if plan.block_copies or plan.local_copies else [share.sequence_id for share in plan.shares]
+        ids = running if plan.moves_blocks else [share.sequence_id for share in plan.shares]
         request_ids = dict.fromkeys(running[sequence_id].request.request_id for sequence_id in ids)
         return [event for request_id in request_ids for event in self.scheduler.fail(request_id, reason)]
 

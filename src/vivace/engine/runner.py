@@ -54,6 +54,8 @@ class StepRunner:
             self._executor.copy_local_blocks(plan.local_copies)
         for block, content in plan.block_writes:
             self._executor.write_block(block, content)
+        for block, content in plan.local_writes:
+            self._executor.write_local_block(block, content)
         batch = build_batch(plan, sequences, has_local_layers=self._has_local_layers)
         if self._precision is not None:
             batch = replace(batch, row_levels=self._precision.levels(batch.positions, len(plan.shares)))

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from vivace.types.errors import ConfigError, RequestError, StorageError
 from vivace.types.request import ChatMessage
+from vivace.types.step import BLOCK_SIZE
 
 VERSION = 1
 SUFFIX = ".json"
@@ -59,7 +60,8 @@ class SessionRecord:
         messages: what was said.
         parameters: of the request that its prompt is made with, such as tenant and long_chat.
         num_tokens: of the prompt.
-        keys: names of the blocks on disk that hold the beginning of the prompt.
+        keys: names of the blocks on disk that hold the beginning of the prompt, of every kind of layers.
+        num_saved_tokens: of the prompt, that these hold.
     """
 
     session_id: str
@@ -68,6 +70,7 @@ class SessionRecord:
     parameters: Mapping[str, object]
     num_tokens: int = 0
     keys: tuple[bytes, ...] = ()
+    num_saved_tokens: int = 0
 
 
 def new_session_id() -> str:
@@ -178,6 +181,7 @@ def _to_json(record: SessionRecord) -> dict[str, Any]:
         "parameters": dict(record.parameters),
         "num_tokens": record.num_tokens,
         "keys": [key.hex() for key in record.keys],
+        "num_saved_tokens": record.num_saved_tokens,
     }
 
 
@@ -194,6 +198,7 @@ def _read(path: Path) -> SessionRecord | None:
             dict(found["parameters"]),
             int(found["num_tokens"]),
             tuple(bytes.fromhex(key) for key in found["keys"]),
+            int(found.get("num_saved_tokens", len(found["keys"]) * BLOCK_SIZE)),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

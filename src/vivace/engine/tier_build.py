@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vivace.cache.disk_tier import DiskTier
-from vivace.cache.tiers import BlockTiers
+from vivace.cache.tiers import BlockTiers, LocalMemory
 from vivace.engine.conversations import SessionRoom
 from vivace.engine.session_store import SessionStore
 from vivace.engine.tiering import TierConfig, kv_fingerprint
@@ -27,12 +27,14 @@ def build_tiers(
     """
     if config.is_off:
         return None, None
+    local = LocalMemory(executor) if executor.bytes_per_local_block else None
     if config.folder is None:
-        return BlockTiers(executor, config.host_bytes), None
+        return BlockTiers(executor, config.host_bytes, local=local), None
     fingerprint = kv_fingerprint(model, executor, *settings)
-    disk = DiskTier(config.folder, fingerprint, executor.bytes_per_block, config.disk_bytes)
+    sizes = (executor.bytes_per_block, executor.bytes_per_local_block)
+    disk = DiskTier(config.folder, fingerprint, sizes, config.disk_bytes)
     store = SessionStore(disk.folder / "sessions", config.max_sessions)
     for record in store.records():
         disk.pin(record.keys)
-    max_blocks = int(config.session_share * config.disk_bytes / executor.bytes_per_block)
-    return BlockTiers(executor, config.host_bytes, disk), SessionRoom(store, disk, max_blocks)
+    max_blocks = int(config.session_share * config.disk_bytes / max(sizes))
+    return BlockTiers(executor, config.host_bytes, disk, local=local), SessionRoom(store, disk, max_blocks)

@@ -55,7 +55,8 @@ def kv_fingerprint(model: Path, executor: Executor, *settings: object) -> bytes:
     files = [model] if model.is_file() else sorted(path for path in model.iterdir() if path.is_file())
     for path in files:
         _add_sampled(digest, path)
-    kind = (type(executor).__name__, getattr(executor, "isa", ""), executor.bytes_per_block)
+    sizes = (executor.bytes_per_block, executor.bytes_per_local_block)
+    kind = (type(executor).__name__, getattr(executor, "isa", ""), sizes)
     digest.update(repr((kind, settings)).encode())
     return digest.digest()
 

@@ -177,9 +177,7 @@ class NativeExecutor:
 
     def read_block(self, block: int) -> NDArray[np.uint8]:
         """A copy of one KV block of every layer, uint8 (bytes_per_block,)."""
-        out = np.empty(self._kv.bytes_per_block, dtype=np.uint8)
-        self._kv.read_block(block, out)
-        return out
+        return self._read(block, self._kv.bytes_per_block, is_local=False)
 
     def write_block(self, block: int, content: NDArray[np.uint8]) -> None:
         """Fill one KV block of every layer with what `read_block` returned.
@@ -187,8 +185,28 @@ class NativeExecutor:
         Raises:
             EngineError: the content has another size, or there is no such block.
         """
+        self._write(block, content, is_local=False)
+
+    def read_local_block(self, block: int) -> NDArray[np.uint8]:
+        """A copy of one block of the local layers, uint8 (bytes_per_local_block,)."""
+        return self._read(block, self._kv.bytes_per_local_block, is_local=True)
+
+    def write_local_block(self, block: int, content: NDArray[np.uint8]) -> None:
+        """Fill one block of the local layers with what `read_local_block` returned.
+
+        Raises:
+            EngineError: the content has another size, or there is no such block.
+        """
+        self._write(block, content, is_local=True)
+
+    def _read(self, block: int, num_bytes: int, *, is_local: bool) -> NDArray[np.uint8]:
+        out = np.empty(num_bytes, dtype=np.uint8)
+        self._kv.read_block(block, out, is_local)
+        return out
+
+    def _write(self, block: int, content: NDArray[np.uint8], *, is_local: bool) -> None:
         try:
-            self._kv.write_block(block, content)
+            self._kv.write_block(block, content, is_local)
         except ValueError as error:
             raise EngineError(f"The native executor refused a block: {error}.") from None
 

@@ -126,16 +126,29 @@ class ReferenceExecutor:
 
     @property
     def bytes_per_block(self) -> int:
-        """Bytes of one KV block over all layers, as it is kept here: in float32."""
-        return self._pages.bytes_per_block
+        """Bytes of one KV block over all layers that are not local, as it is kept here: in float32."""
+        return self._pages.bytes_per_block(local=False)
+
+    @property
+    def bytes_per_local_block(self) -> int:
+        """Bytes of one block over the local layers; 0 when there are none."""
+        return self._pages.bytes_per_block(local=True)
 
     def read_block(self, block: int) -> NDArray[np.uint8]:
-        """A copy of one KV block of every layer, uint8 (bytes_per_block,)."""
-        return self._pages.read_block(block)
+        """A copy of one KV block of every layer that is not local, uint8 (bytes_per_block,)."""
+        return self._pages.read_block(block, local=False)
 
     def write_block(self, block: int, content: NDArray[np.uint8]) -> None:
-        """Fill one KV block of every layer with what `read_block` returned."""
-        self._pages.write_block(block, content)
+        """Fill one KV block of every layer that is not local with what `read_block` returned."""
+        self._pages.write_block(block, content, local=False)
+
+    def read_local_block(self, block: int) -> NDArray[np.uint8]:
+        """A copy of one block of the local layers, uint8 (bytes_per_local_block,)."""
+        return self._pages.read_block(block, local=True)
+
+    def write_local_block(self, block: int, content: NDArray[np.uint8]) -> None:
+        """Fill one block of the local layers with what `read_local_block` returned."""
+        self._pages.write_block(block, content, local=True)
 
     def early_exit(self, num_layers: int, max_rows: int) -> "ReferenceExecutor":
         """The first layers of this model with its final norm and head, over the same weights and KV pool.

@@ -55,27 +55,26 @@ class KeyValuePages:
         self.keys[layer][blocks, slots] = k
         self.values[layer][blocks, slots] = v
 
-    @property
-    def bytes_per_block(self) -> int:
-        """Keys and values of one block over all layers that are not local."""
-        return sum(array[0].nbytes for array in self._shared())
+    def bytes_per_block(self, *, local: bool) -> int:
+        """Keys and values of one block over all local layers, or over all others."""
+        return sum(array[0].nbytes for array in self._of_kind(local=local))
 
-    def read_block(self, block: int) -> NDArray[np.uint8]:
-        """Keys, then values of one block over all layers that are not local, as bytes."""
-        return np.concatenate([array[block].ravel() for array in self._shared()]).view(np.uint8)
+    def read_block(self, block: int, *, local: bool) -> NDArray[np.uint8]:
+        """Keys, then values of one block over all layers of a kind, as bytes."""
+        return np.concatenate([array[block].ravel() for array in self._of_kind(local=local)]).view(np.uint8)
 
-    def write_block(self, block: int, content: NDArray[np.uint8]) -> None:
+    def write_block(self, block: int, content: NDArray[np.uint8], *, local: bool) -> None:
         """What `read_block` returned."""
-        arrays = self._shared()
+        arrays = self._of_kind(local=local)
         for array, mine in zip(arrays, np.split(content.view(np.float32), len(arrays)), strict=True):
             array[block] = mine.reshape(array.shape[1:])
 
-    def _shared(self) -> list[Rows]:
+    def _of_kind(self, *, local: bool) -> list[Rows]:
         return [
             arrays[layer]
             for arrays in (self.keys, self.values)
             for layer, is_local in enumerate(self.local)
-            if not is_local
+            if is_local == local
         ]
 
     def copy(self, pairs: Iterable[tuple[int, int]], *, local: bool) -> None:

@@ -13,7 +13,9 @@ from vivace.cache.block_pool import BlockPool
 from vivace.cache.block_table import BlockTable
 from vivace.cache.policies import KvPolicy, WindowPolicy
 from vivace.cache.retention import Retention
+from vivace.cache.tiers import BlockTiers
 from vivace.schedule.config import SchedulerConfig
+from vivace.schedule.estimates import Estimates
 from vivace.schedule.layer_blocks import LayerBlocks, LocalBlocks
 from vivace.schedule.preemption import Loss
 from vivace.schedule.prefixes import Found, PrefixIndex
@@ -24,6 +26,7 @@ from vivace.types.step import BLOCK_SIZE, BlockContent, SequenceShare
 
 Copies = tuple[tuple[int, int], ...]
 """Blocks (source, target)."""
+Writes = tuple[tuple[int, BlockContent], ...]
 
 
 class BlockDesk:
@@ -32,22 +35,28 @@ class BlockDesk:
     Args:
         config: sizes.
         pool: the blocks; nobody else takes from it.
-        tiers: where forgotten blocks go and come back from; they carry blocks of all layers only.
+        tiers: where forgotten blocks go and come back from; None: they are computed again.
+        estimates: what computing takes.
         local: the blocks of layers that see a window of their own, if the model has such.
     """
 
     def __init__(
-        self, config: SchedulerConfig, pool: BlockPool, tiers: TierDesk, local: LocalBlocks | None = None
+        self,
+        config: SchedulerConfig,
+        pool: BlockPool,
+        tiers: BlockTiers | None,
+        estimates: Estimates,
+        local: LocalBlocks | None = None,
     ) -> None:
         chunk = min(config.max_chunk_tokens, config.max_batch_tokens)
         self._kinds = [LayerBlocks(pool, chunk)]
         if local is not None:
             self._kinds.append(LayerBlocks(local.pool, chunk, WindowPolicy(local.window, sinks=0)))
         self._prefixes = PrefixIndex(self._kinds, config.policy, enabled=config.prefix_cache)
-        self._tiers = tiers
+        self._tiers = TierDesk(tiers, self._kinds, self._prefixes, estimates)
         self._due: list[Sequence] = []
         self._copies: tuple[list[tuple[int, int]], ...] = ([], [])
-        self._writes: list[tuple[int, BlockContent]] = []
+        self._writes: tuple[list[tuple[int, BlockContent]], ...] = ([], [])
         self._bounded: dict[int, Sequence] = {}
         self._uncovered: dict[int, Sequence] = {}  # they run, and know tokens that have no slots yet
 
@@ -62,7 +71,7 @@ class BlockDesk:
 
     def find(self, sequence: Sequence) -> Found:
         """Blocks that hold the first tokens of a waiting sequence already; they are not held yet."""
-        return self._prefixes.find(sequence)
+        return self._tiers.find(self._prefixes.keys_of(sequence), sequence.policy)
 
     def may_start(self, sequence: Sequence, found: Found, headroom: int) -> bool:
         """Whether a waiting sequence may take its blocks and leave `headroom` of them to those that run."""
@@ -72,7 +81,8 @@ class BlockDesk:
     def may_fork(self, sequence: Sequence, headroom: int) -> bool:
         """As `may_start`, for a choice that shares a computed prompt."""
         most = (
-            kind.most_blocks(sequence, sequence.num_known) if kind.is_bounded(sequence) else 1 for kind in self._kinds
+            kind.most_blocks(sequence, sequence.num_known) if kind.is_bounded(sequence.policy) else 1
+            for kind in self._kinds
         )
         return self._has_room(most, headroom)
 
@@ -84,22 +94,27 @@ class BlockDesk:
             headroom = 0  # what local layers hold does not grow with the tokens known
         return True
 
-    def start(self, sequence: Sequence, found: Found) -> None:
-        """Give a sequence its blocks, the first of them computed already."""
+    def start(self, sequence: Sequence, found: Found) -> bool:
+        """Give a sequence its blocks, the first of them computed already.
+
+        Returns:
+            False and no change when a tier has lost what it had: to be found anew.
+        """
+        contents = self._tiers.bring(found, len(self._prefixes.keys_of(sequence)))
+        if contents is None:
+            return False
         sequence.num_computed = found.num_tokens
-        sequence.num_published = num_found = found.num_tokens // BLOCK_SIZE
+        sequence.num_published = found.num_here  # what is written is published once the step has run: never half done
         sequence.retention = _new_retention(sequence)
-        for kind, blocks in zip(self._kinds, found.blocks, strict=True):
-            kind.start(sequence, blocks)
-        stored = self._tiers.fetch(self._prefixes.keys_of(sequence), num_found) if len(self._kinds) == 1 else []
+        for number, kind in enumerate(self._kinds):
+            targets = kind.start(sequence, found.blocks[number])
+            self._writes[number].extend(zip(targets, contents[number], strict=True))
         for kind in self._kinds:
             has_grown = kind.grow(sequence)
             assert has_grown, "blocks were counted before"
-        writes = list(zip(sequence.table.entries[num_found:].tolist(), stored, strict=False))
-        self._writes += writes  # published once the step has run, and so never half written
-        sequence.num_computed += len(writes) * BLOCK_SIZE
         self._note_covered(sequence)
         self._note_bounded(sequence)
+        return True
 
     def fork(self, source: Sequence, sequence: Sequence) -> None:
         """Start another choice on the prompt that `source` has computed, less its last token.
@@ -186,7 +201,8 @@ class BlockDesk:
         """What taking the blocks of a running sequence would cost, and bring."""
         held = (block for block in sequence.table.entries.tolist() if block >= 0)
         num_freed = self._kinds[0].pool.num_held_once(held)
-        return Loss(self._tiers.return_s(sequence.num_computed), num_freed)
+        num_held = [kind.table(sequence).num_held for kind in self._kinds]
+        return Loss(self._tiers.return_s(sequence.num_computed, num_held), num_freed)
 
     def take_copies(self) -> tuple[Copies, Copies]:
         """Blocks to copy before the next step, of the main and of the local layers."""
@@ -195,11 +211,12 @@ class BlockDesk:
             pairs.clear()
         return main, local
 
-    def take_writes(self) -> tuple[tuple[int, BlockContent], ...]:
-        """Blocks to fill before the next step, after its copies, with what the tiers kept."""
-        writes = tuple(self._writes)
-        self._writes.clear()
-        return writes
+    def take_writes(self) -> tuple[Writes, Writes]:
+        """Blocks to fill before the next step, after its copies, with what the tiers kept; as `take_copies`."""
+        main, local = (tuple(writes) for writes in self._writes)
+        for writes in self._writes:
+            writes.clear()
+        return main, local
 
     def keys_of(self, request: GenerationRequest) -> list[bytes]:
         """Keys of the full blocks of a request's prompt."""
@@ -207,15 +224,23 @@ class BlockDesk:
 
     def preload(self, keys: list[bytes], contents: Mapping[bytes, BlockContent]) -> int:
         """Bring a prefix back before it is asked for; returns how many of its blocks are in the pool."""
-        if len(self._kinds) > 1:
-            return 0
-        return self._tiers.preload(keys, contents, {source for source, _ in self._copies[0]})
+        return self._tiers.preload(keys, contents, self._copied())
 
     def preload_expected(self) -> int:
         """Bring back who is likely to return; returns how many blocks came."""
-        if len(self._kinds) > 1:
-            return 0
-        return self._tiers.preload_expected({source for source, _ in self._copies[0]})
+        return self._tiers.preload_expected(self._copied())
+
+    def names_to_bring(self, keys: list[bytes]) -> list[bytes]:
+        """Names of what the pools lack of a prefix and the tiers have."""
+        return self._tiers.names_to_bring(keys)
+
+    def keep_on_disk(self, keys: list[bytes]) -> tuple[tuple[bytes, ...], int]:
+        """Pin a computed prefix on the disk; returns the names of what is kept, and how many of the first blocks."""
+        return self._tiers.keep_on_disk(keys)
+
+    def _copied(self) -> list[set[int]]:
+        """Blocks of each kind that a copy of the next step reads."""
+        return [{source for source, _ in copies} for _, copies in zip(self._kinds, self._copies, strict=False)]
 
     def forget(self) -> None:
         """Trust nothing that was computed any more."""
@@ -231,7 +256,7 @@ class BlockDesk:
             self._uncovered.pop(sequence.sequence_id, None)
 
     def _note_bounded(self, sequence: Sequence) -> None:
-        if any(kind.is_bounded(sequence) for kind in self._kinds):
+        if any(kind.is_bounded(sequence.policy) for kind in self._kinds):
             self._bounded[sequence.sequence_id] = sequence
 
 

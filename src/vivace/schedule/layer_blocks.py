@@ -14,6 +14,7 @@ from vivace.schedule.sequence import Sequence
 from vivace.types.step import BLOCK_SIZE
 
 SLACK_BLOCKS = 2  # a chunk may begin and end within a block
+DEAD, MISSING = -1, -2  # entries of a found prefix: no row sees the block; it has to be brought from a tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +44,17 @@ class LayerBlocks:
         """The table of a sequence for these layers."""
         return sequence.table if self._local is None else sequence.local_table
 
-    def policy(self, sequence: Sequence) -> KvPolicy:
-        """What says which of its blocks stay."""
-        return sequence.policy if self._local is None else self._local
+    def policy(self, policy: KvPolicy) -> KvPolicy:
+        """What says which blocks of a sequence under a policy stay."""
+        return policy if self._local is None else self._local
 
-    def is_bounded(self, sequence: Sequence) -> bool:
-        """Whether the sequence holds no more than so much, however long it gets."""
-        return self.policy(sequence).most_held < EVERYTHING
+    def is_bounded(self, policy: KvPolicy) -> bool:
+        """Whether a sequence under a policy holds no more than so much, however long it gets."""
+        return self.policy(policy).most_held < EVERYTHING
 
     def most_blocks(self, sequence: Sequence, num_known: int) -> int:
         """Blocks that the sequence holds at most while no more than so many tokens are known."""
-        return min(num_blocks_for(num_known), self._most_blocks(self.policy(sequence)))
+        return min(num_blocks_for(num_known), self._most_blocks(self.policy(sequence.policy)))
 
     def most_known(self, policy: KvPolicy) -> int:
         """Known tokens of a sequence that the pool can hold under a policy; the last one needs no slot."""
@@ -82,7 +83,7 @@ class LayerBlocks:
 
     def unclaimed(self, sequence: Sequence) -> int:
         """Blocks that a running sequence may yet take without knowing more tokens."""
-        if not self.is_bounded(sequence):
+        if not self.is_bounded(sequence.policy):
             return 0
         return max(0, self.most_blocks(sequence, sequence.num_known) - self.table(sequence).num_held)
 
@@ -92,10 +93,14 @@ class LayerBlocks:
         most = self.most_blocks(sequence, sequence.num_known)
         return max(0, most - len(present)) + self.pool.num_cached_of(present)
 
-    def start(self, sequence: Sequence, found: Rows[int]) -> None:
-        """Let the table begin with found blocks; `grow` follows."""
+    def start(self, sequence: Sequence, found: Rows[int]) -> list[int]:
+        """Let the table begin with found blocks; `grow` follows. Returns the blocks to write MISSING ones to."""
         self.pool.retain(block for block in found if block >= 0)
-        self.table(sequence).extend(found)
+        fresh = self.pool.allocate(found.count(MISSING))
+        assert fresh is not None, "blocks were counted before"
+        coming = iter(fresh)
+        self.table(sequence).extend([next(coming) if block == MISSING else block for block in found])
+        return fresh
 
     def fork(self, source: Sequence, sequence: Sequence) -> tuple[int, int]:
         """Share the full blocks of a computed prompt, less its last token.
@@ -118,7 +123,7 @@ class LayerBlocks:
 
         The last computed row still counts as one that will: the other choices of a request compute it again.
         """
-        dead = self.policy(sequence).dead_blocks(max(0, sequence.num_computed - 1))
+        dead = self.policy(sequence.policy).dead_blocks(max(0, sequence.num_computed - 1))
         if dead:
             self.pool.release(self.table(sequence).drop(dead))
 
@@ -134,6 +139,6 @@ class LayerBlocks:
         self.pool.release(self.table(sequence).clear())
 
     def _wanted(self, sequence: Sequence) -> int:
-        if self.policy(sequence).most_held >= EVERYTHING:
+        if self.policy(sequence.policy).most_held >= EVERYTHING:
             return sequence.num_known
         return min(sequence.num_known, sequence.num_computed + self._chunk)

@@ -1,6 +1,7 @@
 """Finds and publishes the computed prefixes of sequences: the bridge between their tokens and the block pools' keys."""
 
 import hashlib
+from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
 from itertools import accumulate
@@ -10,22 +11,35 @@ import numpy as np
 from vivace.cache.policies import EVERYTHING, KvPolicy, parse_policy
 from vivace.cache.prefix import KeyChange, extend_keys
 from vivace.cache.retention import OBSERVED_ROWS
-from vivace.schedule.layer_blocks import LayerBlocks
+from vivace.schedule.layer_blocks import DEAD, MISSING, LayerBlocks
 from vivace.schedule.sequence import Sequence
 from vivace.types.request import GenerationRequest
 from vivace.types.step import BLOCK_SIZE
 
+Stored = Callable[[bytes, int], bool]
+"""Whether a tier has the block of a key and a kind of layers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A prefix of `num_tokens` tokens that is computed already: the blocks of each kind of layers, -1 for dead ones."""
+    """A prefix that is computed already.
 
-    num_tokens: int
+    `num_here`: so many blocks of it are in the pools; the rest is in tiers. `blocks` are those of each kind of layers,
+    DEAD where no row sees one and MISSING where it has to be brought.
+    """
+
+    keys: Rows[bytes]
+    num_here: int
     blocks: tuple[list[int], ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the prefix."""
+        return len(self.keys) * BLOCK_SIZE
 
 
 class PrefixIndex:
-    """Writes the keys of sequences; a tenant's prefixes are found by that tenant alone.
+    """Names prefixes and finds them; a tenant's prefixes are found by that tenant alone.
 
     Blocks of different policies have different names from where their values begin to differ.
 
@@ -39,11 +53,6 @@ class PrefixIndex:
         self._kinds = kinds
         self._default = default
         self._enabled = enabled
-
-    def find(self, sequence: Sequence) -> Found:
-        """Blocks that hold the first tokens of the sequence already; at least one token is left to compute."""
-        count = self._longest(sequence, self.keys_of(sequence))
-        return Found(count * BLOCK_SIZE, tuple(self._take(kind, sequence, count) for kind in self._kinds))
 
     def keys_of(self, sequence: Sequence) -> list[bytes]:
         """Keys of the full blocks of a waiting sequence that may be found, one token at least left to compute.
@@ -82,27 +91,45 @@ class PrefixIndex:
         salt = tenant_salt(sequence.request.service_level.tenant)
         extend_keys(sequence.keys, sequence.tokens, salt, _change(sequence.policy))
 
-    def _longest(self, sequence: Sequence, keys: list[bytes]) -> int:
-        """Blocks of the longest prefix that every kind of layers has, less what its rows no longer see."""
+    def longest(self, keys: Rows[bytes], policy: KvPolicy, stored: Stored | None = None) -> int:
+        """Blocks of the longest prefix that every kind of layers has, less what its rows no longer see.
+
+        Args:
+            keys: of full blocks from the first on.
+            policy: of the sequence.
+            stored: blocks that count although no pool has them.
+        """
         count = len(keys)
-        unknown: list[tuple[KvPolicy, list[int]]] = []
-        for kind in self._kinds:
-            if not kind.is_bounded(sequence):
+        missing: list[tuple[KvPolicy, list[int]]] = []
+        for number, kind in enumerate(self._kinds):
+            if not kind.is_bounded(policy):
                 count = len(kind.pool.find(keys[:count]))
-        for kind in self._kinds:
-            if kind.is_bounded(sequence):
-                misses = (block < 0 for block in kind.pool.find_each(keys[:count]))
-                unknown.append((kind.policy(sequence), [0, *accumulate(misses)]))
-        while count and not all(_is_covered(policy, misses, count) for policy, misses in unknown):
+                while stored is not None and count < len(keys) and _has(kind, keys[count], number, stored):
+                    count += 1
+        for number, kind in enumerate(self._kinds):
+            if kind.is_bounded(policy):
+                lost = (
+                    block < 0 and (stored is None or not stored(key, number))
+                    for key, block in zip(keys[:count], kind.pool.find_each(keys[:count]), strict=True)
+                )
+                missing.append((kind.policy(policy), [0, *accumulate(lost)]))
+        while count and not all(_is_covered(rows, misses, count) for rows, misses in missing):
             count -= 1
         return count
 
-    def _take(self, kind: LayerBlocks, sequence: Sequence, count: int) -> list[int]:
-        blocks = kind.pool.find_each(sequence.keys[:count])
-        dead = kind.policy(sequence).dead_blocks(count * BLOCK_SIZE)
-        for block in dead:
-            blocks[block] = -1
-        return blocks
+    def take(self, keys: Rows[bytes], policy: KvPolicy, num_here: int) -> Found:
+        """The blocks of a prefix that `longest` has found, `num_here` of them in the pools."""
+        blocks = []
+        for kind in self._kinds:
+            mine = [MISSING if block < 0 else block for block in kind.pool.find_each(keys)]
+            for block in kind.policy(policy).dead_blocks(len(keys) * BLOCK_SIZE):
+                mine[block] = DEAD
+            blocks.append(mine)
+        return Found(keys, num_here, tuple(blocks))
+
+
+def _has(kind: LayerBlocks, key: bytes, number: int, stored: Stored) -> bool:
+    return bool(kind.pool.find((key,))) or stored(key, number)
 
 
 def _is_covered(policy: KvPolicy, misses: list[int], count: int) -> bool:

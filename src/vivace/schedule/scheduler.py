@@ -30,7 +30,6 @@ from vivace.schedule.roster import Roster
 from vivace.schedule.sequence import Sequence, SequenceState
 from vivace.schedule.serving import num_resting, split_running
 from vivace.schedule.step_cost import StepCostModel, num_pairs
-from vivace.schedule.tiers import TierDesk
 from vivace.telemetry.clock import NS_PER_S, Clock, now_ns
 from vivace.types.draft import Speculator
 from vivace.types.errors import RequestError, VivaceError
@@ -70,8 +69,7 @@ class Scheduler:
         self._pool = pool
         self._clock = clock
         self.estimates = Estimates(StepCostModel(), CompletionEstimator())
-        tier_desk = TierDesk(tiers, pool, self.estimates)
-        self.blocks = BlockDesk(config, pool, tier_desk, local)
+        self.blocks = BlockDesk(config, pool, tiers, self.estimates, local)
         self._desk = DraftDesk(speculator, self.blocks)
         self.gate = AdmissionGate(config.queue)
         self.order = build_order(config.order, self.estimates, config.inter_token_s)
@@ -171,8 +169,7 @@ class Scheduler:
         self.blocks.decide()
         self._grow_running()
         self._admit_waiting()
-        copies, local_copies = self.blocks.take_copies()
-        return StepPlan(tuple(self._shares()), copies, local_copies, self.blocks.take_writes())
+        return StepPlan(tuple(self._shares()), *self.blocks.take_copies(), *self.blocks.take_writes())
 
     def commit(self, plan: StepPlan, result: StepResult) -> list[EngineEvent]:
         """Write what a step brought into its sequences and return what there is to tell."""
@@ -257,10 +254,12 @@ class Scheduler:
         num_pending = self._num_pending_prompt()
         while (sequence := waiting.first()) is not None and len(running) < num_seats:
             found = self.blocks.find(sequence)
-            num_pending += sequence.num_known - found.num_tokens
-            if not self.blocks.may_start(sequence, found, self._headroom(num_pending)):
+            own = sequence.num_known - found.num_tokens
+            if not self.blocks.may_start(sequence, found, self._headroom(num_pending + own)):
                 return
-            self.blocks.start(sequence, found)
+            if not self.blocks.start(sequence, found):
+                continue  # a file was damaged, and is not found again
+            num_pending += own
             is_first_start = sequence.num_cached is None
             self._roster.start(sequence)
             if is_first_start and self.order.follows_service:

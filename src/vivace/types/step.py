@@ -34,13 +34,20 @@ class StepPlan:
     """The shares of one step, in batch order.
 
     Before they run, the KV blocks (source, target) of `block_copies` are copied, `local_copies` among the blocks of
-    local layers, and after that the blocks of `block_writes` are filled with what they held once (see BlockMemory).
+    local layers, and after that the blocks of `block_writes` and `local_writes` are filled with what they held once
+    (see BlockMemory).
     """
 
     shares: tuple[SequenceShare, ...]
     block_copies: tuple[tuple[int, int], ...] = ()
     local_copies: tuple[tuple[int, int], ...] = ()
     block_writes: tuple[tuple[int, BlockContent], ...] = ()
+    local_writes: tuple[tuple[int, BlockContent], ...] = ()
+
+    @property
+    def moves_blocks(self) -> bool:
+        """Whether blocks are copied or filled before the rows run."""
+        return bool(self.block_copies or self.local_copies or self.block_writes or self.local_writes)
 
     @property
     def num_tokens(self) -> int:
@@ -170,6 +177,19 @@ class Executor(BlockMemory, Protocol):
 
     def copy_local_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy blocks (source, target) of the local layers, before the next `forward`."""
+        ...
+
+    @property
+    def bytes_per_local_block(self) -> int:
+        """As `bytes_per_block`, of the local layers; 0 when a block holds all layers."""
+        ...
+
+    def read_local_block(self, block: int) -> BlockContent:
+        """As `read_block`, of the local layers."""
+        ...
+
+    def write_local_block(self, block: int, content: BlockContent) -> None:
+        """As `write_block`, of the local layers."""
         ...
 
     def close(self) -> None:
