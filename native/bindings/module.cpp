@@ -357,6 +357,7 @@ void bind_roofline(nb::module_& module) {
 
 NB_MODULE(_native, module) {
   vivace::bind_memory(module);
+  vivace::bind_kv_pool(module);
   vivace::bind_program(module);
   vivace::bind_roofline(module);
   module.def("available_isas", [] {
