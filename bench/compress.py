@@ -32,6 +32,12 @@ METHODS: dict[str, dict[str, object]] = {
     "awq": {"scales": "mse", "importance": True, "folds": ("awq",)},
     "gptq": {"scales": "mse", "importance": True, "rounding": "gptq"},
     "gptq-ordered": {"scales": "mse", "importance": True, "rounding": "gptq", "act_order": False},
+    "smoothquant": {"scales": "mse", "importance": True, "folds": ("smoothquant",)},
+    "hadamard": {"scales": "mse", "importance": True, "folds": ("hadamard",)},
+    "learned": {"scales": "mse", "importance": True, "rounding": "learned"},
+    "descent": {"scales": "mse", "importance": True, "rounding": "descent"},
+    "hadamard+gptq": {"scales": "mse", "importance": True, "folds": ("hadamard",), "rounding": "gptq"},
+    "awq+descent": {"scales": "mse", "importance": True, "folds": ("awq",), "rounding": "descent"},
     "awq+gptq": {"scales": "mse", "importance": True, "folds": ("awq",), "rounding": "gptq"},
 }
 
@@ -49,6 +55,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--activation-bits", type=int, choices=(8, 12), default=12, help="8: W8A8 and W4A8")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(arguments)
 
@@ -76,10 +83,11 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
         compressed = compress_weights(model.spec, model.weights, recipe, samples)
         seconds = time.process_time() - started
         executor = NativeExecutor(
-            build_graph(model.spec),
+            build_graph(compressed.spec),  # a rotated model is another one
             compressed.weights,
             num_blocks=-(-settings.window_tokens // BLOCK_SIZE),
             num_threads=options.threads,
+            activation_bits=options.activation_bits,
         )
         figures = evaluate(executor, windows, compressed.weights.num_bytes(), reference=reference)
         rows.append({"method": name, "cpu_s": seconds, **figures.as_dict()})

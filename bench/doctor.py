@@ -44,25 +44,30 @@ def main(arguments: list[str]) -> int:
     tokenizer = build_tokenizer(model.vocabulary)
     settings = EvaluationSettings(num_windows=options.windows)
     drawn = CalibrationSettings(samples=options.samples, tokens=options.tokens)
-    like = draw_windows(read_texts(options.like), tokenizer, drawn, None)
+    twice = CalibrationSettings(samples=2 * options.samples, tokens=options.tokens)
+    like = draw_windows(read_texts(options.like), tokenizer, twice, None)
     windows, reference = read_windows(model, options.text, settings), make_executor(model, settings)
     rules = (TensorRule("embed.weight", TensorFormat.Q8_0), TensorRule("lm_head.weight", TensorFormat.Q8_0))
     layers = TensorRule("layers.*", TensorFormat.Q4_0, options.bits, options.group)
     recipe = Recipe("one", (*rules, layers), rounding=options.rounding, folds=tuple(options.fold), importance=True)
-    print("| set | verdict | coverage | range overlap | narrow | MMD², p | perplexity ratio | KL |", flush=True)
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    print(
+        "| set | verdict | regret | coverage | range overlap | narrow | MMD², p | perplexity ratio | KL |", flush=True
+    )
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for name, _, paths in (entry.partition("=") for entry in options.sets):
         samples = draw_windows(read_texts(map(Path, paths.split(","))), tokenizer, drawn, None)
         found = diagnose(model.spec, model.weights, tokenizer, calibration=samples, reference=like)
         cells = [
-            name, "good" if found.is_good else "one-sided", f"{found.token_coverage:.0%}", f"{found.range_overlap:.0%}",
+            name, "good" if found.is_good else "one-sided",
+            f"{found.regret:+.1%} ({found.regret_least:+.1%})",
+            f"{found.token_coverage:.0%}", f"{found.range_overlap:.0%}",
             f"{found.narrow_channels:.0%}", f"{found.distance:.3f}, {found.p_value:.3f}",
         ]  # fmt: skip
         if not options.diagnose_only:
-            weights = compress_weights(model.spec, model.weights, recipe, samples).weights
+            made = compress_weights(model.spec, model.weights, recipe, samples)
             blocks = -(-settings.window_tokens // BLOCK_SIZE)
-            executor = NativeExecutor(build_graph(model.spec), weights, num_blocks=blocks)
-            figures = evaluate(executor, windows, weights.num_bytes(), reference=reference)
+            executor = NativeExecutor(build_graph(made.spec), made.weights, num_blocks=blocks)
+            figures = evaluate(executor, windows, made.weights.num_bytes(), reference=reference)
             cells += [f"{figures.ppl_ratio:.4f} ± {figures.ppl_ratio_error:.4f}", f"{figures.kld:.4f}"]
         print(f"| {' | '.join(cells)} |", flush=True)
         for complaint in found.complaints:

@@ -74,7 +74,8 @@ def _text(found: "Diagnosis") -> str:
     lines = [
         f"kinds of text    {kinds}",
         f"token coverage   {found.token_coverage:.0%} of what traffic itself covers",
-        f"range overlap    {found.range_overlap:.0%}; {found.narrow_channels:.0%} of channels go much further in use",
+        f"cost             {found.regret:+.0%} error on traffic, against calibration on as much traffic",
+        f"range overlap    {found.range_overlap:.0%} of traffic's own; {found.narrow_channels:.0%} of channels go on",
         f"two-sample test  distance {found.distance:.3f}, p = {found.p_value:.3f}",
         *(f"complaint        {sentence}" for sentence in found.complaints),
         "verdict          " + ("good" if found.is_good else "one-sided"),

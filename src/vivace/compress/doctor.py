@@ -1,24 +1,22 @@
 """The calibration doctor: does calibration text look like what the model will be used on (gotcha 9).
 
-Four views of two sets of windows: the kinds of text in them, the tokens of one that the other has, the ranges of the
-inputs of every linear, and a two-sample test on windows. What counts for the verdict is how large a difference is; the
-test only says that it is no chance, as with enough windows any two sets differ.
+What counts is what a set costs: matrices rounded as a run would, and judged on traffic (`regret.py`). Kinds of text
+that are missing are named whatever they cost. The tokens of traffic that calibration has, ranges of the inputs of
+linears and a two-sample test on windows say why, and are no verdict: a set can look unlike traffic and cost nothing.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vivace.compress.input_sets import walk_together
 from vivace.compress.pipeline import Report
 from vivace.compress.schemes import Floats
-from vivace.compress.statistics import CalibrationWalk, layer_segments
 from vivace.compress.text_kinds import kind_of
 from vivace.execute.score import Tokens
-from vivace.graph.build import build_graph
-from vivace.graph.ops import Linear
 from vivace.text.tokenizer import Tokenizer
 from vivace.types.errors import ConfigError
 from vivace.types.model import ModelSpec
@@ -26,11 +24,11 @@ from vivace.types.weights import WeightSource
 
 PERMUTATIONS = 500
 MISSING_SHARE, MISSED_FROM = 0.25, 0.08  # a kind is missing with under a quarter of a share that is worth 8 %
-LEAST_COVERAGE = 0.75  # of what half of the reference covers of the other half
-LEAST_OVERLAP = 0.70  # of ranges
+LEAST_COVERAGE = 0.75  # of what half of the reference covers of the other half; under it, a reason for regret
+LEAST_OVERLAP = 0.94  # of ranges, over the overlap of the halves; likewise
+LARGEST_REGRET = 0.6  # between what good sets and harmful ones were measured to have (docs/compression.md)
 _SIGNIFICANT = 0.01
 _FEWEST_WINDOWS = 4
-_NARROW = 1.5  # a channel is narrow when the reference's range is this much wider than the calibration's
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +53,12 @@ class Diagnosis:
         kinds: shares of kinds of text, the reference's largest first.
         token_coverage: share of the reference's tokens, by how often they occur, that calibration has at all, over the
             share that as many windows of the reference itself cover: 1 is as good as traffic.
-        range_overlap: mean over the channels of all linear inputs of the smaller range over the larger; ranges are
-            taken over as many tokens of either set.
+        range_overlap: mean over the channels of all linear inputs of the smaller range over the larger, relative to
+            that of the halves of the reference with each other: 1 is as good as traffic.
         narrow_channels: share of channels that the reference drives more than 1.5 times as far as calibration.
         distance: squared maximum mean discrepancy of windows; `p_value` of a permutation test that there is none.
+        regret: how much more error on traffic is left by rounding with this set than by rounding with as much traffic,
+            0.1 for a tenth more; `regret_least` for the better of two ways to halve the traffic.
         complaints: sentences about what is wrong, each naming what is missing; empty for a good set.
         shares: what share of draws each kind that calibration has should get to look like the reference.
     """
@@ -69,6 +69,8 @@ class Diagnosis:
     narrow_channels: float
     distance: float
     p_value: float
+    regret: float
+    regret_least: float
     complaints: tuple[str, ...]
     shares: dict[str, float]
 
@@ -107,24 +109,24 @@ def diagnose(
         )
     kinds = _kinds(calibration, reference, tokenizer)
     coverage = relative_coverage(calibration, reference)
-    count = min(len(calibration), len(reference))
-    ranges = [
-        _ranges(spec, weights, windows[:count], report, words)
-        for windows, words in ((calibration, "calibration"), (reference, "reference"))
-    ]
-    overlap, narrow = _overlap(*ranges)
+    half = min(len(calibration), len(reference) // 2)
+    sets = (calibration[:half], reference[: 2 * half : 2], reference[1 : 2 * half : 2])
+    inputs = walk_together(spec, weights, sets, report)
     embedding = weights.dequantize("embed.weight")
     distance, p_value = two_sample_test(_features(calibration, embedding), _features(reference, embedding))
-    return Diagnosis(
+    found = Diagnosis(
         kinds=kinds,
         token_coverage=coverage,
-        range_overlap=overlap,
-        narrow_channels=narrow,
+        range_overlap=inputs.overlap,
+        narrow_channels=inputs.narrow,
         distance=distance,
         p_value=p_value,
-        complaints=tuple(_complaints(kinds, coverage, overlap, p_value)),
+        regret=inputs.regret.mean,
+        regret_least=inputs.regret.least,
+        complaints=(),
         shares=_shares(kinds),
     )
+    return replace(found, complaints=tuple(_complaints(found)))
 
 
 def token_coverage(calibration: Sequence[Tokens], reference: Sequence[Tokens]) -> float:
@@ -187,52 +189,23 @@ def _kinds(calibration: Sequence[Tokens], reference: Sequence[Tokens], tokenizer
     return tuple(KindShare(name, counts[0][name] / own, counts[1][name] / other) for name in names)
 
 
-def _ranges(
-    spec: ModelSpec, weights: WeightSource, windows: Sequence[Tokens], report: Report, words: str
-) -> dict[str, Floats]:
-    """max |x| of every channel of every linear input."""
-    graph = build_graph(spec)
-    walk, segments = CalibrationWalk(graph, windows), layer_segments(graph)
-    found: dict[str, Floats] = {}
-    for done, segment in enumerate(segments[:-1]):
-        report(done, len(segments), f"ranges on {words} text")
-        cache: dict[str, Floats] = {}
-
-        def read(name: str, cache: dict[str, Floats] = cache) -> Floats:
-            if name not in cache:
-                cache[name] = weights.dequantize(name)
-            return cache[name]
-
-        if any(isinstance(op, Linear) for op in segment):
-            statistics = walk.observe(segment, read, lambda name: False)
-            found |= {name: inputs.largest for name, inputs in statistics.items()}
-        if segment is not segments[-2]:
-            walk.advance(segment, read)
-    return found
-
-
-def _overlap(calibration: dict[str, Floats], reference: dict[str, Floats]) -> tuple[float, float]:
-    own = np.concatenate([calibration[name] for name in calibration])
-    other = np.concatenate([reference[name] for name in calibration])
-    larger = np.maximum(np.maximum(own, other), 1e-12)
-    return float((np.minimum(own, other) / larger).mean()), float((other > _NARROW * own).mean())
-
-
-def _complaints(kinds: Sequence[KindShare], coverage: float, overlap: float, p_value: float) -> list[str]:
-    found = [
+def _complaints(found: Diagnosis) -> list[str]:
+    sentences = [
         f"{kind.kind} is {kind.reference:.0%} of what the model is used on and {kind.calibration:.0%} of calibration"
-        for kind in kinds
-        if kind.missing
+        for kind in found.kinds
+        if kind.missing and found.p_value <= _SIGNIFICANT  # else it comes by chance among so few windows
     ]
-    if coverage < LEAST_COVERAGE:
-        found.append(
-            f"calibration covers tokens {coverage:.0%} as well as traffic itself does (at least {LEAST_COVERAGE:.0%})"
-        )
-    if overlap < LEAST_OVERLAP:
-        found.append(f"ranges of activations overlap by only {overlap:.0%} (at least {LEAST_OVERLAP:.0%})")
-    if found and p_value > _SIGNIFICANT:
-        return []  # differences of this size come by chance among so few windows
-    return found
+    if found.regret_least <= LARGEST_REGRET:
+        return sentences
+    sentences.append(
+        f"matrices rounded with it err {found.regret:.0%} more on traffic than with as much traffic "
+        f"(at most {LARGEST_REGRET:.0%})"
+    )
+    if found.token_coverage < LEAST_COVERAGE:
+        sentences.append(f"it covers the tokens of traffic {found.token_coverage:.0%} as well as traffic itself does")
+    if found.range_overlap < LEAST_OVERLAP:
+        sentences.append(f"its ranges of activations overlap {found.range_overlap:.0%} as well as traffic's own")
+    return sentences
 
 
 def _shares(kinds: Sequence[KindShare]) -> dict[str, float]:
