@@ -3,6 +3,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -253,6 +254,14 @@ void bind_program(nb::module_& module) {
            "local_tables"_a.none() = nb::none(), "observe_rows"_a.none() = nb::none(),
            "row_levels"_a.none() = nb::none())
       .def("observed", &observed)
+      .def("time_ops", [](Builder& self) { self.program.time_ops(); })
+      .def("op_seconds",
+           [](const Builder& self) {
+             std::vector<std::pair<std::string, double>> told;
+             const auto& seconds = self.program.op_seconds();
+             for (size_t i = 0; i < seconds.size(); ++i) told.emplace_back(self.program.ops()[i]->name(), seconds[i]);
+             return told;
+           })
       .def_prop_ro("isa", [](const Builder& self) { return self.program.isa(); })
       .def_prop_ro("num_threads", [](const Builder& self) { return self.program.num_threads(); })
       .def_prop_ro("arena_bytes", [](const Builder& self) { return self.program.arena_bytes(); });

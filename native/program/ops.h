@@ -14,6 +14,7 @@ namespace vivace {
 class Op {
  public:
   virtual ~Op() = default;
+  virtual const char* name() const = 0;  // of the kind, as `execute/lowering.py` calls it
   virtual int num_tasks(const Step& step) const = 0;
   virtual void run(const Step& step, int task, float* scratch) const = 0;
 };
@@ -24,6 +25,7 @@ struct RopeTable final : Op {
   double factor;
   bool interleaved;
   Buffer out;  // width: rope dim
+  const char* name() const override { return "rope"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
 };
@@ -32,6 +34,7 @@ struct EmbedRows final : Op {
   std::shared_ptr<const PackedMatrix> weight;
   float scale;
   Buffer out;
+  const char* name() const override { return "embed"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
 };
@@ -40,12 +43,14 @@ struct NormRows final : Op {
   Buffer a, b, total, out, quantized;  // b, total, out and quantized may be absent (data null)
   const float* weight;
   float eps;
+  const char* name() const override { return "norm"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
 };
 
 struct QuantizeRows final : Op {
   Buffer x, out;
+  const char* name() const override { return "quantize"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
 };
@@ -58,6 +63,7 @@ struct LinearRows final : Op {
   };
   Buffer x, quantized;  // either may be absent, as the segments' formats need
   std::vector<Segment> segments;
+  const char* name() const override { return "linear"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
 
@@ -82,6 +88,7 @@ struct HeadRows final : Op {
   int num_heads, num_kv_heads, head_dim;
   KvLayer kv;
   bool is_local;
+  const char* name() const override { return "heads"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
 };
@@ -92,6 +99,7 @@ struct AttendRows final : Op {
   bool is_local;
   int num_heads, window;
   const std::vector<AttentionTile>* tiles;
+  const char* name() const override { return "attention"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
 };
@@ -101,6 +109,7 @@ struct ObserveRows final : Op {
   Buffer q;
   KvLayer kv;
   int num_heads;
+  const char* name() const override { return "observe"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
 };
@@ -108,6 +117,7 @@ struct ObserveRows final : Op {
 struct GateRows final : Op {
   Buffer gate, up, out, quantized;
   Activation activation;
+  const char* name() const override { return "gated"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
 
@@ -117,12 +127,14 @@ struct GateRows final : Op {
 
 struct AddRows final : Op {
   Buffer a, b, out;
+  const char* name() const override { return "add"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
 };
 
 struct PickRows final : Op {
   Buffer x, out;
+  const char* name() const override { return "pick"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
 };

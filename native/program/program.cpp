@@ -1,6 +1,7 @@
 #include "program/program.h"
 
 #include <algorithm>
+#include <chrono>
 #include <stdexcept>
 
 namespace vivace {
@@ -143,6 +144,8 @@ void Program::plan_tiles(const BatchView& batch) {
 
 void Program::run_ops(int thread) {
   float* scratch = reinterpret_cast<float*>(scratch_.data()) + thread * scratch_floats(head_dim_);
+  const bool timed = thread == 0 && !op_seconds_.empty();
+  auto began = std::chrono::steady_clock::now();
   for (size_t i = 0; i < ops_.size(); ++i) {
     const int tasks = ops_[i]->num_tasks(step_);
     Progress& progress = progress_[i];
@@ -153,8 +156,15 @@ void Program::run_ops(int thread) {
       progress.done.fetch_add(1, std::memory_order_acq_rel);
     }
     for (Waiter waiter; progress.done.load(std::memory_order_acquire) < tasks;) waiter.pause();
+    if (timed) {
+      const auto ended = std::chrono::steady_clock::now();
+      op_seconds_[i] += std::chrono::duration<double>(ended - began).count();
+      began = ended;
+    }
   }
 }
+
+void Program::time_ops() { op_seconds_.assign(ops_.size(), 0.0); }
 
 void Program::forward(const BatchView& batch) {
   check(batch);

@@ -48,6 +48,12 @@ class Program {
   // std::invalid_argument before anything is written when the batch does not fit the program.
   void forward(const BatchView& batch);
 
+  // From now on each step notes when its ops end, as the caller's thread sees it; a few microseconds a step.
+  void time_ops();
+  // Seconds that each op took since `time_ops`, all steps together. Empty when nothing is timed.
+  const std::vector<double>& op_seconds() const { return op_seconds_; }
+  const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
+
   // Shares work that is not a step, such as drawing tokens, among the threads.
   ThreadPool& pool() { return *threads_; }
   const KernelTable& kernels() const { return *kernels_; }
@@ -87,6 +93,7 @@ class Program {
     std::atomic<int> done{0};
   };
   std::unique_ptr<Progress[]> progress_;
+  std::vector<double> op_seconds_;
   int output_ = 0;
   Step step_{};
   std::shared_ptr<ThreadPool> threads_;
