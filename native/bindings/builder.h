@@ -18,5 +18,6 @@ struct Builder {
 };
 
 void bind_sampling(nanobind::class_<Builder>& program);
+void bind_steps(nanobind::class_<Builder>& program);
 
 }  // namespace vivace

@@ -23,6 +23,10 @@ Program::Program(const std::string& isa, std::shared_ptr<ThreadPool> threads, in
       arena_(arena_bytes),
       threads_(std::move(threads)) {}
 
+Program::~Program() {
+  if (is_started_) finish();
+}
+
 int Program::add_buffer(size_t offset, int width, RowKind kind, bool selected) {
   Buffer buffer{arena_.data() + offset, width, kind, selected};
   const size_t row_bytes = kind == RowKind::kFloat ? buffer.stride() * sizeof(float) : buffer.quantized().row_bytes;
@@ -167,6 +171,18 @@ void Program::run_ops(int thread) {
 void Program::time_ops() { op_seconds_.assign(ops_.size(), 0.0); }
 
 void Program::forward(const BatchView& batch) {
+  start(batch);
+  finish();
+}
+
+void Program::finish() {
+  if (!is_started_) throw std::invalid_argument("no step was started");
+  threads_->finish();
+  is_started_ = false;
+}
+
+void Program::start(const BatchView& batch) {
+  if (is_started_) throw std::invalid_argument("the last step is not finished");
   check(batch);
   step_.num_rows = batch.num_rows;
   step_.num_selected = batch.num_selected;
@@ -194,7 +210,9 @@ void Program::forward(const BatchView& batch) {
     progress_[i].claimed.store(0, std::memory_order_relaxed);
     progress_[i].done.store(0, std::memory_order_relaxed);
   }
-  threads_->run([this](int thread) { run_ops(thread); });
+  job_ = [this](int thread) { run_ops(thread); };
+  is_started_ = true;
+  threads_->start(job_);
 }
 
 void Program::observed(int index, float* masses) const {

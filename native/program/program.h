@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -33,6 +34,9 @@ class Program {
   // Programs of one caller share its threads: helpers that spin for one would take the cores of another's.
   Program(const std::string& isa, std::shared_ptr<ThreadPool> threads, int max_rows, int max_selected,
           size_t arena_bytes, std::shared_ptr<KvPool> kv);
+  ~Program();
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
 
   // Places a buffer at `offset` bytes and returns its number; throws std::invalid_argument when it leaves the arena.
   int add_buffer(size_t offset, int width, RowKind kind, bool selected);
@@ -47,6 +51,10 @@ class Program {
   // Runs every op; the result (num_selected rows of `output()`) stays valid until the next call. Throws
   // std::invalid_argument before anything is written when the batch does not fit the program.
   void forward(const BatchView& batch);
+  // `forward` in two halves: the helpers compute while the caller does something else, and the caller takes part from
+  // `finish` on. What the batch points to stays as it is until then, and the threads do nothing else.
+  void start(const BatchView& batch);
+  void finish();
 
   // From now on each step notes when its ops end, as the caller's thread sees it; a few microseconds a step.
   void time_ops();
@@ -60,6 +68,7 @@ class Program {
   // Attention that observed row `index` of the last call paid to each block of its table, summed over layers that see
   // everything and over heads: max_blocks floats.
   void observed(int index, float* masses) const;
+  int num_selected() const { return step_.num_selected; }
   int num_observed() const { return step_.num_observed; }
   int max_blocks() const { return step_.max_blocks; }
 
@@ -94,6 +103,8 @@ class Program {
   };
   std::unique_ptr<Progress[]> progress_;
   std::vector<double> op_seconds_;
+  std::function<void(int)> job_;
+  bool is_started_ = false;
   int output_ = 0;
   Step step_{};
   std::shared_ptr<ThreadPool> threads_;

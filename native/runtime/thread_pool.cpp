@@ -5,6 +5,8 @@
 #endif
 #include <sched.h>
 
+#include <stdexcept>
+
 namespace vivace {
 
 namespace {
@@ -42,17 +44,28 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::run(const std::function<void(int)>& job) {
-  if (threads_.empty()) {
-    job(0);
-    return;
-  }
+  start(job);
+  finish();
+}
+
+void ThreadPool::start(const std::function<void(int)>& job) {
+  if (job_) throw std::logic_error("the threads are at work on another job");
   job_ = &job;
+  if (threads_.empty()) return;
   gate_.store(kOpen, std::memory_order_release);
   epoch_.fetch_add(1, std::memory_order_release);
   epoch_.notify_all();
-  job(0);
+}
+
+void ThreadPool::finish() {
+  (*job_)(0);
+  if (threads_.empty()) {
+    job_ = nullptr;
+    return;
+  }
   gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
   for (Waiter waiter; gate_.load(std::memory_order_acquire) != 0;) waiter.pause();
+  job_ = nullptr;
 }
 
 bool ThreadPool::join() {

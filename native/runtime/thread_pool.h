@@ -30,6 +30,10 @@ class ThreadPool {
   // Runs job(0) on the caller and job(thread) on each helper that wakes before job(0) returns; returns when all that
   // started are done.
   void run(const std::function<void(int)>& job);
+  // `run` in two halves: helpers begin at once, the caller has its hands free until `finish`, where it takes part. The
+  // job lives until then; a second one before it throws std::logic_error.
+  void start(const std::function<void(int)>& job);
+  void finish();
 
  private:
   void work(int thread);
@@ -38,7 +42,7 @@ class ThreadPool {
   static constexpr uint32_t kOpen = 1u << 31;
 
   const int num_threads_;
-  const std::function<void(int)>* job_ = nullptr;
+  const std::function<void(int)>* job_ = nullptr;  // null between jobs
   alignas(64) std::atomic<uint32_t> epoch_{0};
   alignas(64) std::atomic<uint32_t> gate_{0};  // kOpen while helpers may join, plus how many are inside
   std::atomic<bool> stopping_{false};

@@ -4,7 +4,9 @@ import threading
 from collections.abc import Sequence
 from queue import SimpleQueue
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from engine.fake_executor import FakeExecutor
 from engine.harness import finish_of, make_request, small_config, tokens_alone, tokens_of
@@ -53,6 +55,37 @@ class Gate:
 
     def let(self, count: int) -> None:
         self._permits.release(count)
+
+
+class HalvedExecutor(FakeExecutor):
+    """Starts and finishes apart, and notes both."""
+
+    def __init__(self, told: list[str]) -> None:
+        super().__init__(num_blocks=30)
+        self.told = told
+
+    def start(self, batch: ForwardBatch) -> None:
+        self.told.append("start")
+        self._batch = batch
+
+    def finish(self) -> NDArray[np.float32]:
+        self.told.append("finish")
+        return self.forward(self._batch)
+
+
+def test_what_a_step_brought_is_told_while_the_next_is_computed() -> None:
+    told: list[str] = []
+    loop = EngineLoop(Engine(HalvedExecutor(told), small_config()))
+    request, reader = make_request("r", max_tokens=3), Reader()
+
+    def sink(events: Sequence[EngineEvent]) -> None:
+        told.append("told")
+        reader(events)
+
+    loop.submit(request, sink)
+    assert tokens_of(reader.wait()) == tokens_alone(request)[0]
+    loop.close()
+    assert told == ["start", "finish", *["start", "told", "finish"] * 2, "told"]
 
 
 def test_requests_of_many_threads_say_what_they_say_alone() -> None:

@@ -135,6 +135,18 @@ def test_a_step_that_does_not_fit_is_refused() -> None:
         executor.copy_blocks([(0, 2)])
 
 
+def test_a_step_in_two_halves_gives_the_same_bits_and_takes_one_at_a_time() -> None:
+    spec = tiny_spec("llama")
+    executor = NativeExecutor(build_graph(spec), random_weights(spec), num_blocks=8, num_threads=2)
+    batch = make_batch([(0, random_tokens(70, spec.vocab_size), 0)], 1, blocks_for(70), all_logits=True)
+    whole = executor.forward(batch).copy()
+    executor.start(batch)
+    with pytest.raises(EngineError, match="not finished"):
+        executor.start(batch)
+    assert np.array_equal(executor.finish(), whole)
+    executor.start(batch)  # and what is never finished does not keep the executor from going
+
+
 def test_settings_that_cannot_work_are_refused() -> None:
     spec = tiny_spec()
     graph, weights = build_graph(spec), random_weights(spec)

@@ -7,12 +7,13 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.tiers import BlockTiers
 from vivace.engine.precision import PrecisionPolicy
 from vivace.engine.recorder import EngineRecorder
-from vivace.engine.runner import StepRunner
+from vivace.engine.runner import StepRunner, do_nothing
 from vivace.engine.stats import EngineStats
 from vivace.sample.sampler import Sampler
 from vivace.schedule.config import SchedulerConfig
@@ -79,6 +80,7 @@ class Engine:
         self._runner = StepRunner(executor, sampler, has_local_layers=local is not None, precision=precision)
         self._recorder = EngineRecorder(clock)
         self._num_failures_in_a_row = 0
+        self._unnoted: tuple[StepPlan, float] | None = None  # the last step and its milliseconds
 
     @property
     def healthy(self) -> bool:
@@ -105,6 +107,7 @@ class Engine:
             RequestError: the id is in work, or the request can never fit.
             OverloadedError: the queue is full, or the request could not be served in time.
         """
+        self._note_last()
         seed = request.sampling.seed
         self.scheduler.add(request, secrets.randbits(64) if seed is None else seed)
         self._recorder.note_request(request.request_id, timeline)
@@ -115,6 +118,7 @@ class Engine:
 
     def place_of(self, request_id: str) -> RequestPlace | None:
         """Where a request is before its first token; None when it is not in work."""
+        self._note_last()
         return self.scheduler.place_of(request_id)
 
     def fail_all(self, error: VivaceError) -> list[EngineEvent]:
@@ -125,38 +129,55 @@ class Engine:
         self.scheduler.forget_prefixes()
         return self._recorded(events)
 
-    def step(self) -> list[EngineEvent]:
+    def step(self, meanwhile: Callable[[], None] = do_nothing) -> list[EngineEvent]:
         """Plan, run and commit one step; returns what there is to tell, in order.
 
         An executor that raises fails the requests of that step; the others go on. Requests that have waited longer than
         they may are failed first.
+
+        Args:
+            meanwhile: called once, while the executor computes if there is something to compute. It must not raise, and
+                leaves the engine alone.
         """
         expired = self._recorded(self.scheduler.expire())
-        return expired + self._step()
+        return expired + self._step(meanwhile)
 
-    def _step(self) -> list[EngineEvent]:
+    def _step(self, meanwhile: Callable[[], None]) -> list[EngineEvent]:
         began_ns = self._clock()
         plan = self.scheduler.schedule()
         if not plan.shares:
+            meanwhile()
             return []
         running = self.scheduler.running
         if self._recorder.awaits_start:
             self._recorder.note_started(running[share.sequence_id].request.request_id for share in plan.shares)
         started_ns = self._clock()
         try:
-            result = self._runner.run(plan, running)
+            result = self._runner.run(plan, running, partial(self._meanwhile, meanwhile))
         except Exception as error:
             logger.exception("a step of %d rows failed", plan.num_tokens)
             return self._recorded(self._fail_step(plan, error))
         self._num_failures_in_a_row = 0
-        self.scheduler.note_step(plan, (self._clock() - started_ns) / 1e6)
+        self._unnoted = (plan, (self._clock() - started_ns) / 1e6)
         self._recorder.note_step(plan, result)
-        if self._recorder.counters.num_steps % KV_LOOK_STEPS == 0:
-            self._recorder.note_kv(*self.scheduler.kv_tokens())
         events = self._recorded(self.scheduler.commit(plan, result))
         if self._speculator is not None and all(share.count == 1 + len(share.drafts) for share in plan.shares):
             self._speculator.note_step(plan.num_tokens, (self._clock() - began_ns) / 1e6)
         return events
+
+    def _meanwhile(self, meanwhile: Callable[[], None]) -> None:
+        """What can be done beside a step: the caller's part, and the books of the step before."""
+        meanwhile()
+        self._note_last()
+
+    def _note_last(self) -> None:
+        """Learn from the last step what steps cost, if that has not been done."""
+        if self._unnoted is None:
+            return
+        self.scheduler.note_step(*self._unnoted)
+        self._unnoted = None
+        if self._recorder.counters.num_steps % KV_LOOK_STEPS == 0:
+            self._recorder.note_kv(*self.scheduler.kv_tokens())
 
     def preload(self, request: GenerationRequest, contents: Mapping[bytes, BlockContent] = NOTHING) -> int:
         """Bring the prefix of a request that has not come yet to the pool, as far as tiers have it in memory.

@@ -40,6 +40,7 @@ class EngineLoop:
         self._has_left = False
         self._broken_by: VivaceError | None = None
         self._sinks: dict[str, Sink] = {}
+        self._untold: Sequence[EngineEvent] = ()
         self._thread = threading.Thread(target=self._run, name="vivace-engine", daemon=True)
         self._thread.start()
 
@@ -104,15 +105,22 @@ class EngineLoop:
             try:
                 self._take_messages()
                 if self._engine.has_work and self._broken_by is None and not self._has_left:
-                    self._tell(self._engine.step())
+                    self._untold = self._engine.step(meanwhile=self._tell_last)
             except Exception as error:
                 logger.exception("the engine broke")
                 self._break(error)
+        self._tell_last()
         self._fail_everyone(OverloadedError("The engine was closed before the answer was complete."))
         self._engine.close()
 
     def _take_messages(self) -> None:
-        """Handle all messages that are there; sleep until there is one when there is no other work."""
+        """Handle all messages that are there; sleep until there is one when there is no other work.
+
+        What the last step brought is told first, unless the next step begins at once: then it is told while that one
+        is computed.
+        """
+        if not self._inbox.empty() or not self._engine.has_work:
+            self._tell_last()
         if not self._engine.has_work or self._broken_by is not None:
             if self._inbox.empty() and self._broken_by is None:
                 self._engine.rest()
@@ -146,6 +154,11 @@ class EngineLoop:
     def _cancel(self, request_id: str, choice: int | None) -> None:
         self._tell(self._engine.cancel(request_id, choice))
 
+    def _tell_last(self) -> None:
+        """Tell what the last step brought, if it was not told."""
+        events, self._untold = self._untold, ()
+        self._tell(events)
+
     def _tell(self, events: Sequence[EngineEvent]) -> None:
         """Give each request its events, and forget those that have ended."""
         by_request: dict[str, list[EngineEvent]] = {}
@@ -156,7 +169,7 @@ class EngineLoop:
             if sink is None:
                 continue
             if not self._send(request_id, sink, mine):
-                self._engine.cancel(request_id)
+                self._inbox.put(partial(self._cancel, request_id, None))  # not now: a step may be under way
             if not isinstance(mine[-1], TokenEvent) and not self._engine.is_live(request_id):
                 self._sinks.pop(request_id, None)
 
@@ -171,6 +184,7 @@ class EngineLoop:
 
     def _break(self, error: Exception) -> None:
         """The engine's own state cannot be trusted any more: nothing is computed from here on."""
+        self._tell_last()
         if self._broken_by is None:
             self._broken_by = EngineError(f"The engine broke: {error!r}.", "Restart it, and report what happened.")
         self._fail_everyone(self._broken_by)

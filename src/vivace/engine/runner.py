@@ -1,6 +1,6 @@
 """From plan to result: the arrays of a step, one forward pass, one draw for each row of logits. Writes no sequence."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +10,13 @@ from vivace.engine.precision import PrecisionPolicy
 from vivace.sample.sampler import DrawRow, Sampler
 from vivace.schedule.sequence import Sequence
 from vivace.speculate.verify import draw_and_compare
-from vivace.types.step import BLOCK_SIZE, Draw, Executor, ForwardBatch, StepPlan, StepResult
+from vivace.types.step import BLOCK_SIZE, Draw, Executor, ForwardBatch, PatientExecutor, StepPlan, StepResult
 
 Ints = NDArray[np.int32]
+
+
+def do_nothing() -> None:
+    """What there is to do while the executor computes, when nobody says otherwise."""
 
 
 class StepRunner:
@@ -34,16 +38,21 @@ class StepRunner:
         precision: PrecisionPolicy | None = None,
     ) -> None:
         self._executor = executor
+        self._patient = executor if isinstance(executor, PatientExecutor) else None
         self._sampler = sampler
         self._has_local_layers = has_local_layers
         self._precision = precision
 
-    def run(self, plan: StepPlan, sequences: Mapping[int, Sequence]) -> StepResult:
+    def run(
+        self, plan: StepPlan, sequences: Mapping[int, Sequence], meanwhile: Callable[[], None] = do_nothing
+    ) -> StepResult:
         """Compute the plan's rows and draw the tokens it wants.
 
         Args:
             plan: with at least one share.
             sequences: the running ones, by id.
+            meanwhile: done once while the executor computes, or before it does where it cannot do both. It leaves plan
+                and sequences alone.
 
         Raises:
             Exception: whatever the executor raises; no sequence has changed then.
@@ -59,7 +68,7 @@ class StepRunner:
         batch = build_batch(plan, sequences, has_local_layers=self._has_local_layers)
         if self._precision is not None:
             batch = replace(batch, row_levels=self._precision.levels(batch.positions, len(plan.shares)))
-        logits = self._executor.forward(batch)
+        logits = self._forward(batch, meanwhile)
         observed = self._observed(plan, sequences) if batch.observe_rows is not None else {}
         if any(share.drafts for share in plan.shares):
             return StepResult(tuple(self._verified(plan, sequences, logits)), observed)
@@ -68,6 +77,17 @@ class StepRunner:
             for sequence in (sequences[share.sequence_id] for share in plan.shares if share.wants_logits)
         ]
         return StepResult(self._sampler.sample(logits, rows), observed)
+
+    def _forward(self, batch: ForwardBatch, meanwhile: Callable[[], None]) -> NDArray[np.float32]:
+        if self._patient is None:
+            meanwhile()
+            return self._executor.forward(batch)
+        self._patient.start(batch)
+        try:
+            meanwhile()
+        finally:  # what was started is finished whatever happens
+            logits = self._patient.finish()
+        return logits
 
     def _observed(self, plan: StepPlan, sequences: Mapping[int, Sequence]) -> dict[int, NDArray[np.float32]]:
         """The masses of the observed rows of each sequence that has some."""

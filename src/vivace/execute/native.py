@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace import _native
-from vivace.execute.native_program import ProgramParts, build_program, draw, forward, lower_fused
+from vivace.execute.native_program import ProgramParts, build_program, draw, forward, lower_fused, start
 from vivace.graph.graph import Graph
 from vivace.graph.ops import Embed, FusedLinear, Linear
 from vivace.graph.passes import cut_after_layer, validate
@@ -69,6 +69,7 @@ class NativeExecutor:
         self._max_rows = max_rows
         self._vocab_size = spec.vocab_size
         self._graph = graph
+        self._started: ForwardBatch | None = None  # its arrays are the core's until it is finished
         self._activation_bits = activation_bits
         core = lower_fused(graph, weights, activation_bits)
         isa = isa if isa is not None else os.environ.get("VIVACE_ISA", "")
@@ -139,6 +140,22 @@ class NativeExecutor:
             EngineError: the batch does not fit this executor; nothing was written.
         """
         return forward(self._program, batch)
+
+    def start(self, batch: ForwardBatch) -> None:
+        """Begin with a batch and return at once; see `types.step.PatientExecutor`.
+
+        Raises:
+            EngineError: the batch does not fit this executor; nothing was written.
+        """
+        start(self._program, batch)
+        self._started = batch
+
+    def finish(self) -> NDArray[np.float32]:
+        """The logits of the batch that was started."""
+        try:
+            return self._program.finish()
+        finally:
+            self._started = None
 
     def early_exit(self, num_layers: int, max_rows: int) -> "NativeEarlyExit":
         """The first layers of this model with its final norm and head, over the same weights, threads and KV pool.

@@ -75,8 +75,18 @@ def forward(program: _native.Program, batch: ForwardBatch) -> NDArray[np.float32
     Raises:
         EngineError: the batch does not fit the program; nothing was written.
     """
+    start(program, batch)
+    return program.finish()
+
+
+def start(program: _native.Program, batch: ForwardBatch) -> None:
+    """Let the helpers of a program begin with a batch, which stays alive and as it is until `program.finish`.
+
+    Raises:
+        EngineError: the batch does not fit the program; nothing was written.
+    """
     try:
-        return program.forward(
+        program.start(
             batch.token_ids,
             batch.positions,
             batch.sequence_starts,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -194,4 +194,21 @@ class Executor(BlockMemory, Protocol):
 
     def close(self) -> None:
         """Free the pool and the weights."""
+        ...
+
+
+@runtime_checkable
+class PatientExecutor(Protocol):
+    """An executor that computes a batch while its caller does something else."""
+
+    def start(self, batch: ForwardBatch) -> None:
+        """Begin with a batch and return at once. Until `finish`, nothing else is asked of the executor.
+
+        Args:
+            batch: as for `forward`; nobody changes its arrays before `finish`.
+        """
+        ...
+
+    def finish(self) -> NDArray[np.float32]:
+        """Take part in what was started; returns what `forward` would."""
         ...
