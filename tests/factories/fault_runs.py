@@ -22,6 +22,8 @@ TEXT = "".join(PIECES)
 SILENCE_S = 0.4
 """A reader that hears nothing for so long makes a new connection. Servers are silent for longer only on bad days."""
 QUICK = RetryPolicy(max_tries=20, base_s=0.002, max_wait_s=0.02)
+STREAM_OPTIONS = {"on_disconnect": 60, "events": True, "hard_timeout_s": 3000}
+"""A machine that stands still for a while ends no answer here."""
 NUM_BYTES = 9000
 """About what an answer of PIECES takes on the wire, with all events."""
 
@@ -80,7 +82,7 @@ async def read_over_sse(_: str, client: AsyncClient) -> tuple[str, int]:
     """One answer, as the Python client reads it."""
     text, num_ends = "", 0
     try:
-        async for event in client.events(HELLO, stream_options={"events": True}):
+        async for event in client.events(HELLO, stream_options=STREAM_OPTIONS):
             text += event.text
             num_ends += event.name == "end"
     except StreamBrokenError:
@@ -116,8 +118,7 @@ class SocketReader:
         Raises:
             OSError, TimeoutError, WebSocketException: it broke before.
         """
-        options = {"on_disconnect": 60, "events": True}
-        ask = {"type": "send", "id": "a", "body": {"messages": HELLO, "stream": True, "stream_options": options}}
+        ask = {"type": "send", "id": "a", "body": {"messages": HELLO, "stream": True, "stream_options": STREAM_OPTIONS}}
         resume = {"type": "resume", "id": "a", "stream_id": self.stream_id, "starting_after": self.last_number}
         connecting = websockets.connect(
             url, open_timeout=SILENCE_S, close_timeout=0.01, ping_interval=None, compression=None, proxy=None

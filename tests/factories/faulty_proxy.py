@@ -34,7 +34,7 @@ class Fault:
     delay_s: float = 0.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Link:
     """One connection: its two halves, and the task that brings what the client says to the server."""
 
@@ -102,6 +102,7 @@ class FaultyProxy:
     happened: Counter[str] = field(default_factory=Counter)
     url: str = ""
     rng: random.Random = field(default_factory=lambda: random.Random(0))
+    links: set[Link] = field(default_factory=set)
 
     async def relay(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -109,6 +110,7 @@ class FaultyProxy:
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self.port)
         upward = asyncio.ensure_future(self._upward(from_client, to_server, fault.delay_s))
         link = Link(from_client, to_client, from_server, to_server, upward)
+        self.links.add(link)  # one that is silent is known to no selector, and would be collected as garbage
         try:
             with suppress(OSError, asyncio.CancelledError):  # cancelled when the proxy ends
                 if await self._downward(link, fault):
@@ -117,6 +119,7 @@ class FaultyProxy:
                     if fault.kind in GOES_ON:
                         await self._downward(link, Fault(delay_s=fault.delay_s))
         finally:
+            self.links.discard(link)
             await _end(upward)
             for writer in (to_server, to_client):
                 writer.close()
