@@ -138,6 +138,8 @@ class ScriptedService:
         finally:
             self.cancel(request.request_id)
 
+    knows_readers = False
+
     async def place(self, request_id: str) -> RequestPlace | None:
         return self.places.pop(0) if self.places else None
 

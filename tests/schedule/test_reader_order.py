@@ -47,3 +47,34 @@ def test_everybody_is_served_when_all_readers_are_far_ahead() -> None:
     simulation = Simulation(READER, max_sequences=2, step_ms=1)
     simulation.run([Job(f"j{index}", 0.0, num_tokens=300) for index in range(6)])
     assert len(simulation.finished) == 6
+
+
+def test_a_stream_whose_client_takes_nothing_leaves_its_seat_to_others() -> None:
+    """The order assumes that text is read; where the connection says otherwise it believes the connection."""
+    first = {}
+    for is_told in (False, True):
+        simulation = Simulation(READER, max_sequences=1, step_ms=400)  # slower than the reader: no lead is assumed
+
+        def tell(simulation: Simulation = simulation, is_told: bool = is_told) -> None:
+            if is_told and simulation.scheduler.is_live("stuck"):
+                simulation.scheduler.note_reader("stuck", 30.0, is_all=False)
+
+        simulation.run([Job("stuck", 0.0, num_tokens=60), Job("new", 2.0, num_tokens=10)], tell)
+        first[is_told] = simulation.first_token_s["new"]
+        assert len(simulation.token_times_s["stuck"]) == 60
+    assert first[False] > 20 and first[True] < 5
+
+
+def test_a_reader_who_says_what_is_left_is_believed_both_ways() -> None:
+    simulation = Simulation(READER, max_sequences=2, step_ms=20)
+    for job in (Job("a", num_tokens=100), Job("b", num_tokens=100)):
+        simulation.scheduler.add(job.request(), seed=0)
+    for _ in range(30):
+        simulation.step()
+    order, (a, b) = simulation.scheduler.order, simulation.scheduler.running.values()
+    now_s = simulation.clock.now_s
+    simulation.scheduler.note_reader("a", 0.5, is_all=True)
+    simulation.scheduler.note_reader("b", 0.5, is_all=False)
+    simulation.scheduler.note_reader("nobody", 0.5, is_all=True)
+    assert not order.may_rest(a, now_s) and order.may_rest(b, now_s)
+    assert order.rank(a, now_s) < order.rank(b, now_s)

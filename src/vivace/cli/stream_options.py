@@ -91,19 +91,50 @@ def add_transport_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--http2", action="store_true", help="also speak HTTP/2 (needs the extra http2)")
     group.add_argument("--tls-certificate", type=Path, metavar="FILE", help="speak TLS with this certificate (PEM)")
     group.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, where it is in a file of its own")
+    _add_network_options(group)
+
+
+def _add_network_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--poor-rtt",
+        type=float,
+        default=300,
+        metavar="MS",
+        help="round trips above it make a reader's network a poor one (default: %(default)s)",
+    )
+    group.add_argument(
+        "--poor-wait",
+        type=float,
+        default=200,
+        metavar="MS",
+        help="so do sends that wait longer than this for it (default: %(default)s)",
+    )
+    group.add_argument(
+        "--poor-send-every",
+        type=float,
+        default=250,
+        metavar="MS",
+        help="what comes within this goes together on a poor network, 0: never (default: %(default)s)",
+    )
 
 
 def transport_settings(arguments: argparse.Namespace) -> "TransportConfig":
     """What the options choose.
 
     Raises:
-        ConfigError: a key without a certificate.
+        ConfigError: a key without a certificate, or a number out of range.
     """
     from vivace.server.transport import TransportConfig
+    from vivace.stream.network import NetworkConfig
 
     if arguments.tls_key is not None and arguments.tls_certificate is None:
         raise ConfigError("--tls-key is given without a certificate.", "Add --tls-certificate.")
-    return TransportConfig(arguments.http2, arguments.tls_certificate, arguments.tls_key)
+    network = NetworkConfig(
+        poor_rtt_s=arguments.poor_rtt / 1e3,
+        poor_wait_s=arguments.poor_wait / 1e3,
+        send_every_s=arguments.poor_send_every / 1e3,
+    )
+    return TransportConfig(arguments.http2, arguments.tls_certificate, arguments.tls_key, network)
 
 
 def stream_settings(arguments: argparse.Namespace) -> dict[str, Any]:

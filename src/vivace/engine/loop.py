@@ -72,6 +72,18 @@ class EngineLoop:
             if not self._is_closed:
                 self._inbox.put(partial(self._cancel, request_id, choice))
 
+    @property
+    def knows_readers(self) -> bool:
+        """Whether it is of use to tell how much waits for a reader."""
+        return self._engine.scheduler.order.knows_readers
+
+    def note_reader(self, request_id: str, lead_s: float, *, is_all: bool) -> None:
+        """Text of so many seconds waits for the reader of a request; `is_all`: nothing else does. Returns at once."""
+        with self._entrance:
+            if not self._is_closed:
+                note = self._engine.scheduler.note_reader
+                self._inbox.put(partial(note, request_id, lead_s, is_all=is_all))
+
     def ask(self, question: Callable[[Engine], AnswerT]) -> "Future[AnswerT]":
         """Have something done with the engine between two steps, on its thread; returns at once.
 

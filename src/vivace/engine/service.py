@@ -268,6 +268,21 @@ class ModelService:
         """End a request early with finish reason "cancelled"; unknown and finished ones are ignored."""
         self._loop.cancel(request_id)
 
+    @property
+    def knows_readers(self) -> bool:
+        """Whether the order of service looks at readers, so that `note_reader` is of use."""
+        return self._loop.knows_readers
+
+    def note_reader(self, request_id: str, lead_s: float, *, is_all: bool = False) -> None:
+        """Tell how much waits for the reader of a request.
+
+        Args:
+            request_id: of the request; unknown and finished ones are ignored.
+            lead_s: reading time of the text that its reader has not taken yet.
+            is_all: the reader's own word: nothing else waits to be read.
+        """
+        self._loop.note_reader(request_id, lead_s, is_all=is_all)
+
     def close(self) -> None:
         """End everything and free the model; may be called twice."""
         self._closer()

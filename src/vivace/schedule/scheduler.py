@@ -194,6 +194,12 @@ class Scheduler:
                 self._take(sequence, draw, events)
         return events
 
+    def note_reader(self, request_id: str, lead_s: float, *, is_all: bool) -> None:
+        """Text of so many seconds waits for the reader of a request (see `Order.note_reader`)."""
+        group = self._roster.groups.get(request_id)
+        for sequence in () if group is None else group.live.values():
+            self.order.note_reader(sequence, self._read_clock(), lead_s, is_all=is_all)
+
     def note_step(self, plan: StepPlan, elapsed_ms: float) -> None:
         """The step of this plan took so long, sampling included."""
         self.estimates.steps.observe(plan.num_tokens, num_pairs(plan.shares), elapsed_ms)

@@ -7,11 +7,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 
 from vivace.server.background import beside_requests
 from vivace.server.chat_completions import ChatCompletions
 from vivace.server.completions import Completions
 from vivace.server.config import ServerConfig
+from vivace.server.connection import note_connection
 from vivace.server.errors import error_response
 from vivace.server.loading import LoadingModel
 from vivace.server.metrics import MetricsEndpoint, StreamMetrics
@@ -29,6 +31,15 @@ from vivace.server.tokens import TokenEndpoints
 from vivace.stream.open_store import open_store
 
 
+class App(Starlette):
+    """Remembers the connection of each request, which is seen from outside of all layers only."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        note_connection(scope, send)
+        await super().__call__(scope, receive, send)
+
+
 def build_app(config: ServerConfig, model: LoadingModel) -> Starlette:
     """The ASGI application over one model, which may still be loading."""
     safety, metrics = Safety(config.safety, model.ask), StreamMetrics()
@@ -36,11 +47,12 @@ def build_app(config: ServerConfig, model: LoadingModel) -> Starlette:
         config.streams,
         store=open_store(config.store),
         lease_s=config.store.lease_s,
+        network=config.transport.network,
         meter=metrics,
         log_share=config.log_share,
     )
     streams = Streams(model, safety, settings)
-    return Starlette(
+    return App(
         routes=_routes(config, model, safety, metrics, streams),
         middleware=_layers(config),
         exception_handlers={HTTPException: _answer_routing_error},

@@ -22,6 +22,8 @@ STALL_S = 1.0
 _WAITS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
 _SPEEDS = (1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 120, 200)
 _BUFFERS = (0, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10)
+_BACKLOGS = (0, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120)
+_SHARES = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
 _RTTS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2)
 
 
@@ -42,6 +44,11 @@ class StreamMetrics:
         self._interruptions = Counter("interruptions", "Readers that left before the end", **own)
         self._buffer = Histogram("client_buffer_seconds", "Unread text, as clients report it", buckets=_BUFFERS, **own)
         self._rtt = Histogram("client_rtt_seconds", "Round trip times, as clients report them", buckets=_RTTS, **own)
+        self._utilisation = Histogram(
+            "client_buffer_utilisation", "How full playback buffers are, as clients report it", buckets=_SHARES, **own
+        )
+        self._backlog = Histogram("backlog_seconds", "Text that connections have not taken", buckets=_BACKLOGS, **own)
+        self._network_rtt = Histogram("network_rtt_seconds", "Round trips, as TCP measures", buckets=_RTTS, **own)
         self._client_stalls = Counter("client_stalls", "Waits for text, as clients report them", **own)
 
     def started(self) -> None:
@@ -76,12 +83,22 @@ class StreamMetrics:
         if is_early:
             self._interruptions.inc()
 
-    def reported(self, buffer_s: float | None, rtt_s: float | None, num_stalls: int) -> None:
+    def measured(self, backlog_s: float, rtt_s: float | None) -> None:
+        """See StreamMeter."""
+        self._backlog.observe(backlog_s)
+        if rtt_s is not None:
+            self._network_rtt.observe(rtt_s)
+
+    def reported(
+        self, buffer_s: float | None, rtt_s: float | None, num_stalls: int, utilisation: float | None = None
+    ) -> None:
         """See StreamMeter."""
         if buffer_s is not None:
             self._buffer.observe(buffer_s)
         if rtt_s is not None:
             self._rtt.observe(rtt_s)
+        if utilisation is not None:
+            self._utilisation.observe(utilisation)
         self._client_stalls.inc(num_stalls)
 
 

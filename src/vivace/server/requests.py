@@ -130,12 +130,13 @@ class DetokenizeRequest(msgspec.Struct, kw_only=True):
 class ReportRequest(msgspec.Struct, kw_only=True):
     """Body of POST /v1/streams/{id}/ack: what a reader tells about itself, and how fast it wants text.
 
-    `number` is the last event read; `buffer_s` seconds of text that wait to be read; `stalls` counts waits since the
-    last report.
+    `number` is the last event read; `buffer_s` seconds of text that wait to be read; `buffer_utilisation` how full the
+    client's playback buffer is, 0 to 1; `stalls` counts waits since the last report.
     """
 
     number: int | None = None
     buffer_s: float | None = None
+    buffer_utilisation: float | None = None
     rtt_s: float | None = None
     stalls: int | None = None
     pace: str | None = None

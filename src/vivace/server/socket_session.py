@@ -13,8 +13,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from vivace.server.caller import SUBPROTOCOL, owner_in
 from vivace.server.chat_completions import ChatCompletions
+from vivace.server.connection import connection_of
 from vivace.server.errors import error_body
 from vivace.server.kinds import KINDS
+from vivace.server.reader_link import ReaderLink
 from vivace.server.socket_messages import (
     Pong,
     SocketMessage,
@@ -26,6 +28,7 @@ from vivace.server.socket_messages import (
 )
 from vivace.server.stream_endpoints import reader_report, reader_speed
 from vivace.server.streams import Streams
+from vivace.stream.gather import gathered
 from vivace.stream.readable import ReadableStream
 from vivace.stream.reader import StreamReader
 from vivace.types.errors import EngineError, RequestError, VivaceError
@@ -58,6 +61,7 @@ class SocketSession:
         self._streams = streams
         self._chat = chat
         self._owner = owner_in(socket.headers)
+        self._connection = connection_of(socket.scope)
         self._readers: dict[str, StreamReader] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._sending = asyncio.Lock()
@@ -183,12 +187,19 @@ class SocketSession:
     async def _send_events(self, tag: str, reader: StreamReader) -> None:
         run, wire = reader.run, KINDS[reader.run.record.kind].wire
         num_sent = 0
-        async with aclosing(reader.events()) as events:
-            async for event in events:
-                if event is None or (event.name and not run.options.events):
-                    continue
-                num_sent += 1
-                await self._tell(event_message(tag, event.number, wire.name(event), wire.data(event)))
+        link = ReaderLink(reader, self._connection, self._streams.network)
+        async with aclosing(gathered(reader.events(), link.send_every_s)) as batches:
+            async for events in batches:
+                shown = [event for event in events if event is not None and (not event.name or run.options.events)]
+                messages = [event_message(tag, each.number, wire.name(each), wire.data(each)) for each in shown]
+                num_sent += len(messages)
+                link.sending()
+                with self._connection.corked(len(messages) > 1):
+                    for message in messages:
+                        await self._tell(message)
+                link.sent(shown, sum(map(len, messages)))
+                if told := link.take_notice():
+                    await self._tell(msgspec.json.encode({"type": "network", "id": tag, **told}))
         if run.failure is not None and num_sent == 0:
             await self._tell(error_message(tag, error_body(run.failure)))
         await self._tell(msgspec.json.encode(StreamDone(id=tag, status=run.log.status.value)))

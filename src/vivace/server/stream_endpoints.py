@@ -93,7 +93,11 @@ def reader_report(wire: ReportRequest, last_number: int) -> ReaderReport:
     for name, value in (("buffer_s", wire.buffer_s), ("rtt_s", wire.rtt_s), ("stalls", wire.stalls)):
         if value is not None and not 0 <= value <= 86_400:
             raise RequestError(f"{name} is {value}.", "Give a number from 0 to 86400.", param=name)
-    return ReaderReport(number, wire.buffer_s, wire.rtt_s, wire.stalls or 0)
+    if wire.buffer_utilisation is not None and not 0 <= wire.buffer_utilisation <= 1:
+        raise RequestError(
+            f"buffer_utilisation is {wire.buffer_utilisation}.", "Give 0 to 1.", param="buffer_utilisation"
+        )
+    return ReaderReport(number, wire.buffer_s, wire.rtt_s, wire.stalls or 0, wire.buffer_utilisation)
 
 
 def reader_speed(given: float | None) -> float | None:

@@ -1,9 +1,11 @@
 """All streams of a server: starts them, finds them, and takes up those that a restart has found."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -28,6 +30,7 @@ from vivace.stream.journal import Journal, NoJournal, Progress, RunRecord, Saved
 from vivace.stream.lifecycle import StreamStatus
 from vivace.stream.log import LogEvent, NumberedLog
 from vivace.stream.meter import StreamMeter
+from vivace.stream.network import NetworkConfig
 from vivace.stream.options import DEFAULTS, RunOptions
 from vivace.stream.readable import ReadableStream
 from vivace.stream.reader import ReaderReport, StreamReader
@@ -41,6 +44,10 @@ KEEP_ALIVE_S = 15.0
 """After so long without an event a sign of life is sent, which keeps proxies from closing the connection."""
 
 
+LOOK_S = 0.25
+"""Time between two looks at how much waits for each reader."""
+
+
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
     """How streams of a server behave.
@@ -50,6 +57,7 @@ class StreamSettings:
         limits: how much is kept for how long.
         store: keeps streams across restarts, or for several servers; None: nothing does.
         lease_s: of streams in a shared store.
+        network: when a reader's network is poor, and what is done then.
         meter: counts what happens; None: nobody does.
         log_share: share of the streams that diagnostics tell of, once they are on.
     """
@@ -58,6 +66,7 @@ class StreamSettings:
     limits: RegistryLimits | None = None
     store: StreamStore | None = None
     lease_s: float = IN_MEMORY.lease_s
+    network: NetworkConfig = field(default_factory=NetworkConfig)
     meter: StreamMeter | None = None
     log_share: float = 1.0
 
@@ -84,9 +93,20 @@ class Streams:
         self._shared = self._share(store) if isinstance(store, SharedStore) else None
 
     async def serve(self) -> None:
-        """What goes on beside the requests, until it is cancelled: heartbeats, where streams are shared."""
+        """What goes on beside the requests, until it is cancelled: looks at readers, heartbeats of shared streams."""
+        works = [self._look_at_readers()]
         if self._shared is not None:
-            await self._shared.beat_for_ever()
+            works.append(self._shared.beat_for_ever())
+        await asyncio.gather(*works)
+
+    async def _look_at_readers(self) -> None:
+        """Tell the engine how much waits for the readers of each stream, where its order of service wants to know."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._model.state is ModelState.READY and self._model.service().knows_readers:
+                now_s = asyncio.get_running_loop().time()
+                for run in self._registry.running():
+                    run.tell_lead(now_s)
 
     def options(self, wire: StreamOptions | None) -> RunOptions:
         """What a request chose about its stream.
@@ -152,7 +172,12 @@ class Streams:
     ) -> EventStream:
         """The events of a stream after a number, as server-sent events."""
         told = {"x-stream-id": run.stream_id, **(headers or {})}
-        return EventStream(sse_events(self, run, starting_after, KEEP_ALIVE_S), told)
+        return EventStream(partial(sse_events, self, run, starting_after, KEEP_ALIVE_S), told)
+
+    @property
+    def network(self) -> NetworkConfig:
+        """When a reader's network is poor."""
+        return self._settings.network
 
     @contextmanager
     def reader(
@@ -174,8 +199,9 @@ class Streams:
 
     def report(self, run: ReadableStream, report: ReaderReport) -> None:
         """Take a report that does not say which reader of the stream it is of: all of them."""
-        run.note_report(report.buffer_s, report.rtt_s, report.num_stalls)
+        run.note_report(report, asyncio.get_running_loop().time())
         for reader in self.readers(run):
+            reader.rtt_s = reader.rtt_s if report.rtt_s is None else report.rtt_s
             reader.note(ReaderReport(report.number))
 
     def _run(

@@ -1,7 +1,9 @@
 """What the server speaks below HTTP: which versions, and whether encrypted. Values only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from vivace.stream.network import NetworkConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,11 +14,13 @@ class TransportConfig:
         http2: also speak HTTP/2: over TLS where the client offers it, in clear text to clients that know beforehand.
         certificate: PEM file with the certificate chain; None: no TLS.
         key: PEM file with its private key; None: it is in the certificate's file.
+        network: when a reader's connection is poor, and what is done then.
     """
 
     http2: bool = False
     certificate: Path | None = None
     key: Path | None = None
+    network: NetworkConfig = field(default_factory=NetworkConfig)
 
     @property
     def scheme(self) -> str:

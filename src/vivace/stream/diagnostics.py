@@ -75,9 +75,19 @@ class StreamDiagnostics:
         if is_early:
             self._tell("action=interrupted")
 
-    def note_report(self, buffer_s: float | None, rtt_s: float | None, num_stalls: int) -> None:
+    def note_report(
+        self, buffer_s: float | None, rtt_s: float | None, num_stalls: int, utilisation: float | None = None
+    ) -> None:
         """A reader has told of itself."""
-        self._meter.reported(buffer_s, rtt_s, num_stalls)
+        self._meter.reported(buffer_s, rtt_s, num_stalls, utilisation)
+        self._tell_network(buffer_s, rtt_s)
+
+    def note_network(self, backlog_s: float, rtt_s: float | None) -> None:
+        """A connection was measured: text that it has not taken, and its round trip time."""
+        self._meter.measured(backlog_s, rtt_s)
+        self._tell_network(backlog_s, rtt_s)
+
+    def _tell_network(self, buffer_s: float | None, rtt_s: float | None) -> None:
         told = [] if buffer_s is None else [f"buffer_size={buffer_s:.1f}s"]
         if rtt_s is not None:
             told.append(f"network_rtt={rtt_s * 1e3:.0f}ms")

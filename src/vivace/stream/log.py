@@ -4,8 +4,10 @@ Belongs to one event loop: nothing here takes a lock, and no method but `follow`
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from vivace.stream.errors import OffsetLostError, StreamMovedError
 from vivace.stream.lifecycle import Lifecycle, StreamStatus
@@ -142,9 +144,14 @@ class NumberedLog:
             )
         return self._events[number + 1 - self.first_number :]
 
-    def reading_s_after(self, number: int) -> float:
-        """Reading time of the events after a number."""
-        return sum(event.reading_s for event in self._events[max(0, number + 1 - self.first_number) :])
+    def reading_s_after(self, number: int, most_s: float = math.inf) -> float:
+        """Reading time of the events after a number; no more is counted once it is over `most_s`."""
+        total_s = 0.0
+        for event in islice(self._events, max(0, number + 1 - self.first_number), None):
+            total_s += event.reading_s
+            if total_s > most_s:
+                break
+        return total_s
 
     async def follow(
         self, starting_after: int = 0, idle_s: float | None = None

@@ -30,8 +30,14 @@ class StreamMeter(Protocol):
         """A reader went, before the end or at it."""
         ...
 
-    def reported(self, buffer_s: float | None, rtt_s: float | None, num_stalls: int) -> None:
-        """A reader told of itself."""
+    def reported(
+        self, buffer_s: float | None, rtt_s: float | None, num_stalls: int, utilisation: float | None = None
+    ) -> None:
+        """A reader told of itself; `utilisation`: how full its playback buffer is, 0 to 1."""
+        ...
+
+    def measured(self, backlog_s: float, rtt_s: float | None) -> None:
+        """A reader's connection was looked at: reading time of the text it has not taken, round trip time."""
         ...
 
 
@@ -56,5 +62,10 @@ class NoMeter:
     def reader_left(self, is_early: bool) -> None:
         """Count nothing."""
 
-    def reported(self, buffer_s: float | None, rtt_s: float | None, num_stalls: int) -> None:
+    def reported(
+        self, buffer_s: float | None, rtt_s: float | None, num_stalls: int, utilisation: float | None = None
+    ) -> None:
+        """Count nothing."""
+
+    def measured(self, backlog_s: float, rtt_s: float | None) -> None:
         """Count nothing."""

@@ -20,12 +20,14 @@ class ReaderReport:
         buffer_s: reading time of the text that has arrived and is not read.
         rtt_s: round trip time that it has measured.
         num_stalls: how often it ran out of text since its last report.
+        utilisation: how full its own playback buffer is, 0 to 1.
     """
 
     number: int | None = None
     buffer_s: float | None = None
     rtt_s: float | None = None
     num_stalls: int = 0
+    utilisation: float | None = None
 
 
 class StreamReader:
@@ -43,6 +45,8 @@ class StreamReader:
         self._idle_s = idle_s
         self._speed = ReaderSpeed()
         self._hurry = asyncio.Event()
+        self._holds_back = True
+        self.rtt_s: float | None = None
         self.set_pace(run.options.pace)
 
     @property
@@ -61,9 +65,15 @@ class StreamReader:
             self._speed.speed = speed
         self._hurry.set()  # what waits was timed by the old pace
 
+    def hold_back(self, may_hold: bool) -> None:
+        """Whether text may be kept back for pacing: on a poor network it had better be at the reader's end."""
+        self._holds_back = may_hold
+        self._hurry.set()
+
     def note(self, report: ReaderReport) -> None:
         """Take what the reader tells; one that has read all is not kept waiting."""
-        self.run.note_report(report.buffer_s, report.rtt_s, report.num_stalls)
+        self.run.note_report(report, _now_s())
+        self.rtt_s = self.rtt_s if report.rtt_s is None else report.rtt_s
         if report.number is not None and self._speed.note_read(report.number, _now_s()):
             self._hurry.set()
 
@@ -81,7 +91,7 @@ class StreamReader:
                 yield event
 
     async def _wait_for_turn(self, event: LogEvent) -> None:
-        if self._pacer is None:
+        if self._pacer is None or not self._holds_back:
             return
         self._pacer.speed = self._speed.speed
         backlog_s = self.run.log.reading_s_after(event.number)

@@ -76,6 +76,7 @@ class StreamRun(ReadableStream):
         self._marks: dict[int, SentenceMarks] = {}
         self._timeouts = Timeouts(options, self._tell_slow, partial(self.cancel, "timeout"))
         self._is_read_elsewhere = False
+        self._told_lead_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._companions: set[asyncio.Task[None]] = set()
 
@@ -126,6 +127,13 @@ class StreamRun(ReadableStream):
 
     def _tell_slow(self) -> None:
         self.notice("slow", {"waited_s": self.options.soft_timeout_s})
+
+    def tell_lead(self, now_s: float) -> None:
+        """Tell whoever draws the answer how much of it waits for its reader."""
+        lead_s, is_all = self.lead(now_s)
+        if lead_s or is_all or self._told_lead_s:
+            self._work.note_reader(lead_s, is_all)
+            self._told_lead_s = lead_s
 
     def set_read_elsewhere(self, is_read: bool) -> None:
         """Whether somebody reads it on another server: as good as a reader here."""

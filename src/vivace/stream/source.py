@@ -25,10 +25,12 @@ class Generator:
     Args:
         draw: the chunks of a request; those of the tokens that its continuation begins with come first.
         cancel: ends a request early, by id.
+        note_reader: takes how many seconds of text wait for the reader of a request, and whether that is all.
     """
 
     draw: Callable[[GenerationRequest], AsyncGenerator[AnswerChunk, None]]
     cancel: Callable[[str], None]
+    note_reader: Callable[[str, float, bool], None] = lambda request_id, lead_s, is_all: None
 
 
 class ChoiceSource:
@@ -102,6 +104,10 @@ class ChoiceSource:
         )
         self._is_taken_back = True
 
+    def note_reader(self, lead_s: float, is_all: bool) -> None:
+        """So many seconds of text wait for the reader."""
+        self._generator.note_reader(self._request.request_id, lead_s, is_all)
+
     def stop(self) -> None:
         """End the choice early; its closing chunk still comes."""
         self._has_stopped = True
@@ -128,6 +134,11 @@ class ChoiceSources:
             for choice in range(request.n)
             if choice not in self._done
         ]
+
+    def note_reader(self, lead_s: float, is_all: bool) -> None:
+        """So many seconds of text wait for the reader."""
+        for source in self.sources:
+            source.note_reader(lead_s, is_all)
 
     def stop(self) -> None:
         """End all choices early."""

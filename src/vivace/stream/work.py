@@ -55,6 +55,7 @@ class Work:
         stages: what the chunks go through before they are written: safety, then where to cut.
         num_choices: of the request.
         num_prompt: tokens of its prompt.
+        note_reader: takes how many seconds of text wait for the reader, and whether nothing else does.
         opens_at_once: write what stands before the first chunk when the work begins: a reader learns the stream's name,
             and an error before the first chunk is told in band.
     """
@@ -66,6 +67,7 @@ class Work:
     num_choices: int = 1
     num_prompt: int = 0
     opens_at_once: bool = False
+    note_reader: Callable[[float, bool], None] = lambda lead_s, is_all: None
 
 
 class RunEnd(msgspec.Struct, kw_only=True):

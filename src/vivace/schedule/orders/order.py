@@ -35,6 +35,9 @@ class Order:
     def note_token(self, sequence: Sequence) -> None:
         """The sequence has got one more token."""
 
+    def note_reader(self, sequence: Sequence, now_s: float, lead_s: float, *, is_all: bool) -> None:
+        """Text of so many seconds waits for the sequence's reader; `is_all`: nothing else does."""
+
     def note_left(self, sequence: Sequence) -> None:
         """The sequence has ended."""
 

@@ -1,7 +1,8 @@
 """Reader-aware: tokens go to whom they reach in time, as in Andes (Liu et al., 2024), with a playback buffer a stream.
 
 A reader takes tokens in at a steady rate (reading_tokens_per_s; 5 to 8 Chinese characters or 3 to 5 English words a
-second). What has been told and not read yet is the buffer. A stream with more than `reader_lead_s` of it rests while
+second). What has been told and not read yet is the buffer; where a connection takes nothing, or a reader says what it
+has left, that is the buffer instead. A stream with more than `reader_lead_s` of it rests while
 somebody else is about to stall or waits for a first token; newcomers are ranked by their deadline as in `deadline`.
 """
 
@@ -42,6 +43,13 @@ class ReaderOrder(DeadlineOrder):
         now_s = sequence.last_token_s or 0.0
         until_s = max(self._read_until_s.get(sequence.sequence_id, now_s), now_s)
         self._read_until_s[sequence.sequence_id] = until_s + 1 / rate
+
+    def note_reader(self, sequence: Sequence, now_s: float, lead_s: float, *, is_all: bool) -> None:
+        """What was measured stands for what was assumed: all of it, or where it is more."""
+        assumed_s = self._read_until_s.get(sequence.sequence_id)
+        if assumed_s is not None:
+            measured_s = now_s + lead_s
+            self._read_until_s[sequence.sequence_id] = measured_s if is_all else max(assumed_s, measured_s)
 
     def note_left(self, sequence: Sequence) -> None:
         """Forget the buffer."""
