@@ -112,6 +112,22 @@ def test_mixed_precision_keeps_to_its_budget(
     written.close()
 
 
+def test_keys_and_values_share_the_bytes_of_a_mixed_layout(
+    tmp_path: Path, model: Path, text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--recipe", "mixed", "--bits-per-weight", 7, "--calibrate-on", text, "--samples", 2)
+    long = compress_json(capsys, model, tmp_path / "long.gguf", *asked, "--kv-tokens", 48)
+    without = compress_json(capsys, model, tmp_path / "without.gguf", *asked)
+    assert long["kv_format"] in {"f16", "bf16", "int8"}  # what heads of 16 lanes can be held by
+    assert without["kv_format"] is None
+    assert isinstance(long["sensitivity"], dict)
+    assert "kv" in long["sensitivity"]
+    assert int(str(long["tensor_bytes"])) < int(str(without["tensor_bytes"]))
+    status, _, err = run(capsys, "compress", model, tmp_path / "x.gguf", "--kv-tokens", 5)
+    assert status != 0
+    assert "--kv-tokens needs a budget" in err
+
+
 def test_evaluate_compares_and_holds_to_limits(
     tmp_path: Path, model: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ms-per-token", type=float, metavar="T", help="for --recipe mixed: what a token may take on this machine"
     )
+    parser.add_argument(
+        "--kv-tokens", type=int, metavar="N", help="for --recipe mixed: keys and values of N tokens share the bytes"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="for --recipe mixed: sensitivity by layer as a PNG")
     parser.add_argument(
         "--simulate",
@@ -106,9 +109,11 @@ def _budget(arguments: argparse.Namespace) -> "MixBudget | None":
     from vivace.compress.save import MixBudget
 
     given = (arguments.bits_per_weight, arguments.ms_per_token)
-    if any(value is not None and not value > 0 for value in given):
+    if any(value is not None and not value > 0 for value in (*given, arguments.kv_tokens)):
         raise ConfigError("A budget has to be above 0.", "Give --bits-per-weight 5.5, or --ms-per-token 5.")
-    return None if given == (None, None) else MixBudget(*given)
+    if given == (None, None) and arguments.kv_tokens is not None:
+        raise ConfigError("--kv-tokens needs a budget.", "Give --bits-per-weight, --ms-per-token, or both.")
+    return None if given == (None, None) else MixBudget(*given, arguments.kv_tokens)
 
 
 def _simulate(arguments: argparse.Namespace, recipe: "Recipe", text: "CalibrationText") -> int:

@@ -10,7 +10,7 @@ from vivace.compress.layout import plan_layout
 from vivace.compress.pipeline import CompressedModel, Report, compress_weights
 from vivace.compress.recipe import CalibrationSettings, Recipe
 from vivace.compress.samples import CalibrationText, draw_samples, own_text
-from vivace.compress.sensitivity import FORMATS, PartSensitivity, measure_sensitivity, mixed_recipe
+from vivace.compress.sensitivity import FORMATS, PartSensitivity, measure_kv, measure_sensitivity, mixed_recipe
 from vivace.compress.timing import left_for_formats, time_formats, with_times
 from vivace.compress.verify import Verification, verify_file
 from vivace.execute.score import Tokens
@@ -20,6 +20,7 @@ from vivace.files.open import LoadedModel, open_model
 from vivace.files.run_settings import gguf_notes
 from vivace.text.build import build_tokenizer
 from vivace.types.errors import ConfigError, StorageError
+from vivace.types.kv import KV_FORMAT_NAMES
 
 _CHECK_TOKENS = 96  # of the comparison after saving
 _SENSITIVITY_SAMPLES, _SENSITIVITY_TOKENS = 2, 256
@@ -30,11 +31,12 @@ _CHECK = CalibrationSettings(samples=1, tokens=_CHECK_TOKENS)
 class MixBudget:
     """What a mixed layout may cost: bits a weight on average, and milliseconds a token on this machine; None: no limit.
 
-    At least one of the two is given.
+    At least one of the two is given. With `kv_tokens`, keys and values of so many tokens come out of the same bytes.
     """
 
     bits_per_weight: float | None = None
     most_ms: float | None = None
+    kv_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +107,8 @@ def _mixed(
     windows = [sample[:_SENSITIVITY_TOKENS] for sample in samples[:_SENSITIVITY_SAMPLES]]
     importance = input_importance(source.spec, source.weights, samples, report)
     parts = measure_sensitivity(source.spec, source.weights, windows, report, importance=importance)
+    if budget.kv_tokens is not None:
+        parts.append(measure_kv(source.spec, source.weights, windows, KV_FORMAT_NAMES, budget.kv_tokens))
     left = None
     if budget.most_ms is not None:
         times = time_formats(source.spec, source.weights, FORMATS)

@@ -25,6 +25,7 @@ from vivace.execute.native import NativeExecutor
 from vivace.execute.score import Tokens
 from vivace.graph.build import build_graph
 from vivace.graph.weights import weight_shapes
+from vivace.numerics.kv_formats import KV_FORMATS, holds
 from vivace.types.errors import ConfigError
 from vivace.types.model import ModelSpec
 from vivace.types.step import BLOCK_SIZE
@@ -32,6 +33,7 @@ from vivace.types.weights import TensorFormat, WeightSource
 
 FORMATS = (TensorFormat.Q4_0, TensorFormat.Q5_0, TensorFormat.Q8_0, TensorFormat.F16)
 """What parts may be given, the lowest first: it is the one measured."""
+KV_PART = "kv"  # keys and values, which have no matrices
 Importance = Mapping[str, Floats]
 _PARTS = (("attn.q", "attn.k"), ("attn.v",), ("attn.o",), ("mlp.gate", "mlp.up"), ("mlp.down",))
 _COLLAPSED = 10.0  # times the median of its kind: a part that does not bear few bits (gotcha 2)
@@ -114,19 +116,21 @@ def measure_sensitivity(
 def measure_kv(
     spec: ModelSpec, weights: WeightSource, windows: Sequence[Tokens], kv_formats: Sequence[str], num_tokens: int
 ) -> PartSensitivity:
-    """What each way to store keys and values costs, as a part named "kv"; its bytes are those of `num_tokens` tokens.
+    """What each way to store keys and values costs, as the part KV_PART; its bytes are those of `num_tokens` tokens.
 
-    Every format is measured; "f16" is taken for lossless.
+    Every format that can hold the model's heads is measured; "f16" is taken for lossless.
     """
     graph = build_graph(spec)
     num_blocks = -(-max(len(window) for window in windows) // BLOCK_SIZE)
     reference = KeptReference(NativeExecutor(graph, weights, num_blocks=num_blocks), windows)
     options = []
     for kv_format in kv_formats:
+        if not holds(KV_FORMATS[kv_format], spec.attention.head_dim):
+            continue
         executor = NativeExecutor(graph, weights, num_blocks=num_blocks, kv_format=kv_format)
         size = executor.bytes_per_block * -(-num_tokens // BLOCK_SIZE)
         options.append(Option(kv_format, size, reference.mean_kl(executor)))
-    return PartSensitivity("kv", (), tuple(sorted(options, key=lambda option: option.num_bytes)))
+    return PartSensitivity(KV_PART, (), tuple(sorted(options, key=lambda option: option.num_bytes)))
 
 
 def model_parts(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
@@ -153,7 +157,7 @@ def mixed_recipe(
 
     Args:
         spec: what the model is.
-        sensitivities: of all its parts.
+        sensitivities: of all its parts; KV_PART among them takes its share of the budget, and decides `kv_format`.
         bits_per_weight: what matrices may take on average; None is no limit.
         base: whose methods are used.
         most_ms: what formats may add to the quickest step as well; the options must say what they add (`timing.py`).
@@ -177,8 +181,10 @@ def mixed_recipe(
         for part, option in zip(sensitivities, allocation.chosen, strict=True)
         for name in part.matrices
     )
+    chosen = {part.name: option.label for part, option in zip(sensitivities, allocation.chosen, strict=True)}
     bits = 8 * allocation.num_bytes / num_weights if bits_per_weight is None else bits_per_weight
-    return replace(base, name=f"mixed-{bits:.3g}", rules=rules), allocation
+    kv_format = chosen.get(KV_PART, base.kv_format)
+    return replace(base, name=f"mixed-{bits:.3g}", rules=rules, kv_format=kv_format), allocation
 
 
 def count_weights(spec: ModelSpec, sensitivities: Sequence[PartSensitivity]) -> int:

@@ -97,6 +97,9 @@ def with_times(spec: ModelSpec, parts: Sequence[PartSensitivity], times: FormatT
     tied = "lm_head.weight" not in shapes
     timed = []
     for part in parts:
+        if not part.matrices:  # what keys and values take hangs on the context, not on a step alone
+            timed.append(part)
+            continue
         where = _LAYERS if part.name.startswith("layers.") else _HEAD
         counts = where == _LAYERS or part.name == "lm_head" or tied
         num_weights = sum(math.prod(shapes[name]) for name in part.matrices)

@@ -143,6 +143,11 @@ KV_FORMATS: dict[str, KvFormat] = {
 }
 
 
+def holds(row: KvFormat, head_dim: int) -> bool:
+    """Whether a format can hold heads of so many lanes."""
+    return head_dim % max(row.keys.lanes, row.values.lanes) == 0
+
+
 def layer_formats(choice: str | Sequence[str], num_layers: int, head_dim: int) -> tuple[KvFormat, ...]:
     """The format of every layer.
 
@@ -164,7 +169,7 @@ def layer_formats(choice: str | Sequence[str], num_layers: int, head_dim: int) -
         raise ConfigError(f"There is no KV format {unknown[0]!r}.", f"Known are: {', '.join(KV_FORMATS)}.")
     formats = tuple(KV_FORMATS[name] for name in names)
     for row in formats:
-        if head_dim % max(row.keys.lanes, row.values.lanes):
+        if not holds(row, head_dim):
             raise ConfigError(
                 f"The KV format {row.name!r} cannot hold heads of {head_dim} lanes.", "Choose int8, f16 or bf16."
             )
