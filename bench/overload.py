@@ -10,6 +10,7 @@ import numpy as np
 
 from vivace.cache.block_pool import BlockPool
 from vivace.schedule.config import SchedulerConfig
+from vivace.schedule.experience import HAPPY_QOE, STALLED_S
 from vivace.schedule.orders.config import OrderConfig
 from vivace.schedule.scheduler import Scheduler
 from vivace.schedule.step_cost import StepCost, num_pairs
@@ -21,7 +22,6 @@ from vivace.types.step import Draw, StepResult
 MACHINE = StepCost(fixed_ms=8.0, per_row_ms=1.0, per_pair_ms=0.0005)
 READING_TOKENS_PER_S = 6.0
 TTFT_S = 2.0
-HAPPY_QOE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def _outcome(kind: str, trace: list[Arrival], times: dict[str, list[float]], num
     came = {arrival.request.request_id: arrival.at_s for arrival in trace}
     ttft = [times[name][0] - came[name] for name in times]
     qoe = [quality_of_experience(times[name], came[name], READING_TOKENS_PER_S, TTFT_S) for name in times]
-    stalled = [stalled_s(each, READING_TOKENS_PER_S) > 0.5 for each in times.values()]
+    stalled = [stalled_s(each, READING_TOKENS_PER_S) > STALLED_S for each in times.values()]
     num_tokens = sum(len(each) for each in times.values())
     return Outcome(
         order=kind,

@@ -9,6 +9,7 @@ from tests.factories.tiny_models import random_weights, tiny_spec
 from engine.harness import make_request, run_to_end, small_config
 from factories.text_vocabularies import byte_level
 from vivace.cache.policies import num_tokens_gone, parse_policy
+from vivace.cache.tiers import BlockTiers, LocalMemory, name_of
 from vivace.engine.core import Engine
 from vivace.engine.long_chat import LongChat, chat_policy, choose_reach
 from vivace.engine.loop import EngineLoop
@@ -111,9 +112,12 @@ def test_a_long_chat_of_a_stranger_evicts_no_running_one() -> None:
 
 
 @pytest.mark.parametrize("length", [3, 16, 37, 96, 200])
-@pytest.mark.parametrize("kv_format", ["f16", "int8"])
-def test_a_plan_counts_the_bytes_that_an_engine_holds_with_local_layers(length: int, kv_format: str) -> None:
-    spec = tiny_spec("gemma3", head_dim=32)
+@pytest.mark.parametrize("kv_format", ["f16", "int8", "int4:*,f16:1", "int8:1,int8-int4:1,bf16:1"])
+@pytest.mark.parametrize("num_kv_heads", [4, 2, 1], ids=["MHA", "GQA", "MQA"])
+def test_a_plan_counts_the_bytes_that_an_engine_holds_with_local_layers(
+    length: int, kv_format: str, num_kv_heads: int
+) -> None:
+    spec = tiny_spec("gemma3", head_dim=32, num_kv_heads=num_kv_heads)
     executor = NativeExecutor(
         build_graph(spec), random_weights(spec), num_blocks=40, num_local_blocks=20, num_threads=1, kv_format=kv_format
     )
@@ -127,3 +131,35 @@ def test_a_plan_counts_the_bytes_that_an_engine_holds_with_local_layers(length: 
     assert plan.total_bytes == held
     assert (plan.saved_by_windows > 0) == (length > 32)
     assert plan.bytes_per_local_block == executor.bytes_per_local_block
+
+
+@pytest.mark.parametrize("kv_format", ["f16", "int8:1,int4:*"])
+@pytest.mark.parametrize("model", ["llama", "gemma3"])
+def test_what_goes_to_the_tiers_weighs_what_the_plan_says(model: str, kv_format: str) -> None:
+    spec = tiny_spec(model, head_dim=32)
+    num_local = 12 if spec.attention.local_window else None
+    executor = NativeExecutor(
+        build_graph(spec),
+        random_weights(spec),
+        num_blocks=20,
+        num_local_blocks=num_local,
+        num_threads=1,
+        kv_format=kv_format,
+    )
+    local = None if num_local is None else LocalLayers(num_local, spec.attention.local_window)
+    below = None if num_local is None else LocalMemory(executor)
+    tiers = BlockTiers(executor, 1 << 30, clock=lambda: 0, local=below)
+    engine = Engine(executor, small_config(max_chunk_tokens=16), tiers=tiers, local=local)
+    prompts = [[(position + 13 * number) % 97 for position in range(250)] for number in range(3)]
+    for number, prompt in enumerate(prompts):
+        engine.add(make_request(str(number), prompt, 5, ignore_eos=True))
+        run_to_end(engine)
+    plan, host = plan_kv(shape_of(spec), 250, 1, kv_format), tiers.host
+    num_main = sum(name_of(key, 0) in host for prompt in prompts for key in keys_of(engine, prompt))
+    num_of_local = sum(name_of(key, 1) in host for prompt in prompts for key in keys_of(engine, prompt))
+    assert num_main > 10 and (num_of_local > 10) == (num_local is not None)
+    assert host.num_bytes == num_main * plan.bytes_per_block + num_of_local * plan.bytes_per_local_block
+
+
+def keys_of(engine: Engine, prompt: list[int]) -> list[bytes]:
+    return engine.scheduler.blocks.keys_of(make_request("r", [*prompt, 0], 1))

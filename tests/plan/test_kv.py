@@ -1,6 +1,7 @@
 """The KV calculator: the chapter's exercise, and the engine's own bytes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from tests.factories.tiny_models import random_weights, tiny_spec
@@ -9,6 +10,7 @@ from vivace.cli.main import main
 from vivace.engine.kv_memory import bytes_per_block
 from vivace.execute.native import NativeExecutor
 from vivace.graph.build import build_graph
+from vivace.numerics.kv_formats import spread
 from vivace.plan.kv import AttentionShape, plan_kv, shape_of
 from vivace.types.errors import ConfigError
 from vivace.types.kv import KV_FORMAT_NAMES
@@ -38,6 +40,21 @@ def test_the_bytes_are_those_of_the_engine(num_kv_heads: int, kv_format: str) ->
     assert plan.num_blocks == 3 * 7
     assert plan.total_bytes == executor.bytes_per_block * executor.num_blocks
     assert plan.bytes_per_block == bytes_per_block(spec, kv_format)
+
+
+def test_runs_of_layers_are_written_in_a_line() -> None:
+    assert spread("int8", 3) == ("int8",) * 3
+    assert spread("f16:2,int4:*,f16:1", 6) == ("f16", "f16", "int4", "int4", "int4", "f16")
+    assert spread("int8,f16:2", 4) == ("int8", "int8", "f16", "f16")
+    assert plan_kv(AttentionShape(4, 4, 2, 32), 64, 1, "f16:1,int4:*") == replace(
+        plan_kv(AttentionShape(4, 4, 2, 32), 64, 1, ("f16", "int4", "int4", "int4")), kv_format="f16:1,int4:*"
+    )
+
+
+@pytest.mark.parametrize("choice", ["f16:0", "f16:x", "int8:*,f16:*", "f16:3", "f16:9,int8:*", "int9", ""])
+def test_runs_that_do_not_fit_the_layers_are_refused(choice: str) -> None:
+    with pytest.raises(ConfigError):
+        plan_kv(AttentionShape(4, 4, 2, 32), 64, 1, choice)
 
 
 def test_layers_may_be_stored_differently() -> None:
@@ -78,6 +95,7 @@ def test_the_command_prints_figures_for_people_and_programs(capsys: pytest.Captu
         (["--layers", "4"], "--heads"),
         (["--model", "/no/such/model.gguf"], "no/such"),
         ([*SHAPE, "--context", "-3"], "context"),
+        ([*SHAPE, "--context", "64", "--kv-format", "f16:2,int4:2"], "4 KV formats"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,8 @@ from vivace.telemetry.reading import quality_of_experience, reading_times, stall
 
 
 def test_tokens_are_read_at_the_readers_pace_or_when_they_come() -> None:
-    assert reading_times([0.0, 0.0, 0.0], rate=2) == [0.0, 0.5, 1.0]
-    assert reading_times([0.0, 3.0], rate=2) == [0.0, 3.0]
+    assert reading_times([0.0, 0.0, 0.0], rate=2).tolist() == [0.0, 0.5, 1.0]
+    assert reading_times([0.0, 3.0], rate=2).tolist() == [0.0, 3.0]
 
 
 def test_an_answer_that_is_never_late_is_perfect_and_a_later_one_is_worse() -> None:

@@ -4,9 +4,10 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from vivace.cli.kv_options import KV_FORMAT_HELP, kv_formats
 from vivace.cli.queue_options import queue_config
 from vivace.types.errors import ConfigError
-from vivace.types.kv import DEFAULT_KV_FORMAT, KV_FORMAT_NAMES
+from vivace.types.kv import DEFAULT_KV_FORMAT
 
 if TYPE_CHECKING:
     from vivace.engine.service import ModelService
@@ -44,8 +45,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--kv-format",
-        choices=KV_FORMAT_NAMES,
-        help="how keys and values are stored; docs/kv-cache.md has what each costs (default: as the model file asks, "
+        type=kv_formats,
+        metavar="F",
+        help=f"{KV_FORMAT_HELP}; docs/kv-cache.md has what each costs (default: as the model file asks, "
         f"else {DEFAULT_KV_FORMAT})",
     )
     group.add_argument(

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from vivace.cli import plan_fit, plan_rounding, plan_speculate
+from vivace.cli.kv_options import KV_FORMAT_HELP, kv_formats
 from vivace.types.errors import ConfigError
-from vivace.types.kv import DEFAULT_KV_FORMAT, KV_FORMAT_NAMES
+from vivace.types.kv import DEFAULT_KV_FORMAT
 
 if TYPE_CHECKING:
     from vivace.plan.kv import AttentionShape, KvPlan
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kv.add_argument("--model", metavar="M", help="a catalogue name, a .gguf file, a folder or a hub id")
     kv.add_argument("--context", type=int, metavar="N", help="tokens of a sequence (default: the model's context)")
     kv.add_argument("--sequences", type=int, default=1, metavar="S", help="sequences at the same time (default: 1)")
-    kv.add_argument("--kv-format", choices=KV_FORMAT_NAMES, default=DEFAULT_KV_FORMAT, help="how they are stored")
+    kv.add_argument("--kv-format", type=kv_formats, metavar="F", default=DEFAULT_KV_FORMAT, help=KV_FORMAT_HELP)
     shape = kv.add_argument_group("instead of --model, the shape of one")
     shape.add_argument("--layers", type=int, metavar="N", help="layers")
     shape.add_argument("--heads", type=int, metavar="N", help="query heads")

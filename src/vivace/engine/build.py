@@ -14,7 +14,7 @@ from vivace.engine.precision import check_nested, parse_precision
 from vivace.engine.serving_config import ServingConfig
 from vivace.engine.speculation import SpeculationSite, build_speculator
 from vivace.types.errors import ConfigError, TokenizerError
-from vivace.types.kv import DEFAULT_KV_FORMAT
+from vivace.types.kv import DEFAULT_KV_FORMAT, KV_FORMAT_NAMES
 from vivace.types.run_settings import DEFAULT_ACTIVATION_BITS
 from vivace.types.step import BLOCK_SIZE, Executor, LocalLayers
 
@@ -165,7 +165,8 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
     executor = EXECUTORS[config.executor](build_graph(loaded.spec), loaded.weights, size)
 
     def open_draft(draft: "LoadedModel") -> Executor:
-        whole = replace(size, blocks=KvBlocks(blocks.num_blocks))
+        kept_as = kv_format if kv_format in KV_FORMAT_NAMES else DEFAULT_KV_FORMAT  # runs of layers are the model's own
+        whole = replace(size, blocks=KvBlocks(blocks.num_blocks), kv_format=kept_as)
         return EXECUTORS[config.executor](build_graph(draft.spec), draft.weights, whole)
 
     site = SpeculationSite(loaded, tokenizer, executor, config.kv_policy, open_draft)

@@ -18,7 +18,9 @@ class EngineStats:
     token; `completion_error` and `step_cost_error` mean absolute errors of estimates over what they estimate;
     `num_local_blocks` and `held_local_blocks` are of layers that see a window of their own, 0 where there are none;
     `num_drafted_tokens` guesses that steps verified, `num_accepted_tokens` those of them that stood; `tiers` what left
-    the pool and came back, None where nothing is kept; `speculation` what drafts did for all answers, None where nobody
+    the pool and came back, None where nothing is kept; `mean_qoe` the mean quality of experience of the `num_judged`
+    answers that are complete, of which readers of `num_happy` had at least 0.9 and of `num_stalled` waited over 0.5 s
+    in the middle (`telemetry/reading.py`); `speculation` what drafts did for all answers, None where nobody
     guesses.
     """
 
@@ -50,6 +52,10 @@ class EngineStats:
     speculation: SpeculationUsage | None = None
     num_local_blocks: int = 0
     held_local_blocks: int = 0
+    mean_qoe: float | None = None
+    num_judged: int = 0
+    num_happy: int = 0
+    num_stalled: int = 0
 
     @property
     def prefix_hit_rate(self) -> float | None:

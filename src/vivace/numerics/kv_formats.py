@@ -148,18 +148,37 @@ def holds(row: KvFormat, head_dim: int) -> bool:
     return head_dim % max(row.keys.lanes, row.values.lanes) == 0
 
 
+def spread(choice: str, num_layers: int) -> tuple[str, ...]:
+    """The name of the format of each layer, from a list as a command line has it.
+
+    Args:
+        choice: `int8` for all layers, or runs of layers in order, as in `f16:2,int4:*,f16:2`; the one run without a
+            number (`*`, or nothing beside others) takes the layers that are left.
+        num_layers: layers of the model.
+
+    Raises:
+        ConfigError: a run has no number of at least 1, or more than one takes what is left.
+    """
+    runs = [part.strip().partition(":") for part in choice.split(",")]
+    counts = [0 if text in ("", "*") else int(text) if text.isascii() and text.isdigit() else -1 for *_, text in runs]
+    if min(counts) < 0 or counts.count(0) > 1 or any(text == "0" for *_, text in runs):
+        raise ConfigError(f"{choice!r} is no list of KV formats.", "Write it as int8, or as f16:2,int4:*,f16:2.")
+    left = num_layers - sum(counts)
+    return tuple(name for (name, *_), count in zip(runs, counts, strict=True) for _ in range(count or max(left, 0)))
+
+
 def layer_formats(choice: str | Sequence[str], num_layers: int, head_dim: int) -> tuple[KvFormat, ...]:
     """The format of every layer.
 
     Args:
-        choice: one name for all layers, or one a layer.
+        choice: one name for all layers, one a layer, or a list as `spread` reads it.
         num_layers: layers of the model.
         head_dim: lanes of a head, which some formats need to be a multiple of 32.
 
     Raises:
         ConfigError: a name is unknown, their number is wrong, or a format cannot hold heads of this size.
     """
-    names = (choice,) * num_layers if isinstance(choice, str) else tuple(choice)
+    names = spread(choice, num_layers) if isinstance(choice, str) else tuple(choice)
     if len(names) != num_layers:
         raise ConfigError(
             f"{len(names)} KV formats are given for {num_layers} layers.", "Give one name, or one for each layer."

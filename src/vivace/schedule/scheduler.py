@@ -19,6 +19,7 @@ from vivace.schedule.completion import CompletionEstimator
 from vivace.schedule.config import SchedulerConfig
 from vivace.schedule.drafts import DraftDesk, draws_of
 from vivace.schedule.estimates import Estimates
+from vivace.schedule.experience import ReaderExperience
 from vivace.schedule.forecast import Room, forecast, place_of
 from vivace.schedule.gate import AdmissionGate, timed_out
 from vivace.schedule.group import RequestGroup, build_group
@@ -73,6 +74,7 @@ class Scheduler:
         self._desk = DraftDesk(speculator, self.blocks)
         self.gate = AdmissionGate(config.queue)
         self.order = build_order(config.order, self.estimates, config.inter_token_s)
+        self.readers = ReaderExperience(config.order)
         self._roster = Roster(self.blocks, self.order)
         self._num_arrivals = 0
         self._num_sequences = 0
@@ -346,4 +348,5 @@ class Scheduler:
         events.append(sequence.finish_event(reason, num_generated))
         if reason != "cancelled":
             self.estimates.completion.learn(sequence.request, sequence.expected_tokens, num_generated)
+            self.readers.note_ended(sequence)
         self._roster.drop(sequence)

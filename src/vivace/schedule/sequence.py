@@ -3,6 +3,7 @@
 Only the scheduler writes sequences; everybody else reads them.
 """
 
+from array import array
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -39,7 +40,7 @@ class Sequence:
         num_cached: prompt tokens that were found computed when the sequence first ran.
         arrived_s: when the request came, on the engine's clock.
         expected_tokens: how long the answer was expected to get when the request came.
-        first_token_s: when the first token came.
+        token_times_s: when each token came, on the engine's clock.
         last_token_s: when the last token came.
         keys: names of the contents of its full blocks (see cache/prefix.py).
         num_known_at_start: tokens known when it last began to run.
@@ -68,7 +69,6 @@ class Sequence:
     num_published: int = 0
     arrived_s: float = 0.0
     expected_tokens: float = 1.0
-    first_token_s: float | None = None
     last_token_s: float | None = None
     policy: KvPolicy = FULL_POLICY
     retention: Retention | None = None
@@ -76,6 +76,7 @@ class Sequence:
     local_table: BlockTable = field(default_factory=BlockTable)
     keys: list[bytes] = field(default_factory=list)
     num_covered: int = 0
+    token_times_s: "array[float]" = field(default_factory=lambda: array("d"))
     last_token: int = field(init=False)
     num_prompt: int = field(init=False)
     choice: int = field(init=False)
@@ -120,8 +121,7 @@ class Sequence:
         self._tokens[self.num_known] = self.last_token = token_id
         self.num_known += 1
         self.last_token_s = now_s
-        if self.first_token_s is None:
-            self.first_token_s = now_s
+        self.token_times_s.append(now_s)
 
     def finish_event(self, reason: FinishReason, num_generated: int) -> FinishEvent:
         """The event that ends this choice."""

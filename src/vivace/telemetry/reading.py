@@ -5,18 +5,22 @@ A reader expects the first token after `ttft_s` and then `rate` tokens a second,
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 
-def reading_times(token_times_s: Sequence[float], rate: float) -> list[float]:
-    """When each token is read: as soon as it is there and the one before has been read.
+Seconds = NDArray[np.float64]
+
+
+def reading_times(token_times_s: Sequence[float], rate: float) -> Seconds:
+    """When each token is read: as soon as it is there and the one before has been read; float64 (tokens,).
 
     Args:
         token_times_s: when each token came, rising.
         rate: tokens a second.
     """
-    read: list[float] = []
-    for came_s in token_times_s:
-        read.append(max(came_s, read[-1] + 1 / rate) if read else came_s)
-    return read
+    paces = np.arange(len(token_times_s)) / rate
+    latest: Seconds = np.maximum.accumulate(np.asarray(token_times_s, np.float64) - paces)
+    return latest + paces
 
 
 def quality_of_experience(token_times_s: Sequence[float], arrived_s: float, rate: float, ttft_s: float) -> float:
@@ -31,16 +35,17 @@ def quality_of_experience(token_times_s: Sequence[float], arrived_s: float, rate
         rate: tokens a second that the reader takes in.
         ttft_s: when the first token was expected, after the arrival.
     """
-    if not token_times_s:
+    if not len(token_times_s):
         return 0.0
     read = reading_times(token_times_s, rate)
-    expected = [arrived_s + ttft_s + index / rate for index in range(len(read))]
+    expected = arrived_s + ttft_s + np.arange(len(read)) / rate
     end_s = max(read[-1], expected[-1]) + 1 / rate
-    area_read = sum(end_s - max(moment, due) for moment, due in zip(read, expected, strict=True))
-    return area_read / sum(end_s - due for due in expected)
+    return float((end_s - np.maximum(read, expected)).sum() / (end_s - expected).sum())
 
 
 def stalled_s(token_times_s: Sequence[float], rate: float) -> float:
     """Seconds after the first token in which the reader had nothing left to read and the answer went on."""
+    if not len(token_times_s):
+        return 0.0
     read = reading_times(token_times_s, rate)
-    return max(0.0, (read[-1] - read[0]) - (len(read) - 1) / rate) if read else 0.0
+    return max(0.0, float(read[-1] - read[0]) - (len(read) - 1) / rate)
