@@ -8,8 +8,19 @@ with Client("http://127.0.0.1:8000") as client:
 """
 
 from vivace.client.asynchronous import AsyncClient
-from vivace.client.events import ServerEvent, StreamBrokenError
+from vivace.client.events import Position, ServerEvent, StreamBrokenError
 from vivace.client.retry import RetryPolicy
+from vivace.client.socket_asynchronous import AsyncSocketClient
+from vivace.client.socket_synchronous import SocketClient
 from vivace.client.synchronous import Client
 
-__all__ = ["AsyncClient", "Client", "RetryPolicy", "ServerEvent", "StreamBrokenError"]
+__all__ = [
+    "AsyncClient",
+    "AsyncSocketClient",
+    "Client",
+    "Position",
+    "RetryPolicy",
+    "ServerEvent",
+    "SocketClient",
+    "StreamBrokenError",
+]
