@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from vivace.plan.fit import GIB, Workload, plan_fit
 from vivace.plan.kv import plan_kv
 from vivace.plan.method import advise_method
-from vivace.plan.model_shapes import SHAPES, shape_for
+from vivace.plan.model_shapes import SHAPES, ModelShape, shape_for
 from vivace.plan.quality_curves import MEASUREMENTS, METHODS, bits_needed, predict_quality
 from vivace.types.errors import ConfigError
 
@@ -93,3 +93,11 @@ def test_advice_follows_the_expected_loss() -> None:
 def test_impossible_questions_are_refused(values: tuple[float, int, str]) -> None:
     with pytest.raises(ConfigError):
         advise_method(*values)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
+def test_a_shape_has_as_many_weights_as_it_says(shape: ModelShape) -> None:
+    attention = shape.attention
+    heads, kv_heads = (count * attention.head_dim for count in (attention.num_heads, attention.num_kv_heads))
+    layer = shape.hidden_size * (2 * heads + 2 * kv_heads + 3 * shape.ffn_size)
+    assert layer * attention.num_layers == pytest.approx(shape.block_params, rel=1e-3)  # norms and biases are the rest
