@@ -20,6 +20,7 @@ from vivace.execute.native import NativeExecutor
 from vivace.execute.reference import ReferenceExecutor
 from vivace.graph.build import build_graph
 from vivace.schedule.config import SchedulerConfig
+from vivace.speculate.policy import POLICIES, FixedPolicy
 from vivace.types.request import GenerationRequest, SamplingParams, StopParams
 from vivace.types.step import Executor, LocalLayers
 
@@ -202,7 +203,9 @@ def test_the_default_model_says_the_same_alone_and_in_company(smollm2_path: Path
     assert len(set(together)) == len(prompts)
 
 
-def test_the_default_model_says_the_same_with_drafts(smollm2_path: Path) -> None:
+def test_the_default_model_says_the_same_with_drafts(smollm2_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a fixed number of drafts: on a busy machine measured costs may speak against any."""
+    monkeypatch.setitem(POLICIES, "measured", lambda _: FixedPolicy(5))
     prompts = [
         "Repeat after me: one two three four five six. One two three four",
         "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a",
@@ -217,7 +220,6 @@ def test_the_default_model_says_the_same_with_drafts(smollm2_path: Path) -> None
             service.admit(service.encode(text), kind | {"max_tokens": 40}) for text in prompts for kind in kinds
         ]
         told.append([answer.choices[0].token_ids for answer in service.complete_all(requests)])
-        stats = service.stats()
+        assert (service.stats().num_accepted_tokens > 0) == (choice != "off")
         service.close()
     assert told[0] == told[1] == told[2]
-    assert stats.num_accepted_tokens > 0

@@ -14,7 +14,7 @@ from vivace.engine.core import Engine
 from vivace.schedule.config import SchedulerConfig
 from vivace.speculate.config import SpeculationConfig
 from vivace.speculate.speculator import EngineSpeculator
-from vivace.types.draft import DraftPlace, Speculator
+from vivace.types.draft import DecodeStep, DraftPlace, Speculator
 from vivace.types.events import EngineEvent, FailEvent, TokenEvent
 from vivace.types.request import GenerationRequest, SamplingParams
 from vivace.types.speculation import SpeculationUsage
@@ -41,8 +41,8 @@ class Oracle:
         self.num_proposed += sum(map(len, proposals))
         return proposals
 
-    def note_step(self, num_rows: int, elapsed_ms: float) -> None:
-        assert num_rows > 0 and elapsed_ms >= 0
+    def note_step(self, step: DecodeStep) -> None:
+        assert step.num_rows >= step.num_streams > 0 and step.num_tokens > 0 and step.elapsed_ms >= 0
 
     def end(self, request_id: str, choice: int, num_generated: int) -> SpeculationUsage | None:
         assert num_generated >= 0
@@ -57,7 +57,7 @@ class Oracle:
     def close(self) -> None:
         pass
 
-    def rests(self) -> bool:
+    def rests(self, num_streams: int) -> bool:
         return False
 
     def _drafts(self, known: list[int], room: int) -> tuple[int, ...]:
@@ -175,7 +175,7 @@ class Fixed:
         self.rooms += [place.max_drafts for place in places]
         return [self.drafts[: min(place.max_drafts, budget)] for place in places]
 
-    def note_step(self, num_rows: int, elapsed_ms: float) -> None:
+    def note_step(self, step: DecodeStep) -> None:
         pass
 
     def end(self, request_id: str, choice: int, num_generated: int) -> SpeculationUsage | None:
@@ -190,7 +190,7 @@ class Fixed:
     def close(self) -> None:
         pass
 
-    def rests(self) -> bool:
+    def rests(self, num_streams: int) -> bool:
         return False
 
 

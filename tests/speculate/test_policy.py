@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from vivace.speculate.acceptance import Acceptance, KindPriors, Watch
 from vivace.speculate.config import SpeculationConfig
-from vivace.speculate.costs import StepCosts
+from vivace.speculate.costs import StepCosts, StepTimes
 from vivace.speculate.policy import (
     DRAFTED_EVERY,
     PLAIN_EVERY,
@@ -208,11 +208,36 @@ def test_settings_that_can_never_work_are_refused(fields: dict) -> None:
         SpeculationConfig(**fields)
 
 
+def test_a_row_costs_the_more_the_longer_the_texts_are() -> None:
+    costs = StepCosts()
+    costs.assume(StepTimes({1: 4.0, 8: 9.0}, context=128, pair_ms=0.0005))
+    costs.look_at(128)
+    assert costs.of(8) / costs.of(1) == pytest.approx(9 / 4)
+    near = costs.of(8) - costs.of(1)
+    costs.look_at(2128)
+    assert costs.of(8) - costs.of(1) == pytest.approx(near + 7 * 2000 * 0.0005 / 4)
+    for _ in range(20):
+        costs.note(1, 2 * (4.0 + 2000 * 0.0005))
+        costs.note(8, 2 * (9.0 + 8 * 2000 * 0.0005))
+    costs.look_at(128)
+    assert costs.of(8) / costs.of(1) == pytest.approx(9 / 4, rel=0.05)
+
+
+def test_rows_of_prompts_make_no_draft_look_cheap() -> None:
+    """Sixteen streams beside 200 prompt rows: what a draft adds is weighed against what a plain token costs."""
+    costs = StepCosts()
+    costs.assume(StepTimes({1: 3.5, 4: 5.2, 8: 8.1, 16: 14.0, 32: 26.0}))
+    streams = [falling(0.7)] * 16
+    assert MeasuredPolicy().choose(streams, 16, 300, costs).counts == [0] * 16
+    assert MeasuredPolicy().choose(streams, 216, 300, costs).counts == [0] * 16
+    assert MeasuredPolicy().choose([falling(0.9)], 201, 300, costs).counts[0] > 0
+
+
 def test_costs_that_were_timed_before_serving_decide_from_the_first_step() -> None:
     costs = StepCosts()
-    costs.assume({})
+    costs.assume(StepTimes())
     assert costs.of(2) > costs.of(1)
-    costs.assume({1: 7.5, 2: 10.2, 5: 15.2, 8: 14.2, 9: 16.8})
+    costs.assume(StepTimes({1: 7.5, 2: 10.2, 5: 15.2, 8: 14.2, 9: 16.8}))
     assert costs.of(8) < costs.of(5)
     assert MeasuredPolicy().choose([falling(0.9)], 1, 100, costs).counts == [7]
     assert costs.milliseconds(1) == pytest.approx(7.5)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from vivace.speculate.config import SpeculationConfig
+from vivace.speculate.costs import StepTimes
 from vivace.speculate.speculator import TOKENS_BETWEEN_KINDS, EngineSpeculator
-from vivace.types.draft import DraftPlace
+from vivace.types.draft import DecodeStep, DraftPlace
 
 
 def place(
@@ -76,7 +77,8 @@ def test_measured_speculation_stops_on_guesses_that_fail_and_returns_when_they_d
     def turn(following: int) -> None:
         (drafts,) = speculator.propose([place(tokens)], 1, 100)
         counts.append(len(drafts))
-        speculator.note_step(1 + len(drafts), 10.0 * (1 + 0.2 * len(drafts)))
+        elapsed_ms = 10.0 * (1 + 0.2 * len(drafts))
+        speculator.note_step(DecodeStep(1 + len(drafts), 1, 0, 1 + (drafts[:1] == (following,)), elapsed_ms))
         tokens.append(following)
 
     for index in range(150):
@@ -131,15 +133,15 @@ def test_a_text_that_turns_costs_little_and_recovers_within_twenty_tokens() -> N
     def cost(num_rows: int) -> float:
         return 8.0 * (1 + 0.15 * (num_rows - 1))
 
-    speculator.assume_costs({rows: cost(rows) for rows in (1, 2, 4, 8, 16, 32)})
+    speculator.assume_costs(StepTimes({rows: cost(rows) for rows in (1, 2, 4, 8, 16, 32)}))
     known, spent, drafts_at = 60, 0.0, {}
     spent_at = {known: 0.0}
     while known < len(text):
         (drafts,) = speculator.propose([place(text[:known], num_prompt=60, room=len(text) - known - 1)], 1, 100)
         drafts_at[known] = len(drafts)
-        speculator.note_step(1 + len(drafts), cost(1 + len(drafts)))
         spent += cost(1 + len(drafts))
         stood = next((i for i, draft in enumerate(drafts) if draft != text[known + i]), len(drafts))
+        speculator.note_step(DecodeStep(1 + len(drafts), 1, 0, 1 + stood, cost(1 + len(drafts))))
         known += stood + 1
         spent_at[known] = spent
 

@@ -17,6 +17,7 @@ from vivace.engine.runner import StepRunner, do_nothing
 from vivace.engine.stats import EngineStats
 from vivace.sample.sampler import Sampler
 from vivace.schedule.config import SchedulerConfig
+from vivace.schedule.drafts import decode_step, is_decode
 from vivace.schedule.layer_blocks import LocalBlocks
 from vivace.schedule.scheduler import Scheduler
 from vivace.telemetry.clock import Clock, now_ns
@@ -161,8 +162,8 @@ class Engine:
         self._unnoted = (plan, (self._clock() - started_ns) / 1e6)
         self._recorder.note_step(plan, result)
         events = self._recorded(self.scheduler.commit(plan, result))
-        if self._speculator is not None and all(share.count == 1 + len(share.drafts) for share in plan.shares):
-            self._speculator.note_step(plan.num_tokens, (self._clock() - began_ns) / 1e6)
+        if self._speculator is not None and is_decode(plan):
+            self._speculator.note_step(decode_step(plan, len(result.draws), (self._clock() - began_ns) / 1e6))
         return events
 
     def _meanwhile(self, meanwhile: Callable[[], None]) -> None:

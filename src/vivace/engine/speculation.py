@@ -110,14 +110,14 @@ def build_speculator(options: SpeculationOptions, site: SpeculationSite) -> "Eng
     def decode(ids: Sequence[int]) -> str:
         return tokenizer.decode([token_id for token_id in ids if token_id < tokenizer.vocab_size])
 
-    costs_ms = measure_at_start(site.executor)
+    times = measure_at_start(site.executor)
     drafters = []
     if "draft" in proposers:
         drafters.append(_draft(str(options.draft_model), site))
     if "self" in proposers:
-        drafters.append(_early_exit(options.exit_layer, site, costs_ms))
+        drafters.append(_early_exit(options.exit_layer, site, times.ms))
     speculator = EngineSpeculator(SpeculationConfig(proposers, max_drafts=options.max_drafts), decode, drafters)
-    speculator.assume_costs(costs_ms)
+    speculator.assume_costs(times)
     return speculator
 
 
@@ -141,7 +141,7 @@ def _draft(name: str, site: SpeculationSite) -> "ModelDrafter":
         "draft",
         executor,
         OwnMemory(executor.num_blocks),
-        costs_ms=measure_at_start(executor),
+        costs_ms=measure_at_start(executor).ms,
         acceptance=acceptance,
     )
 
@@ -192,6 +192,6 @@ def _early_exit(layer: int | None, site: SpeculationSite, costs_ms: dict[int, fl
         early,
         TargetMemory(),
         policy=parse_policy(site.kv_policy),
-        costs_ms=measure_at_start(early),
+        costs_ms=measure_at_start(early).ms,
         acceptance=best.acceptance,
     )

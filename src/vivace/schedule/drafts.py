@@ -6,8 +6,9 @@ from collections.abc import Sequence as Row
 from vivace.sample.randomness import redraw_seed
 from vivace.schedule.blocks import BlockDesk
 from vivace.schedule.sequence import Sequence
-from vivace.types.draft import DraftPlace, Speculator
-from vivace.types.step import Draw, SequenceShare
+from vivace.schedule.step_cost import num_pairs
+from vivace.types.draft import DecodeStep, DraftPlace, Speculator
+from vivace.types.step import Draw, SequenceShare, StepPlan
 
 
 class DraftDesk:
@@ -25,7 +26,7 @@ class DraftDesk:
 
     def drafts_for(self, streams: Row[Sequence], num_rows: int, budget: int) -> Row[tuple[int, ...]]:
         """Drafts for each stream of a step that has so many rows without them, at most `budget` in all."""
-        if self._speculator is None or not streams or self._speculator.rests():
+        if self._speculator is None or not streams or self._speculator.rests(len(streams)):
             return [()] * len(streams)
         return self._speculator.propose([self._place(sequence) for sequence in streams], num_rows, budget)
 
@@ -50,6 +51,16 @@ class DraftDesk:
             return 0
         most = min(sequence.max_known - 1, sequence.next_decision) - sequence.num_known
         return self._blocks.make_room(sequence, min(self.most_new_tokens - 1, most))
+
+
+def is_decode(plan: StepPlan) -> bool:
+    """Whether a step has streams and their drafts alone, and no rows of prompts."""
+    return all(share.wants_logits and share.count == 1 + len(share.drafts) for share in plan.shares)
+
+
+def decode_step(plan: StepPlan, num_tokens: int, elapsed_ms: float) -> DecodeStep:
+    """What a speculator is told of a step without prompt rows."""
+    return DecodeStep(plan.num_tokens, len(plan.shares), num_pairs(plan.shares), num_tokens, elapsed_ms)
 
 
 def draws_of(share: SequenceShare, draws: Iterator[Draw]) -> Row[Draw]:

@@ -1,12 +1,14 @@
 """What a step costs by its number of rows, as measured while serving: the shape of the curve, not its height.
 
-Load, clock and context length move all steps together, so each duration is read against the steps just before it: one
-figure follows the height quickly, the ratios between row counts are learned slowly. Only ratios decide about drafts.
+Load and clock move all steps together, so each duration is read against the steps just before it: one figure follows
+the height quickly, the ratios between row counts are learned slowly. Only ratios decide about drafts. What attention
+takes grows with rows and context together and is kept apart: a row more costs the more, the longer the texts are.
 """
 
 import bisect
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 HEIGHT_RATE = 0.25
 NUM_KEPT = 9  # ratios kept for each row count; their median counts
@@ -15,8 +17,23 @@ OUTLIER = 3.0  # a step so many times off says nothing about its rows
 PRIOR_SLOPE = 0.25  # what a row more is taken to cost before it was measured, in plain steps
 
 
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """Steps that were timed before serving.
+
+    Args:
+        ms: milliseconds by rows.
+        context: positions before the rows.
+        pair_ms: milliseconds that a row takes longer for each position more before it.
+    """
+
+    ms: dict[int, float] = field(default_factory=dict)
+    context: int = 0
+    pair_ms: float = 0.0
+
+
 class StepCosts:
-    """Relative durations; `of` may be compared with one another and mean nothing else."""
+    """Relative durations at one context; `of` may be compared with one another and mean nothing else."""
 
     def __init__(self) -> None:
         self._height_ms = 0.0
@@ -24,19 +41,27 @@ class StepCosts:
         self._median: dict[int, float] = {}
         self._rows: list[int] = []
         self._noted_at: dict[int, int] = {}
+        self._pair = 0.0
+        self._context = 0.0
         self.num_steps = 0
 
-    def assume(self, costs_ms: Mapping[int, float]) -> None:
-        """Begin with steps that were timed before serving, by rows; each counts as `NUM_ASSUMED` sights."""
+    def assume(self, times: StepTimes) -> None:
+        """Begin with steps that were timed before serving; each counts as `NUM_ASSUMED` sights."""
+        costs_ms: Mapping[int, float] = times.ms
         if not costs_ms:
             return
         self._height_ms = costs_ms[min(costs_ms)]
+        self._pair = times.pair_ms / self._height_ms
         for num_rows, elapsed_ms in costs_ms.items():
-            ratio = elapsed_ms / self._height_ms
+            ratio = elapsed_ms / self._height_ms - self._pair * num_rows * times.context
             if num_rows not in self._ratios:
                 bisect.insort(self._rows, num_rows)
             self._ratios[num_rows] = deque((ratio,) * NUM_ASSUMED, maxlen=NUM_KEPT)
             self._median[num_rows] = ratio
+
+    def look_at(self, context: float) -> None:
+        """From now on `of` is about rows that attend to so many positions each."""
+        self._context = context
 
     def note(self, num_rows: int, elapsed_ms: float) -> None:
         """A step of so many rows took so long; a clock that stood still says nothing."""
@@ -49,12 +74,16 @@ class StepCosts:
         ratio = elapsed_ms / self._height_ms
         self._noted_at[num_rows] = self.num_steps
         if 1 / OUTLIER < ratio / expected < OUTLIER:
-            self._learn(num_rows, ratio, expected)
+            attention = self._pair * num_rows * self._context
+            self._learn(num_rows, ratio - attention, expected - attention)
         bounded = min(max(elapsed_ms / expected, self._height_ms / OUTLIER), self._height_ms * OUTLIER)
         self._height_ms += HEIGHT_RATE * (bounded - self._height_ms)
 
     def of(self, num_rows: int) -> float:
         """Relative cost of a step; between measured row counts a straight line, beyond them the prior slope."""
+        return self._without_attention(num_rows) + self._pair * num_rows * self._context
+
+    def _without_attention(self, num_rows: int) -> float:
         known = self._median.get(num_rows)
         if known is not None:
             return known

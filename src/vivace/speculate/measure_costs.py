@@ -3,9 +3,11 @@
 import math
 import statistics
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
+from vivace.speculate.costs import StepTimes
 from vivace.telemetry.clock import NS_PER_S, Clock, now_ns
 from vivace.types.errors import ConfigError
 from vivace.types.step import BLOCK_SIZE, Executor, ForwardBatch
@@ -13,9 +15,10 @@ from vivace.types.step import BLOCK_SIZE, Executor, ForwardBatch
 REPEATS = 7
 WARM_UP_STEPS = 1
 START_ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 24, 32)  # kernels work in tiles: a row more may even cost less
-START_REPEATS = 3
+START_REPEATS = 5
 START_CONTEXT = 128
 START_LIMIT_S = 2.0
+ATTENTION_ROWS, ATTENTION_CONTEXT = 8, 512
 
 
 def measure_step_costs(
@@ -58,16 +61,20 @@ def measure_step_costs(
     return {count: statistics.median(mine) for count, mine in times.items() if mine}
 
 
-def measure_at_start(executor: Executor, *, clock: Clock = now_ns) -> dict[int, float]:
+def measure_at_start(executor: Executor, *, clock: Clock = now_ns) -> StepTimes:
     """What an engine knows of its steps when it begins to serve; empty for an executor that is very small or slow."""
     room = min(executor.max_rows, executor.num_blocks * BLOCK_SIZE)
     context = min(START_CONTEXT, room // 2)
     rows = [count for count in START_ROWS if count <= room - context]
     if context < 1 or not rows:
-        return {}
-    return measure_step_costs(
-        executor, rows, context=context, repeats=START_REPEATS, limit_s=START_LIMIT_S, clock=clock
-    )
+        return StepTimes()
+    time_steps = partial(measure_step_costs, executor, repeats=START_REPEATS, limit_s=START_LIMIT_S, clock=clock)
+    times = time_steps(rows, context=context)
+    far, few = min(ATTENTION_CONTEXT, room - ATTENTION_ROWS), ATTENTION_ROWS
+    if few not in times or far <= context:
+        return StepTimes(times, context)
+    later = time_steps((few,), context=far).get(few, times[few])
+    return StepTimes(times, context, max(0.0, later - times[few]) / (few * (far - context)))
 
 
 def _forward(executor: Executor, start: int, count: int) -> None:

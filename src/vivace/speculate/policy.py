@@ -107,7 +107,8 @@ class MeasuredPolicy:
     """Most expected tokens per millisecond, drafts of all streams weighed against one another.
 
     Drafts are ranked by the probability that they bring a token, and that number of them is taken at which expected
-    tokens over the cost of a step of so many rows is largest; none, unless that beats plain decoding by MARGIN.
+    tokens over the cost of a step of so many rows is largest; none, unless that beats plain decoding by MARGIN. What
+    prompt rows cost is spent anyway and left out: otherwise a step that is dear already would make drafts look cheap.
     Once in PLAIN_EVERY steps a plain one is measured, and once in DRAFTED_EVERY one with a single draft: of the time,
     that costs at most 1/128 and 1/256 of what the worse choice loses.
     """
@@ -120,7 +121,10 @@ class MeasuredPolicy:
         """See Policy."""
         num_streams = len(candidates)
         chosen = [0] * num_streams
-        plain = num_streams / costs.of(num_rows)
+        if num_streams == 0:
+            return Choice(chosen)
+        spent_anyway = prompt_cost(num_streams, num_rows, costs)
+        plain = num_streams / costs.of(num_streams)
         ranked = sorted(
             (-probability, position, stream)
             for stream, candidate in enumerate(candidates)
@@ -132,13 +136,20 @@ class MeasuredPolicy:
         expected = float(num_streams)
         for count, (negative_probability, _, _) in enumerate(ranked, 1):
             expected -= negative_probability
-            rate = expected / (costs.of(num_rows + count) + extra)
+            rate = expected / (costs.of(num_rows + count) - spent_anyway + extra)
             if rate > best_rate:
                 best_count, best_rate = count, rate
         rate = best_rate if best_count else plain
-        for _, _, stream in ranked[: best_count if extra else _with_probes(best_count, num_rows, costs)]:
+        if not extra and num_rows == num_streams:
+            best_count = _with_probes(best_count, num_rows, costs)
+        for _, _, stream in ranked[:best_count]:
             chosen[stream] += 1
         return Choice(chosen, rate)
+
+
+def prompt_cost(num_streams: int, num_rows: int, costs: StepCosts) -> float:
+    """What the rows of prompts add to a step that has so many rows without drafts."""
+    return costs.of(num_rows) - costs.of(num_streams) if num_rows > num_streams else 0.0
 
 
 def _with_probes(count: int, num_rows: int, costs: StepCosts) -> int:

@@ -3,23 +3,24 @@
 Learns from the tokens that streams turn out to have, never from the verifier: what stood is what was appended.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from vivace.speculate.acceptance import Acceptance, KindPriors, Watch
 from vivace.speculate.calibration import Calibration
 from vivace.speculate.config import SpeculationConfig
-from vivace.speculate.costs import StepCosts
+from vivace.speculate.costs import StepCosts, StepTimes
 from vivace.speculate.drafter import ModelDrafter
+from vivace.speculate.guard import Guard
 from vivace.speculate.guess import Guess, StepView, Stream
 from vivace.speculate.model_desk import ModelDesk
-from vivace.speculate.policy import POLICIES, Candidate
+from vivace.speculate.policy import POLICIES, Candidate, prompt_cost
 from vivace.speculate.proposal import Proposer
 from vivace.speculate.proposers import LOOK_UPS
 from vivace.speculate.report import SpeculationReport
 from vivace.speculate.tally import TurnTally
 from vivace.speculate.text_kind import KIND_NAMES, classify
 from vivace.telemetry.clock import Clock, now_ns
-from vivace.types.draft import DraftPlace
+from vivace.types.draft import DecodeStep, DraftPlace
 from vivace.types.speculation import SpeculationUsage
 
 TOKENS_BETWEEN_KINDS = 50
@@ -57,6 +58,7 @@ class EngineSpeculator:
         self._desk = ModelDesk(drafters, self._policy, config.max_drafts, self._costs)
         self._has_models = bool(drafters)
         self._calibration = Calibration()
+        self._guard = Guard()
         of_models = {drafter.name: drafter.acceptance for drafter in drafters if drafter.acceptance is not None}
         self._priors = KindPriors(of_models)
         self._streams: dict[int, Stream] = {}
@@ -64,6 +66,7 @@ class EngineSpeculator:
         self._total = TurnTally()
         self._kinds = {kind: TurnTally() for kind in KIND_NAMES}
         self._drafting_ms = 0.0
+        self._looking_ms = 0.0
         self._num_idle = 0
         self._num_rests = 0
 
@@ -80,19 +83,22 @@ class EngineSpeculator:
         """The same, by kind of text too."""
         return SpeculationReport(self._total.usage(), {kind: tally.usage() for kind, tally in self._kinds.items()})
 
-    def assume_costs(self, costs_ms: Mapping[int, float]) -> None:
-        """Begin with milliseconds of steps by rows, see `measure_costs`; without them costs are learned slowly."""
-        self._costs.assume(costs_ms)
+    def assume_costs(self, times: StepTimes) -> None:
+        """Begin with steps that were timed, see `measure_costs`; without them costs are learned slowly."""
+        self._costs.assume(times)
 
-    def rests(self) -> bool:
+    def rests(self, num_streams: int) -> bool:
         """Whether this step may go by unasked: after IDLE_LOOKS without drafts only every fourth step is looked at.
 
-        Following streams and guessing for nothing would cost a plain step a few percent of its time.
+        Following streams and guessing for nothing would cost a plain step a few percent of its time. None is looked at
+        while drafts have not paid of late in such company.
         """
+        self._drafting_ms = self._looking_ms = 0.0
+        if self._policy.weighs_costs and self._guard.takes_pause(num_streams):
+            return True
         if self._num_rests == 0:
             return False
         self._num_rests -= 1
-        self._drafting_ms = 0.0
         return True
 
     def propose(self, places: Sequence[DraftPlace], num_rows: int, budget: int) -> list[tuple[int, ...]]:
@@ -100,6 +106,13 @@ class EngineSpeculator:
         self._drafting_ms = 0.0
         if not places:
             return []
+        began_ns = self._clock()
+        drafts = self._propose(places, num_rows, budget)
+        self._looking_ms = (self._clock() - began_ns) / 1e6
+        return drafts
+
+    def _propose(self, places: Sequence[DraftPlace], num_rows: int, budget: int) -> list[tuple[int, ...]]:
+        self._costs.look_at(sum(len(place.tokens) for place in places) / len(places))
         streams = [self._follow(place) for place in places]
         guesses = [self._guess(stream, place.max_drafts) for stream, place in zip(streams, places, strict=True)]
         candidates = [
@@ -118,9 +131,13 @@ class EngineSpeculator:
             self._num_rests = RESTED_STEPS
         return self._take(streams, guesses, choice.counts, num_rows)
 
-    def note_step(self, num_rows: int, elapsed_ms: float) -> None:
-        """A step of streams and drafts alone had so many rows and took so long, drafting included."""
-        self._costs.note(num_rows, elapsed_ms - self._drafting_ms)
+    def note_step(self, step: DecodeStep) -> None:
+        """A step of streams and drafts alone has ended; what guessing took does not count as cost of its rows."""
+        self._costs.look_at(step.num_pairs / step.num_rows)
+        if step.num_rows > step.num_streams:
+            plain_ms = self._costs.milliseconds(step.num_streams)
+            self._guard.note(step.num_streams, step.num_tokens, step.elapsed_ms, plain_ms)
+        self._costs.note(step.num_rows, step.elapsed_ms - self._looking_ms)
 
     def end(self, request_id: str, choice: int, num_generated: int) -> SpeculationUsage | None:
         """An answer has ended; see `types.draft.Speculator`."""
@@ -150,10 +167,11 @@ class EngineSpeculator:
     ) -> list[tuple[int, ...]]:
         """The drafts of the step, and what each stream is to be judged by afterwards."""
         drafts = [guess.tokens[:count] for guess, count in zip(guesses, counts, strict=True)]
-        plain = self._costs.of(num_rows)
-        relative = self._costs.of(num_rows + sum(map(len, drafts))) / plain
+        num_streams = len(streams)
+        plain, spent_anyway = self._costs.of(num_streams), prompt_cost(num_streams, num_rows, self._costs)
+        relative = (self._costs.of(num_rows + sum(map(len, drafts))) - spent_anyway) / plain
         if self._drafting_ms:
-            relative += self._drafting_ms / (self._costs.milliseconds(num_rows) or self._drafting_ms)
+            relative += self._drafting_ms / (self._costs.milliseconds(num_streams) or self._drafting_ms)
         for stream, guess, mine in zip(streams, guesses, drafts, strict=True):
             stream.num_drafts, stream.turn_cost = len(mine), relative
             stream.expected = sum(guess.cumulative[: len(mine)])

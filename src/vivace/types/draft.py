@@ -40,6 +40,25 @@ class DraftPlace:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class DecodeStep:
+    """A step of streams and drafts alone, without any prompt, as it turned out.
+
+    Args:
+        num_rows: streams and drafts.
+        num_streams: rows that plain decoding would have had.
+        num_pairs: sum over rows of the positions each attends to.
+        num_tokens: that were drawn.
+        elapsed_ms: of planning, running and committing it.
+    """
+
+    num_rows: int
+    num_streams: int
+    num_pairs: float
+    num_tokens: int
+    elapsed_ms: float
+
+
 class Speculator(Protocol):
     """Guesses for the scheduler. What it returns changes the speed of an engine and never its text."""
 
@@ -48,8 +67,8 @@ class Speculator(Protocol):
         """Most drafts of one sequence in one step."""
         ...
 
-    def rests(self) -> bool:
-        """Whether this step may go by without being asked; asked once a step that has streams."""
+    def rests(self, num_streams: int) -> bool:
+        """Whether this step of so many streams may go by without being asked; asked once a step that has some."""
         ...
 
     def propose(self, places: Sequence[DraftPlace], num_rows: int, budget: int) -> Sequence[tuple[int, ...]]:
@@ -62,8 +81,8 @@ class Speculator(Protocol):
         """
         ...
 
-    def note_step(self, num_rows: int, elapsed_ms: float) -> None:
-        """A step of streams and drafts alone, without any prompt, had so many rows and took so long."""
+    def note_step(self, step: DecodeStep) -> None:
+        """A step of streams and drafts alone has ended."""
         ...
 
     def end(self, request_id: str, choice: int, num_generated: int) -> SpeculationUsage | None:
