@@ -8,11 +8,13 @@ turns them into calls.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vivace.graph.access import buffers_read
 from vivace.graph.graph import Graph
 from vivace.graph.ops import (
     Add,
     AddRmsNorm,
     Attention,
+    Cast,
     Embed,
     FusedLinear,
     GatedActivation,
@@ -75,31 +77,33 @@ class CoreGraph:
         return {name: Lifetime(first[name], last[name]) for name in first}
 
 
-def lower(graph: Graph, is_quantized: Callable[[str], bool], activation_bits: int) -> CoreGraph:
+CAST_BITS = {"int12": 12, "int8": 8}
+"""Precisions of casts that the core computes with; what reads no cast reads float32."""
+
+
+def lower(graph: Graph) -> CoreGraph:
     """Lower a graph.
 
     Args:
-        graph: fused or not.
-        is_quantized: whether the weight of that name is stored quantised.
-        activation_bits: 12 or 8: precision of quantised activations.
+        graph: fused or not; linears over quantised weights read casts (`graph.passes.cast_inputs`).
 
     Raises:
-        UnsupportedModelError: a width that the kernels cannot take.
+        UnsupportedModelError: a width that the kernels cannot take, or a cast to a precision that they do not have.
     """
-    return _Lowering(graph, is_quantized, activation_bits).lower()
+    return _Lowering(graph).lower()
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, is_quantized: Callable[[str], bool], activation_bits: int) -> None:
+    def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._is_quantized = is_quantized
-        self._activation_bits = activation_bits
+        self._casts = {op.x: op for op in graph.ops if isinstance(op, Cast)}
+        self._cast_of = {op.out: op for op in self._casts.values()}
         self._selected = selected_buffers(graph)
         self._producers: dict[str, Op] = {}
         self._ropes: dict[RopeSpec, str] = {}
         self._ops: list[CoreOp] = []
         self._buffers: dict[str, CoreBuffer] = {}
-        self._quantized_readers, self._float_readers = self._find_readers()
+        self._float_readers = self._find_float_readers()
 
     def lower(self) -> CoreGraph:
         for op in self._graph.ops:
@@ -109,24 +113,13 @@ class _Lowering:
         ropes = {name: rope for rope, name in self._ropes.items()}
         return CoreGraph((*tables, *self._ops), self._buffers, ropes, self._graph.output)
 
-    def _find_readers(self) -> tuple[set[str], set[str]]:
-        """Buffers that some linear reads quantised, and those that some op reads as floats."""
-        quantized: set[str] = set()
+    def _find_float_readers(self) -> set[str]:
+        """Buffers that some op reads as floats; casts do not, the op that writes their input makes both."""
         floats: set[str] = {self._graph.output}
         for op in self._graph.ops:
-            match op:
-                case Linear() | FusedLinear():
-                    for weight in _weights(op):
-                        (quantized if self._is_quantized(weight) else floats).add(op.x)
-                case RmsNorm() | Rope() | SelectRows():
-                    floats.add(op.x)
-                case Attention():
-                    floats.update((op.q, op.k, op.v))
-                case GatedActivation():
-                    floats.update((op.gate, op.up))
-                case Add() | AddRmsNorm():
-                    floats.update((op.a, op.b))
-        return quantized, floats
+            if not isinstance(op, Cast):
+                floats.update(name for name in buffers_read(op) if name not in self._cast_of)
+        return floats
 
     def _check_widths(self, op: Op) -> None:
         head_dim = op.head_dim if isinstance(op, Attention) else 16
@@ -147,14 +140,12 @@ class _Lowering:
     def outputs(self, name: str) -> tuple[str | None, str | None]:
         """The float and the quantised buffer of an op that can write both; None where nobody reads it."""
         floats = self.float_buffer(name) if name in self._float_readers else None
-        return floats, self._twin(name) if name in self._quantized_readers else None
+        return floats, self._twin(self._casts[name]) if name in self._casts else None
 
-    def _twin(self, name: str) -> str:
-        twin = f"{name}:quantized"
-        self._buffers.setdefault(
-            twin, CoreBuffer(self._graph.widths[name], self._activation_bits, name in self._selected)
-        )
-        return twin
+    def _twin(self, cast: Cast) -> str:
+        bits = CAST_BITS[cast.precision]
+        self._buffers.setdefault(cast.out, CoreBuffer(self._graph.widths[cast.x], bits, cast.x in self._selected))
+        return cast.out
 
     def emit(
         self, name: str, arguments: tuple[Argument, ...], reads: tuple[str | None, ...], writes: tuple[str | None, ...]
@@ -164,8 +155,8 @@ class _Lowering:
 
     def quantize_if_read(self, name: str) -> None:
         """After an op that writes floats only: make the quantised twin when a linear wants it."""
-        if name in self._quantized_readers:
-            twin = self._twin(name)
+        if name in self._casts:
+            twin = self._twin(self._casts[name])
             self.emit("quantize", (name, twin), (name,), (twin,))
 
     def embed(self, op: Embed) -> None:
@@ -194,8 +185,8 @@ class _Lowering:
         outs = (op.out,) if isinstance(op, Linear) else op.outs
         biases = (op.bias,) if isinstance(op, Linear) else op.biases
         weights = _weights(op)
-        x = op.x if any(not self._is_quantized(weight) for weight in weights) else None
-        quantized = self._twin(op.x) if any(self._is_quantized(weight) for weight in weights) else None
+        cast = self._cast_of.get(op.x)
+        x, quantized = (op.x, None) if cast is None else (None, self._twin(cast))
         targets = tuple(self.float_buffer(out) for out in outs)
         segments = tuple(zip(weights, biases, targets, strict=True))
         self.emit("linear", (x, quantized, segments), (x, quantized), targets)
@@ -236,6 +227,14 @@ class _Lowering:
         out, quantized = self.outputs(op.out)
         self.emit("gated", (op.gate, op.up, out, quantized, op.activation), (op.gate, op.up), (out, quantized))
 
+    def cast(self, op: Cast) -> None:
+        """Nothing of its own: the op that writes `op.x` makes the twin."""
+        if op.precision not in CAST_BITS or self._casts[op.x] is not op:
+            raise UnsupportedModelError(
+                f"The native core has no kernel that reads {op.x} in {op.precision}.",
+                f"It reads one of {', '.join(CAST_BITS)}; use the reference executor for other casts.",
+            )
+
     def add(self, op: Add) -> None:
         out = self.float_buffer(op.out)
         self.emit("add", (op.a, op.b, out), (op.a, op.b), (out,))
@@ -258,6 +257,7 @@ _LOWER: dict[type[Op], Callable[..., None]] = {
     GatedActivation: _Lowering.gated,
     Add: _Lowering.add,
     SelectRows: _Lowering.select,
+    Cast: _Lowering.cast,
 }
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from vivace import _native
 from vivace.execute.lowering import Argument, CoreGraph, CoreOp, lower
+from vivace.graph.casts import native_policy
 from vivace.graph.graph import Graph
-from vivace.graph.passes import fuse_add_norm, fuse_linears
+from vivace.graph.passes import cast_inputs, fuse_add_norm, fuse_linears
 from vivace.graph.passes.arena import place_buffers
 from vivace.numerics.rope import inverse_frequencies
 from vivace.types.drawing import DrawNumbers
@@ -50,8 +51,13 @@ def lower_fused(graph: Graph, weights: WeightSource, activation_bits: int) -> Co
     Raises:
         UnsupportedModelError: a width that the kernels cannot take.
     """
-    fused = fuse_add_norm(fuse_linears(graph))
-    return lower(fused, lambda name: weights.info(name).format not in _FLOAT_FORMATS, activation_bits)
+    is_quantized = quantized_in(weights)
+    return lower(fuse_add_norm(fuse_linears(cast_inputs(graph, native_policy(activation_bits), is_quantized))))
+
+
+def quantized_in(weights: WeightSource) -> Callable[[str], bool]:
+    """Whether a weight, by name, is stored in codes."""
+    return lambda name: weights.info(name).format not in _FLOAT_FORMATS
 
 
 def build_program(core: CoreGraph, spec: ModelSpec, parts: ProgramParts, max_rows: int) -> _native.Program:

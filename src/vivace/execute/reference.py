@@ -18,6 +18,7 @@ from vivace.graph.ops import (
     Add,
     AddRmsNorm,
     Attention,
+    Cast,
     Embed,
     FusedLinear,
     GatedActivation,
@@ -32,6 +33,7 @@ from vivace.graph.weights import check_weights
 from vivace.numerics import nested
 from vivace.numerics.kv_formats import layer_formats
 from vivace.numerics.rope import inverse_frequencies
+from vivace.numerics.roundings import round_to
 from vivace.types.errors import EngineError
 from vivace.types.model import Activation, RopeSpec
 from vivace.types.precision import full_level
@@ -332,6 +334,10 @@ def _run_add_rms_norm(op: AddRmsNorm, step: Step) -> None:
     step.buffers[op.out] = rms_norm(total, step.weight(op.weight), op.eps)
 
 
+def _run_cast(op: Cast, step: Step) -> None:
+    step.buffers[op.out] = round_to(op.precision, step.buffers[op.x])
+
+
 _RUN: dict[type[Op], Callable[..., None]] = {
     Embed: _run_embed,
     RmsNorm: _run_rms_norm,
@@ -343,4 +349,5 @@ _RUN: dict[type[Op], Callable[..., None]] = {
     Add: _run_add,
     SelectRows: _run_select_rows,
     AddRmsNorm: _run_add_rms_norm,
+    Cast: _run_cast,
 }

@@ -1,13 +1,15 @@
 """What an op reads and writes: the one table that passes, checks and planners walk a graph by."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from vivace.graph.graph import Graph
 from vivace.graph.ops import (
     Add,
     AddRmsNorm,
     Attention,
+    Cast,
     Embed,
     FusedLinear,
     GatedActivation,
@@ -40,6 +42,7 @@ _FIELDS: dict[type[Op], _Fields] = {
     SelectRows: _Fields(reads=("x",)),
     FusedLinear: _Fields(reads=("x",), writes=("outs",)),
     AddRmsNorm: _Fields(reads=("a", "b"), writes=("total", "out")),
+    Cast: _Fields(reads=("x",)),
 }
 
 
@@ -51,6 +54,15 @@ def buffers_read(op: Op) -> tuple[str, ...]:
 def buffers_written(op: Op) -> tuple[str, ...]:
     """Buffers that the op writes."""
     return tuple(_names(op, _FIELDS[type(op)].writes))
+
+
+def with_reads(op: Op, names: Mapping[str, str]) -> Op:
+    """The op reading other buffers: each buffer it reads becomes what `names` says."""
+    changes: dict[str, Any] = {}
+    for field in _FIELDS[type(op)].reads:
+        value: str = getattr(op, field)  # no op reads a tuple of buffers
+        changes[field] = names.get(value, value)
+    return replace(op, **changes)
 
 
 def weights_read(op: Op, graph: Graph) -> dict[str, Shape]:

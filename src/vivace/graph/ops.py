@@ -118,4 +118,13 @@ class AddRmsNorm:
     eps: float
 
 
-Op = Embed | RmsNorm | Linear | Rope | Attention | GatedActivation | Add | SelectRows | FusedLinear | AddRmsNorm
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """out = x rounded to `precision`, a row of numerics.roundings.ROUNDINGS; float32 still. Written by cast_inputs."""
+
+    out: str
+    x: str
+    precision: str
+
+
+Op = Embed | RmsNorm | Linear | Rope | Attention | GatedActivation | Add | SelectRows | FusedLinear | AddRmsNorm | Cast

@@ -8,6 +8,7 @@ from vivace.graph.ops import (
     Add,
     AddRmsNorm,
     Attention,
+    Cast,
     GatedActivation,
     Op,
     RmsNorm,
@@ -112,5 +113,6 @@ _RULES: dict[type[Op], Callable[[Op, Graph], list[Rule]]] = {
     GatedActivation: _same_widths,
     Add: _same_widths,
     AddRmsNorm: _same_widths,
+    Cast: _same_widths,
     SelectRows: _same_widths,
 }
