@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from factories.gguf_files import write_gguf
+from factories.gguf_files import small_spec, write_gguf
 from vivace.cli import models
 from vivace.files.catalogue_rows import ROWS
-from vivace.types.errors import CatalogueError
+from vivace.types.errors import CatalogueError, ConfigError
+from vivace.types.weights import TensorFormat
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,19 @@ def test_show_describes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert _run("show", str(tmp_path / "tiny.gguf")) == 0
     shown = capsys.readouterr().out
     assert "llama, 3 layers of 64" in shown and str(tmp_path / "tiny.gguf") in shown
+
+
+def test_show_tells_what_ops_read_by_the_table_of_casts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_gguf(tmp_path / "m.gguf", small_spec(), format=TensorFormat.Q8_0)
+    assert _run("show", str(tmp_path / "m.gguf"), "--precision", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    reads = {row["op"]: row["reads"] for row in shown["ops"]}
+    assert reads["matrix product"] == "int12" and reads["norm"] == reads["attention"] == "f32"
+    assert _run("show", str(tmp_path / "m.gguf"), "--precision", "--policy", "amp") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[3:6] for line in lines if line.startswith("matrix")][0] == ["allow", "bf16", "Q8_0"]
+    with pytest.raises(ConfigError, match="native-12"):
+        _run("show", str(tmp_path / "m.gguf"), "--precision", "--policy", "fast")
 
 
 def test_pull_prints_the_path(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,7 @@ def test_the_core_rounds_where_the_table_of_casts_says_and_nowhere_else(
     )
     bits = {"activation_bits": activation_bits, "kv_format": DEFAULT_KV_FORMAT}
     found = NativeExecutor(graph, model.weights, num_blocks=4, isa=isa, **bits).forward(batch)
-    # What is left is the order of float sums, and roundings that it tips; in 12 bits that is not so far below the casts.
+    # What is left is the order of float sums, and roundings that it tips; 12 bits are not so far above that.
     left = {8: 0.3, 12: 0.8}[activation_bits]
     assert np.abs(found - expected).mean() < left * np.abs(found - plain).mean()
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from vivace.files import catalogue
 from vivace.files.catalogue import ModelCard
+from vivace.types.kv import DEFAULT_KV_FORMAT, KV_FORMAT_NAMES
 
 NAME = "models"
 HELP = "list, pull, show and remove models"
@@ -22,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remove = actions.add_parser("rm", help="delete a pulled model")
     pull.add_argument("name", help="a catalogue name, or a hub id owner/name[:file.gguf]")
     show.add_argument("name", help="a catalogue name, or the path of a .gguf file or a folder")
+    show.add_argument("--precision", action="store_true", help="what its ops read and write, by the table of casts")
+    show.add_argument("--policy", default="native-12", metavar="P", help="a row of that table (default: %(default)s)")
+    show.add_argument("--kv-format", choices=KV_FORMAT_NAMES, default=DEFAULT_KV_FORMAT, help="of keys and values")
     remove.add_argument("name", help="a catalogue name")
     for action in (listing, pull, show, remove):
         action.add_argument("--json", action="store_true", help="print JSON")
@@ -59,6 +63,8 @@ def _pull(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    if arguments.precision:
+        return _show_precision(arguments)
     card = catalogue.show(arguments.name)
     if arguments.json:
         return _print_json(_card_fields(card))
@@ -76,6 +82,22 @@ def _show(arguments: argparse.Namespace) -> int:
         if text is not None:
             print(f"{title:14}{text}")
     return 0
+
+
+def _show_precision(arguments: argparse.Namespace) -> int:
+    from vivace.cli.models_precision import precision_rows, print_precision
+    from vivace.files.open import open_model
+    from vivace.graph.casts import find_policy
+
+    policy = find_policy(arguments.policy)
+    model = open_model(catalogue.resolve(arguments.name))
+    try:
+        if arguments.json:
+            return _print_json({"kv_format": arguments.kv_format, "ops": precision_rows(model, policy)})
+        print_precision(model, policy, arguments.kv_format)
+        return 0
+    finally:
+        model.close()
 
 
 def _remove(arguments: argparse.Namespace) -> int:
