@@ -73,7 +73,7 @@ def test_show_tells_what_ops_read_by_the_table_of_casts(tmp_path: Path, capsys: 
     assert reads["matrix product"] == "int12" and reads["norm"] == reads["attention"] == "f32"
     assert _run("show", str(tmp_path / "m.gguf"), "--precision", "--policy", "amp") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[3:6] for line in lines if line.startswith("matrix")][0] == ["allow", "bf16", "Q8_0"]
+    assert next(line.split()[3:6] for line in lines if line.startswith("matrix")) == ["allow", "bf16", "Q8_0"]
     with pytest.raises(ConfigError, match="native-12"):
         _run("show", str(tmp_path / "m.gguf"), "--precision", "--policy", "fast")
 
