@@ -63,6 +63,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="write nothing: say what the recipe's activations cost on a text, those that no kernel runs as well",
     )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="D",
+        help="cpu (numpy), cuda, torch (torch on the CPU) or auto: cuda where torch finds it, else cpu (default)",
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -73,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         VivaceError: the model, the recipe or the output can never work, or the check failed.
     """
+    from vivace.compress.device import open_device
     from vivace.compress.save import check_output, compress_file
     from vivace.files.catalogue import resolve
 
@@ -81,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _simulate(arguments, recipe, text)
     if arguments.out is None:
         raise ConfigError("There is no file to make.", "Give OUT, or --simulate TEXT.")
+    device = open_device(arguments.device)
     check_output(Path(arguments.model), arguments.out, overwrite=arguments.force)
     if arguments.like:
         text = _examined(arguments, text)
@@ -93,6 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress,
             budget=_budget(arguments),
             overwrite=arguments.force,
+            device=device,
         )
     if arguments.plot is not None:
         from vivace.compress.sensitivity_plot import plot_sensitivity

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vivace.compress.arrays import like, namespace
 from vivace.compress.quantizers import quantize_matrix
 from vivace.compress.scales import fit_scales
 from vivace.compress.schemes import Floats, QuantScheme
@@ -91,7 +92,7 @@ def search_scales(
 
     Args:
         site: where they will be folded.
-        matrices: of the site's linears, in order.
+        matrices: of the site's linears, in order, of the kind of the Gram matrix.
         schemes: theirs.
         statistics: with the Gram matrix of the site's inputs.
 
@@ -106,7 +107,7 @@ def search_scales(
         shared /= np.sqrt(shared.max() * shared.min())
         scales = site.spread(shared)
         error = sum(
-            _output_error(matrix, scheme.coarsest, scales, statistics.gram)
+            _output_error(matrix, scheme.coarsest, like(scales, matrix), statistics.gram)
             for matrix, scheme in zip(matrices, schemes, strict=True)
         )
         if error < least:
@@ -117,7 +118,8 @@ def search_scales(
 def _output_error(matrix: Floats, scheme: QuantScheme, scales: Floats, gram: Floats) -> float:
     scaled = matrix * scales
     change = quantize_matrix(scaled, scheme, fit_scales(scaled, scheme, "minmax")).dequantize() / scales - matrix
-    return float(np.vdot(change @ gram, change))
+    product = (change @ gram).reshape(-1)
+    return float(namespace(product).dot(product, change.reshape(-1)))
 
 
 def fold(site: FoldSite, scales: Floats, read: Callable[[str], Floats], write: Callable[[str, Floats], None]) -> None:

@@ -4,8 +4,7 @@ Behdin et al., "QuantEase" (2023): the output error tr(D G D^T) is quadratic in 
 nearest to w + d - (D G)_j / G_jj. Every step lowers the error or leaves it; a sweep costs what one product with G does.
 """
 
-import numpy as np
-
+from vivace.compress.arrays import contiguous, integers, namespace, on_host, single
 from vivace.compress.schemes import Floats, QuantizedMatrix
 
 SWEEPS = 2
@@ -24,26 +23,27 @@ def refine(start: QuantizedMatrix, matrix: Floats, gram: Floats, sweeps: int = S
     scheme, columns = start.scheme, matrix.shape[1]
     size = scheme.group_size or columns
     scales, offsets = start.affine.scales.T, start.affine.offsets.T  # (groups, out): a column's are contiguous
-    codes = np.ascontiguousarray(start.codes.T, dtype=np.float32)
-    wanted = np.ascontiguousarray(matrix.T)
-    change = np.ascontiguousarray((start.dequantize() - matrix).T)
+    xp = namespace(matrix)
+    codes = single(contiguous(start.codes.T))
+    wanted = contiguous(matrix.T)
+    change = contiguous((start.dequantize() - matrix).T)
     slope = gram @ change
-    diagonal = np.diagonal(gram)
+    diagonal = on_host(xp.diagonal(gram)).tolist()
     for _ in range(sweeps):
         for begin in range(0, columns, _BLOCK_COLUMNS):
             end = min(begin + _BLOCK_COLUMNS, columns)
-            moved = np.zeros((end - begin, matrix.shape[0]), np.float32)
+            moved = xp.zeros_like(change[begin:end])
             for column in range(begin, end):
                 if diagonal[column] <= 0:
                     continue
                 scale, offset = scales[column // size], offsets[column // size]
                 best = wanted[column] + change[column] - slope[column] / diagonal[column]
-                code = np.clip(np.rint((best - offset) / scale), scheme.low, scheme.high)
+                code = xp.clip(xp.round((best - offset) / scale), scheme.low, scheme.high)
                 step = code * scale + offset - wanted[column] - change[column]
                 codes[column] = code
                 change[column] += step
                 moved[column - begin] = step
-                slope[begin:end] += np.outer(gram[begin:end, column], step)
+                slope[begin:end] += xp.outer(gram[begin:end, column], step)
             slope[:begin] += gram[:begin, begin:end] @ moved
             slope[end:] += gram[end:, begin:end] @ moved
-    return QuantizedMatrix(scheme, np.ascontiguousarray(codes.T).astype(np.int16), start.affine)
+    return QuantizedMatrix(scheme, integers(contiguous(codes.T)), start.affine)

@@ -9,6 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vivace.compress.arrays import (
+    cholesky,
+    contiguous,
+    copied,
+    double,
+    eye_like,
+    integers,
+    invert_upper,
+    namespace,
+    on_host,
+    single,
+)
 from vivace.compress.quantizers import quantize_matrix
 from vivace.compress.scales import fit_scales
 from vivace.compress.schemes import Affine, Floats, QuantizedMatrix, QuantScheme
@@ -71,25 +83,26 @@ def gptq_factored(
     chosen = _Scales(scheme, rule, importance, size)
     if not hessian.in_order:
         chosen.fit(matrix, 0, columns)
-    work = np.ascontiguousarray(matrix.T[order])  # column c of the matrix is row c here: contiguous
-    codes = np.empty_like(work)
+    xp = namespace(matrix)
+    work = contiguous(matrix.T[order])  # column c of the matrix is row c here: contiguous
+    codes = xp.empty_like(work)
     for start in range(0, columns, _BLOCK_COLUMNS):
         end = min(start + _BLOCK_COLUMNS, columns)
-        errors = np.empty((end - start, matrix.shape[0]), np.float32)
+        errors = xp.empty_like(work[start:end])
         for row in range(start, end):
             column = int(order[row])
             if hessian.in_order and column % size == 0:
                 _fit_next_group(chosen, work, errors, factor, (start, row, end))
             scale, offset = chosen.of(column)
-            code = np.clip(np.rint((work[row] - offset) / scale), scheme.low, scheme.high)
+            code = xp.clip(xp.round((work[row] - offset) / scale), scheme.low, scheme.high)
             codes[row] = code
             error = (work[row] - (code * scale + offset)) / factor[row, row]
-            work[row:end] -= np.outer(factor[row, row:end], error)
+            work[row:end] -= xp.outer(factor[row, row:end], error)
             errors[row - start] = error
         work[end:] -= factor[start:end, end:].T @ errors
-    restored = np.empty_like(codes)
+    restored = xp.empty_like(codes)
     restored[order] = codes
-    return QuantizedMatrix(scheme, np.ascontiguousarray(restored.T).astype(np.int16), chosen.affine())
+    return QuantizedMatrix(scheme, integers(contiguous(restored.T)), chosen.affine())
 
 
 class _Scales:
@@ -119,21 +132,22 @@ class _Scales:
     def affine(self) -> Affine:
         """Those of all groups."""
         groups = [self._groups[number] for number in sorted(self._groups)]
-        return Affine(np.hstack([g.scales for g in groups]), np.hstack([g.offsets for g in groups]))
+        xp = namespace(groups[0].scales)
+        return Affine(xp.hstack([g.scales for g in groups]), xp.hstack([g.offsets for g in groups]))
 
 
 def _fit_next_group(chosen: _Scales, work: Floats, errors: Floats, factor: Floats, block: tuple[int, int, int]) -> None:
     """Choose the scales of the group that starts at `row`, from its columns as they stand after all errors so far."""
     start, row, end = block
     last = row + chosen.size
-    group = work[row:last].copy()
+    group = copied(work[row:last])
     if last > end:  # columns of later blocks have not been told of this block's errors yet
         group[end - row :] -= factor[start:row, end:last].T @ errors[: row - start]
-    chosen.fit(np.ascontiguousarray(group.T), row, last)
+    chosen.fit(contiguous(group.T), row, last)
 
 
 def _order(gram: Floats, act_order: bool) -> NDArray[np.intp]:
-    diagonal = np.diagonal(gram)
+    diagonal = on_host(namespace(gram).diagonal(gram))
     return np.argsort(-diagonal, kind="stable") if act_order else np.arange(len(diagonal))
 
 
@@ -142,18 +156,19 @@ def _inverse_factor(gram: Floats, order: NDArray[np.intp]) -> Floats | None:
 
     Damping grows tenfold while the matrix is not positive definite (fewer tokens than columns, dead channels).
     """
-    ordered = gram[np.ix_(order, order)].astype(np.float64)
-    mean = float(np.diagonal(ordered).mean())
-    if not np.isfinite(ordered).all() or mean <= 0:
+    xp = namespace(gram)
+    ordered = double(gram[order][:, order])
+    mean = float(xp.diagonal(ordered).mean())
+    if not xp.isfinite(ordered).all() or mean <= 0:
         return None
     damping = _DAMPING
     while damping <= _LARGEST_DAMPING:
-        damped = ordered + np.eye(len(order)) * damping * mean
-        try:
-            # The Cholesky factor of the reversed matrix, reversed again, is upper triangular: R with R R^T = H. Then
-            # U = R^-1, and the inverse of H itself is never needed.
-            reverse = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
-            return np.ascontiguousarray(np.linalg.inv(reverse), dtype=np.float32)
-        except np.linalg.LinAlgError:
-            damping *= 10
+        damped = ordered + eye_like(ordered) * damping * mean
+        # The Cholesky factor of the reversed matrix, reversed again, is upper triangular: R with R R^T = H. Then
+        # U = R^-1, and the inverse of H itself is never needed.
+        lower = cholesky(xp.flip(damped, (0, 1)))
+        if lower is not None:
+            factor: Floats = single(contiguous(invert_upper(xp.flip(lower, (0, 1)))))
+            return factor
+        damping *= 10
     return None

@@ -8,6 +8,7 @@ of a whole block. Scales are those of the recipe's rule.
 
 import numpy as np
 
+from vivace.compress.arrays import integers, namespace
 from vivace.compress.quantizers import round_to_grid
 from vivace.compress.schemes import Affine, Floats, QuantizedMatrix, QuantScheme
 
@@ -30,17 +31,18 @@ def learned_rounding(
     groups = scheme.grouped(matrix)
     scales = affine.scales[:, :, None]
     exact = (groups - affine.offsets[:, :, None]) / scales
-    shift = np.zeros_like(groups)
-    best, least = round_to_grid(groups, scheme, affine), np.full(len(matrix), np.inf, np.float32)
+    xp = namespace(matrix)
+    shift = xp.zeros_like(groups)
+    best, least = round_to_grid(groups, scheme, affine), xp.full_like(matrix[:, 0], np.inf)
     for step in range(steps + 1):
-        codes = np.clip(np.rint(exact + shift), scheme.low, scheme.high)
+        codes = xp.clip(xp.round(exact + shift), scheme.low, scheme.high)
         change = (codes * scales + affine.offsets[:, :, None] - groups).reshape(matrix.shape)
         slope = change @ gram
-        error = np.einsum("rc,rc->r", slope, change)
+        error = xp.einsum("rc,rc->r", slope, change)
         better = error < least
         least[better] = error[better]
         best[better] = codes[better]
         if step < steps:
-            direction = np.sign(slope).reshape(groups.shape) * np.sign(scales)
-            shift = np.clip(shift - np.float32(_RATE / steps * (1 - step / steps)) * direction, -0.5, 0.5)
-    return QuantizedMatrix(scheme, best.reshape(matrix.shape).astype(np.int16), affine)
+            direction = xp.sign(slope).reshape(groups.shape) * xp.sign(scales)
+            shift = xp.clip(shift - _RATE / steps * (1 - step / steps) * direction, -0.5, 0.5)
+    return QuantizedMatrix(scheme, integers(best.reshape(matrix.shape)), affine)

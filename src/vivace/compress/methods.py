@@ -7,8 +7,7 @@ they are rounded and change no logits; rounding decides over codes.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from vivace.compress.arrays import namespace
 from vivace.compress.awq import FoldSite, search_scales
 from vivace.compress.descent import refine
 from vivace.compress.gptq import HessianFactor, gptq_factored
@@ -35,7 +34,8 @@ class Fold:
 class RoundingTask:
     """One matrix to round: its values, its grid, a rule of SCALE_RULES, and what calibration knows of its inputs.
 
-    `importance` weighs errors when scales are chosen, or is None; `factor` makes the Hessian's factor when asked.
+    Arrays are of the device's kind. `importance` weighs errors when scales are chosen, or is None; `factor` makes the
+    Hessian's factor when asked.
     """
 
     values: Floats
@@ -68,7 +68,7 @@ def _nearest(task: RoundingTask) -> QuantizedMatrix:
 
 
 def _gptq(task: RoundingTask) -> QuantizedMatrix:
-    ones = np.ones(task.values.shape[1], np.float32)
+    ones = namespace(task.values).ones_like(task.values[0])
     return gptq_factored(
         task.values, task.factor(), task.scheme, task.rule, ones if task.importance is None else task.importance
     )

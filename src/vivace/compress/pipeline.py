@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vivace.compress import awq
+from vivace.compress.device import Device, NumpyDevice
 from vivace.compress.gptq import HessianFactor, factorize
 from vivace.compress.hadamard import RotatedWeights, rotated_spec
 from vivace.compress.layout import Layout, TensorPlan, plan_layout
@@ -56,6 +57,8 @@ def compress_weights(
     recipe: Recipe,
     samples: Sequence[Tokens] = (),
     report: Report = lambda done, total, what: None,
+    *,
+    device: Device | None = None,
 ) -> CompressedModel:
     """Compress a model.
 
@@ -65,6 +68,7 @@ def compress_weights(
         recipe: what to do.
         samples: token windows to calibrate on; needed when `recipe.needs_calibration`.
         report: told how far it is.
+        device: where the heavy arithmetic runs; numpy when None.
 
     Raises:
         ConfigError: the recipe does not fit the model, or there are no samples for methods that need them.
@@ -73,7 +77,7 @@ def compress_weights(
         raise ConfigError(f"The recipe {recipe.name!r} needs calibration text.", "Give some, or choose int4-fast.")
     if ROTATION in recipe.folds:
         spec, weights = rotated_spec(spec), RotatedWeights(spec, weights, recipe.calibration.seed)
-    run = _Run(spec, weights, recipe, plan_layout(spec, weights, recipe))
+    run = _Run(spec, weights, recipe, plan_layout(spec, weights, recipe), device or NumpyDevice())
     if recipe.needs_calibration:
         run.calibrated(samples, report)
     else:
@@ -84,7 +88,8 @@ def compress_weights(
 class _Run:
     """The state of one compression."""
 
-    def __init__(self, spec: ModelSpec, weights: WeightSource, recipe: Recipe, layout: Layout) -> None:
+    def __init__(self, spec: ModelSpec, weights: WeightSource, recipe: Recipe, layout: Layout, device: Device) -> None:
+        self._device = device
         self._spec = spec
         self._graph = build_graph(spec)
         self._source = weights
@@ -108,7 +113,7 @@ class _Run:
 
     def calibrated(self, samples: Sequence[Tokens], report: Report) -> None:
         """Methods that look at activations: one segment of the op list after the other."""
-        walk = CalibrationWalk(self._graph, samples)
+        walk = CalibrationWalk(self._graph, samples, self._device)
         segments = layer_segments(self._graph)
         for done, segment in enumerate(segments):
             report(done, len(segments), f"calibrating {_segment_name(segment)}")
@@ -156,6 +161,8 @@ class _Run:
             if len(schemes) < len(plans) or (self._layout[site.into].format is None):
                 continue  # a tensor that is kept as it is cannot take up scales
             matrices = [self._working_copy(name) for name in site.weights]
+            if FOLDS[method].needs_gram:
+                matrices = [self._device.put(matrix) for matrix in matrices]
             scales = FOLDS[method].scales(site, matrices, schemes, statistics[site.x])
             if scales is not None:
                 awq.fold(site, scales, self._working_copy, self._folded.__setitem__)
@@ -192,8 +199,10 @@ class _Run:
             assert inputs is not None
             return self._factor(inputs)
 
-        task = RoundingTask(values, plan.scheme, self._recipe.scales, importance, inputs, factor)
-        return round_matrix(self._recipe.rounding, task)
+        placed = self._device.put(values)
+        weighed = None if importance is None else self._device.put(importance)
+        task = RoundingTask(placed, plan.scheme, self._recipe.scales, weighed, inputs, factor)
+        return round_matrix(self._recipe.rounding, task).on_host()
 
     def _correct_bias(self, linear: Linear, inputs: InputStatistics) -> None:
         """The mean error of a linear's outputs on the calibration text, taken off its bias (Nagel et al., 2019)."""

@@ -3,8 +3,7 @@
 The rules that choose scales are rows of SCALE_RULES in `scales.py`; this module owns the rounding.
 """
 
-import numpy as np
-
+from vivace.compress.arrays import integers, namespace
 from vivace.compress.schemes import Affine, Floats, QuantizedMatrix, QuantScheme
 
 
@@ -21,8 +20,10 @@ def round_to_grid(groups: Floats, scheme: QuantScheme, affine: Affine) -> Floats
     codes = groups / affine.scales[:, :, None] if scheme.is_symmetric else groups - affine.offsets[:, :, None]
     if not scheme.is_symmetric:
         codes /= affine.scales[:, :, None]
-    np.rint(codes, out=codes)
-    return np.clip(codes, scheme.low, scheme.high, out=codes)
+    xp = namespace(codes)
+    xp.round(codes, out=codes)
+    bounded: Floats = xp.clip(codes, scheme.low, scheme.high, out=codes)
+    return bounded
 
 
 def quantize_matrix(matrix: Floats, scheme: QuantScheme, affine: Affine) -> QuantizedMatrix:
@@ -32,4 +33,4 @@ def quantize_matrix(matrix: Floats, scheme: QuantScheme, affine: Affine) -> Quan
         ConfigError: the scheme's group size does not divide the rows.
     """
     codes = round_to_grid(scheme.grouped(matrix), scheme, affine)
-    return QuantizedMatrix(scheme, codes.reshape(matrix.shape).astype(np.int16), affine)
+    return QuantizedMatrix(scheme, integers(codes.reshape(matrix.shape)), affine)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vivace.compress.device import Device
 from vivace.compress.importance import input_importance
 from vivace.compress.layout import plan_layout
 from vivace.compress.pipeline import CompressedModel, Report, compress_weights
@@ -59,6 +60,7 @@ def compress_file(
     *,
     budget: MixBudget | None = None,
     overwrite: bool = False,
+    device: Device | None = None,
 ) -> SavedModel:
     """Compress a model file or folder into a GGUF file, and check what was written.
 
@@ -70,6 +72,7 @@ def compress_file(
         report: told how far it is.
         budget: measure what each part suffers and mix formats under this, in place of the recipe's own rules.
         overwrite: whether a file at `out` may be replaced.
+        device: where the heavy arithmetic runs; numpy when None.
 
     Raises:
         ConfigError: a path or the recipe can never work.
@@ -85,7 +88,7 @@ def compress_file(
         sensitivities: list[PartSensitivity] = []
         if budget is not None:
             sensitivities, recipe = _mixed(source, recipe, samples, budget, report)
-        model = compress_weights(source.spec, source.weights, recipe, samples, report)
+        model = compress_weights(source.spec, source.weights, recipe, samples, report, device=device)
         unchecked = out.with_name(f".{out.stem}.{os.getpid()}.gguf")
         try:
             _write(unchecked, source, model)

@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 
+from vivace.compress.arrays import LARGEST_HALF, Array, like, namespace, on_host, through_half
 from vivace.compress.quantizers import round_to_grid
 from vivace.compress.schemes import Affine, Floats, QuantScheme
 from vivace.numerics import nested
@@ -37,13 +38,14 @@ def fit_scales(matrix: Floats, scheme: QuantScheme, rule: str, importance: Float
     """
     if rule not in SCALE_RULES:
         raise ConfigError(f"There is no scale rule {rule!r}.", f"Choose one of {', '.join(SCALE_RULES)}.")
-    if not np.isfinite(matrix).all():
+    xp = namespace(matrix)
+    if not xp.isfinite(matrix).all():
         raise ConfigError("A weight is infinite or not a number.", "The model is damaged; get it again.")
     groups = scheme.grouped(matrix)
     weighed = None
     if importance is not None:
         weighed = (
-            scheme.grouped(np.broadcast_to(importance, matrix.shape))
+            scheme.grouped(xp.broadcast_to(importance, matrix.shape))
             if scheme.granularity == "tensor"
             else (scheme.grouped(importance[None, :]))
         )
@@ -52,17 +54,20 @@ def fit_scales(matrix: Floats, scheme: QuantScheme, rule: str, importance: Float
 
 def min_max(groups: Floats, scheme: QuantScheme, _importance: Floats | None = None) -> Affine:
     """The whole range of the weights: no clipping. The usual round-to-nearest."""
-    return _spanning(groups.min(axis=-1), groups.max(axis=-1), scheme)
+    xp = namespace(groups)
+    return _spanning(xp.amin(groups, axis=-1), xp.amax(groups, axis=-1), scheme)
 
 
 def percentile(groups: Floats, scheme: QuantScheme, _importance: Floats | None = None) -> Affine:
     """The range that 99.9 % of the weights lie in (chapter 18.2.2). Groups under 1,000 weights keep about all."""
+    held = on_host(groups)  # a single pass: not worth a device
     if scheme.is_symmetric:
-        reach = np.percentile(np.abs(groups), PERCENTILE, axis=-1).astype(np.float32)
-        largest_is_negative = -groups.min(axis=-1) > groups.max(axis=-1)
+        reach = np.percentile(np.abs(held), PERCENTILE, axis=-1).astype(np.float32)
+        largest_is_negative = -held.min(axis=-1) > held.max(axis=-1)
         low, high = np.where(largest_is_negative, -reach, 0), np.where(largest_is_negative, 0, reach)
-        return _spanning(low.astype(np.float32), high.astype(np.float32), scheme)
-    low, high = np.percentile(groups, [100 - PERCENTILE, PERCENTILE], axis=-1).astype(np.float32)
+    else:
+        low, high = np.percentile(held, [100 - PERCENTILE, PERCENTILE], axis=-1)
+    low, high = (like(edge.astype(np.float32), groups) for edge in (low, high))
     return _spanning(low, high, scheme)
 
 
@@ -72,20 +77,21 @@ def least_squares(groups: Floats, scheme: QuantScheme, importance: Floats | None
     Clipping a few weights buys a finer grid for all others. With importance E[x^2] of the inputs the error is that of
     the layer's output when inputs do not correlate.
     """
-    low, high = groups.min(axis=-1), groups.max(axis=-1)
-    weights = np.ones_like(groups[:1, :, :]) if importance is None else importance
-    sums = _Sums.of(groups, np.broadcast_to(weights, (weights.shape[0], *groups.shape[1:])))
+    xp = namespace(groups)
+    low, high = xp.amin(groups, axis=-1), xp.amax(groups, axis=-1)
+    weights = xp.ones_like(groups[:1, :, :]) if importance is None else importance
+    sums = _Sums.of(groups, xp.broadcast_to(weights, (weights.shape[0], *groups.shape[1:])))
     best = _spanning(low, high, scheme)
     least = sums.error(round_to_grid(groups, scheme, best), best)
-    for shrink in np.linspace(1.1, _LARGEST_SHRINK, _SHRINK_STEPS, dtype=np.float32):
+    for shrink in np.linspace(1.1, _LARGEST_SHRINK, _SHRINK_STEPS, dtype=np.float32).tolist():
         start = _spanning(low * shrink, high * shrink, scheme)
         codes = round_to_grid(groups, scheme, start)
         candidate = sums.refit(codes, start, scheme)
         error = sums.error(codes, candidate)
         better = error < least
-        least = np.where(better, error, least)
+        least = xp.where(better, error, least)
         best = Affine(
-            np.where(better, candidate.scales, best.scales), np.where(better, candidate.offsets, best.offsets)
+            xp.where(better, candidate.scales, best.scales), xp.where(better, candidate.offsets, best.offsets)
         )
     return best
 
@@ -93,36 +99,40 @@ def least_squares(groups: Floats, scheme: QuantScheme, importance: Floats | None
 SCALE_RULES: dict[str, ScaleRule] = {"minmax": min_max, "percentile": percentile, "mse": least_squares}
 
 
-def _spanning(low: Floats, high: Floats, scheme: QuantScheme) -> Affine:
+def _spanning(low: Array, high: Array, scheme: QuantScheme) -> Affine:
     """Scales whose codes reach from `low` to `high`."""
+    xp = namespace(low)
     match scheme.kind:
         case "symmetric":
-            reach: Floats = np.maximum(np.abs(low), np.abs(high))
-            return _stored(reach / np.float32(scheme.high), np.zeros_like(reach), scheme)
+            reach: Floats = xp.maximum(xp.abs(low), xp.abs(high))
+            return _stored(reach / scheme.high, xp.zeros_like(reach), scheme)
         case "nested":
-            return _stored(nested.spanning_scale(low, high), np.zeros_like(low), scheme)
+            scale = like(nested.spanning_scale(on_host(low), on_host(high)), low)
+            return _stored(scale, xp.zeros_like(low), scheme)
         case "full_symmetric":  # the weight of largest size takes the code that has no opposite
-            extreme: Floats = np.where(-low > high, low, high)
-            return _stored(extreme / np.float32(scheme.low), np.zeros_like(extreme), scheme)
+            extreme: Floats = xp.where(-low > high, low, high)
+            return _stored(extreme / scheme.low, xp.zeros_like(extreme), scheme)
         case "zero_point":
-            low, high = np.minimum(low, 0), np.maximum(high, 0)
-            return _with_zero_point((high - low) / np.float32(scheme.high), low, scheme)
+            low, high = xp.clip(low, None, 0), xp.clip(high, 0, None)
+            return _with_zero_point((high - low) / scheme.high, low, scheme)
         case "minimum":
-            return _stored((high - low) / np.float32(scheme.high), low, scheme)
+            return _stored((high - low) / scheme.high, low, scheme)
 
 
-def _with_zero_point(scale: Floats, low: Floats, scheme: QuantScheme) -> Affine:
-    stored = _stored(scale, np.zeros_like(scale), scheme).scales
-    zero = np.clip(np.rint(-low / stored), scheme.low, scheme.high).astype(np.float32)
+def _with_zero_point(scale: Array, low: Array, scheme: QuantScheme) -> Affine:
+    xp = namespace(scale)
+    stored = _stored(scale, xp.zeros_like(scale), scheme).scales
+    zero = xp.clip(xp.round(-low / stored), scheme.low, scheme.high)
     return Affine(stored, -zero * stored)
 
 
-def _stored(scale: Floats, offset: Floats, scheme: QuantScheme) -> Affine:
+def _stored(scale: Array, offset: Array, scheme: QuantScheme) -> Affine:
     """Rounded to the stored type; a scale of 0 (a group of zeros, or of equal weights) becomes a harmless one."""
     if scheme.scale_type == "F16":
-        limit = nested.LARGEST_SCALE if scheme.kind == "nested" else 65504
-        scale, offset = (np.clip(v, -limit, limit).astype(np.float16).astype(np.float32) for v in (scale, offset))
-    return Affine(np.where(scale == 0, np.float32(1.0), scale), offset)
+        limit = nested.LARGEST_SCALE if scheme.kind == "nested" else LARGEST_HALF
+        scale, offset = through_half(scale, limit), through_half(offset, limit)
+    xp = namespace(scale)
+    return Affine(xp.where(scale == 0, xp.ones_like(scale), scale), offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +159,15 @@ class _Sums:
             centred = codes - mean[:, :, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             scale = _dot(self.weighed, centred) / _dot(self.weights * centred, centred)
-        scale = np.where(np.isfinite(scale), scale, start.scales)
+        xp = namespace(scale)
+        scale = xp.where(xp.isfinite(scale), scale, start.scales)
         match scheme.kind:
             case "zero_point":
-                return _with_zero_point(np.abs(scale), zero * np.abs(scale), scheme)
+                return _with_zero_point(xp.abs(scale), zero * xp.abs(scale), scheme)
             case "minimum":
                 return _stored(scale, self.values / self.total - scale * mean, scheme)
             case _:
-                return _stored(scale, np.zeros_like(scale), scheme)
+                return _stored(scale, xp.zeros_like(scale), scheme)
 
     def error(self, codes: Floats, affine: Affine) -> Floats:
         """Weighted squared error of reading `codes` back, up to rounding: |x - s q - o|^2 multiplied out."""
@@ -171,5 +182,7 @@ class _Sums:
 
 def _dot(a: Floats, b: Floats) -> Floats:
     """Sum over the columns of each group; `a` or `b` may have one row for all."""
-    product: Floats = np.einsum("rgc,rgc->rg", *np.broadcast_arrays(a, b))
+    xp = namespace(a)
+    pair = np.broadcast_arrays(a, b) if xp is np else xp.broadcast_tensors(a, b)
+    product: Floats = xp.einsum("rgc,rgc->rg", *pair)
     return product

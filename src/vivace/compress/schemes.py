@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vivace.compress.arrays import on_host, single
 from vivace.numerics import nested
 from vivace.types.errors import ConfigError
 
@@ -119,9 +120,14 @@ class QuantizedMatrix:
 
     def dequantize(self) -> Floats:
         """float32 of the matrix's shape: code * scale + offset."""
-        groups = self.scheme.grouped(self.codes.astype(np.float32))
+        groups = self.scheme.grouped(single(self.codes))
         values: Floats = groups * self.affine.scales[:, :, None] + self.affine.offsets[:, :, None]
         return values.reshape(self.codes.shape)
+
+    def on_host(self) -> "QuantizedMatrix":
+        """The same as numpy arrays."""
+        affine = Affine(on_host(self.affine.scales), on_host(self.affine.offsets))
+        return QuantizedMatrix(self.scheme, on_host(self.codes), affine)
 
     @property
     def zero_points(self) -> NDArray[np.int16] | None:

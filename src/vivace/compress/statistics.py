@@ -5,13 +5,15 @@ with the new weights, so that later layers are calibrated on what they will real
 held. Runs on the reference executor's ops; owns no file.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from vivace.compress.arrays import Array, like, namespace, on_host
+from vivace.compress.device import Device, NumpyDevice
 from vivace.compress.schemes import Floats
-from vivace.execute.reference import Step, run_ops
+from vivace.execute.reference import Step
 from vivace.execute.reference_attention import KeyValuePages
 from vivace.execute.score import Tokens
 from vivace.graph.access import buffers_read, buffers_written
@@ -45,16 +47,21 @@ class InputStatistics:
 
     def __post_init__(self) -> None:
         self.squares, self.sums, self.largest = (np.zeros(self.width, np.float32) for _ in range(3))
-        self.gram = np.zeros((self.width, self.width), np.float32) if self.wants_gram else None
+        self.gram = None
 
     def add(self, rows: Floats) -> None:
-        """Count the rows of one batch, float32 (tokens, width)."""
+        """Count the rows of one batch, float32 (tokens, width), numpy's or torch's; the Gram matrix is likewise."""
+        xp = namespace(rows)
         self.num_tokens += len(rows)
-        self.squares += (rows * rows).sum(axis=0)
-        self.sums += rows.sum(axis=0)
-        np.maximum(self.largest, np.abs(rows).max(axis=0), out=self.largest)
-        if self.gram is not None:
-            self.gram += rows.T @ rows
+        self.squares += on_host((rows * rows).sum(axis=0))
+        self.sums += on_host(rows.sum(axis=0))
+        np.maximum(self.largest, on_host(xp.amax(xp.abs(rows), axis=0)), out=self.largest)
+        if self.wants_gram:
+            product = rows.T @ rows
+            if self.gram is None:
+                self.gram = product
+            else:
+                self.gram += product
 
     @property
     def importance(self) -> Floats:
@@ -74,7 +81,7 @@ class InputStatistics:
         self.sums /= factors
         self.largest /= np.abs(factors)
         if self.gram is not None:
-            self.gram /= np.outer(factors, factors)
+            self.gram /= like(np.outer(factors, factors), self.gram)
 
 
 Statistics = dict[str, InputStatistics]
@@ -98,12 +105,14 @@ class CalibrationWalk:
     Args:
         graph: an op list without fused ops.
         samples: token windows, each a sequence of its own.
+        device: where ops run and buffers live; numpy when None.
     """
 
-    def __init__(self, graph: Graph, samples: Sequence[Tokens]) -> None:
+    def __init__(self, graph: Graph, samples: Sequence[Tokens], device: Device | None = None) -> None:
         self._graph = graph
+        self._device = device or NumpyDevice()
         self._batches = [_batch(group) for group in _grouped(samples)]
-        self._buffers: list[dict[str, Floats]] = [{} for _ in self._batches]
+        self._buffers: list[dict[str, Array]] = [{} for _ in self._batches]
         num_blocks = max(batch.block_tables.size for batch in self._batches)
         self._pages = KeyValuePages.allocate(graph.spec, num_blocks)
 
@@ -120,35 +129,36 @@ class CalibrationWalk:
             if isinstance(op, Linear):
                 inputs[op.x] |= wants_gram(op.weight)
         found = {name: InputStatistics(self._graph.widths[name], gram) for name, gram in inputs.items()}
-        for step in self._steps(weight):
+        for step, buffers in self._steps(weight):
             seen: set[str] = set()
 
-            def observe(op: Op, step: Step, seen: set[str] = seen) -> None:
+            def observe(op: Op, at: Mapping[str, Array], seen: set[str] = seen) -> None:
                 if isinstance(op, Linear) and op.x not in seen:
                     seen.add(op.x)
-                    found[op.x].add(step.buffers[op.x])
+                    found[op.x].add(at[op.x])
 
             last_linear = max((i for i, op in enumerate(segment) if isinstance(op, Linear)), default=-1)
-            run_ops(segment[:last_linear], step, observe)
             if last_linear >= 0:
-                observe(segment[last_linear], step)  # its product is of no interest here
+                after = self._device.run(segment[:last_linear], step, buffers, observe)
+                observe(segment[last_linear], after)  # its product is of no interest here
         return found
 
     def advance(self, segment: Sequence[Op], weight: GetWeight) -> None:
         """Run the segment with its final weights and go on to the next one."""
-        for number, step in enumerate(self._steps(weight)):
-            run_ops(segment, step)
-            self._buffers[number] = {name: step.buffers[name] for name in self._read_later(segment, step)}
-
-    def _read_later(self, segment: Sequence[Op], step: Step) -> list[str]:
         position = self._graph.ops.index(segment[-1]) + 1
         wanted = {name for op in self._graph.ops[position:] for name in buffers_read(op)} | {self._graph.output}
-        return [name for name in step.buffers if name in wanted]
+        for number, (step, buffers) in enumerate(self._steps(weight)):
+            after = self._device.run(segment, step, buffers)
+            self._buffers[number] = {name: after[name] for name in after if name in wanted}
 
-    def _steps(self, weight: GetWeight) -> Iterator[Step]:
-        """One step a batch, over copies of its buffers; all share the KV pool, as each writes before it reads."""
+    def outputs(self) -> Floats:
+        """Logits of all tokens of all samples, float32 (tokens, vocab_size), once everything is advanced over."""
+        return np.concatenate([on_host(buffers[self._graph.output]) for buffers in self._buffers])
+
+    def _steps(self, weight: GetWeight) -> Iterator[tuple[Step, Mapping[str, Array]]]:
+        """One step a batch, and its buffers so far; all share the KV pool, as each writes before it reads."""
         for batch, buffers in zip(self._batches, self._buffers, strict=True):
-            yield Step(batch, self._pages, weight, dict(buffers))
+            yield Step(batch, self._pages, weight), buffers
 
 
 def _grouped(samples: Sequence[Tokens]) -> list[list[Tokens]]:
