@@ -4,12 +4,12 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.fake_executor import FakeExecutor
 from engine.harness import GREEDY, failure_of, finish_of, make_request, run_to_end, tokens_alone, tokens_of
-from engine.test_schedules import UNHURRIED, Arrival, ProgressWatch, arrivals, assert_same_as_alone, configs
+from engine.test_schedules import Arrival, Plan, ProgressWatch, arrivals, assert_same_as_alone, configs
 from vivace.engine.core import Engine
 from vivace.schedule.config import SchedulerConfig
 from vivace.speculate.config import SpeculationConfig
@@ -94,6 +94,7 @@ def play(config: SchedulerConfig, num_blocks: int, plan: list[Arrival], speculat
     raise AssertionError("starved")
 
 
+UNHURRIED = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 schedules = given(
     configs,
     st.integers(6, 12),
@@ -106,7 +107,7 @@ schedules = given(
 def check_schedule(config: SchedulerConfig, num_blocks: int, plan: list[Arrival], seed: int, most: int) -> None:
     oracle = Oracle([arrival.request for arrival in plan], seed, most)
     events = play(config, num_blocks, plan, oracle)
-    assert_same_as_alone(plan, events)
+    assert_same_as_alone(Plan(tuple(plan), ()), events, has_local=False)
     assert not any(isinstance(event, FailEvent) for event in events)
 
 
