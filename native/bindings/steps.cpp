@@ -110,7 +110,7 @@ nb::ndarray<nb::numpy, float, nb::ndim<2>> observed(const Builder& self) {
 // Kind and seconds of each op since `time_ops`.
 std::vector<std::pair<std::string, double>> op_seconds(const Builder& self) {
   std::vector<std::pair<std::string, double>> told;
-  const std::vector<double>& seconds = self.program.op_seconds();
+  const std::vector<double> seconds = self.program.op_seconds();
   for (size_t i = 0; i < seconds.size(); ++i) told.emplace_back(self.program.ops()[i]->name(), seconds[i]);
   return told;
 }

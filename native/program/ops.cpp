@@ -16,14 +16,22 @@ constexpr int kLinearPanels = 16;  // panels a linear task works on when there a
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-int row_tasks(const Buffer& buffer, const Step& step) { return ceil_div(buffer.rows(step), kRowsPerTask); }
+// Few rows are shared out one by one, so that no thread looks on.
+int rows_per_task(const Buffer& buffer, const Step& step) {
+  return std::clamp(ceil_div(buffer.rows(step), step.num_threads), 1, kRowsPerTask);
+}
+
+int row_tasks(const Buffer& buffer, const Step& step) {
+  return ceil_div(buffer.rows(step), rows_per_task(buffer, step));
+}
 
 struct Range {
   int begin, end;
 };
 
 Range rows_of(const Buffer& buffer, const Step& step, int task) {
-  return {task * kRowsPerTask, std::min((task + 1) * kRowsPerTask, buffer.rows(step))};
+  const int count = rows_per_task(buffer, step);
+  return {task * count, std::min((task + 1) * count, buffer.rows(step))};
 }
 
 }  // namespace
@@ -59,16 +67,24 @@ int NormRows::num_tasks(const Step& step) const { return row_tasks(a, step); }
 
 void NormRows::run(const Step& step, int task, float*) const {
   const Range rows = rows_of(a, step, task);
+  run_rows(step, rows.begin, rows.end);
+}
+
+void NormRows::run_rows(const Step& step, int begin, int end) const {
   const NormCall call{a.floats(), b.floats(), total.floats(), out.floats(),   weight,       eps,
                       a.width,    a.stride(), b.stride(),     total.stride(), out.stride(), quantized.quantized()};
-  step.kernels->rms_norm(call, rows.begin, rows.end);
+  step.kernels->rms_norm(call, begin, end);
 }
 
 int QuantizeRows::num_tasks(const Step& step) const { return row_tasks(x, step); }
 
 void QuantizeRows::run(const Step& step, int task, float*) const {
   const Range rows = rows_of(x, step, task);
-  step.kernels->quantize({x.floats(), x.stride(), out.quantized()}, rows.begin, rows.end);
+  run_rows(step, rows.begin, rows.end);
+}
+
+void QuantizeRows::run_rows(const Step& step, int begin, int end) const {
+  step.kernels->quantize({x.floats(), x.stride(), out.quantized()}, begin, end);
 }
 
 LinearRows::Split LinearRows::split(const Step& step) const {
@@ -103,6 +119,10 @@ void LinearRows::run(const Step& step, int task, float*) const {
   }
 }
 
+void LinearRows::run_rows(const Step& step, int begin, int end) const {
+  for (const Segment& segment : segments) run_segment(step, segment, 0, segment.weight->num_panels(), begin, end);
+}
+
 void LinearRows::run_segment(const Step& step, const Segment& segment, int panel_begin, int panel_end, int row_begin,
                              int row_end) const {
   LinearCall call{segment.weight->view(), segment.bias,         x.floats(),          x.stride(),
@@ -134,12 +154,16 @@ int HeadRows::num_tasks(const Step& step) const { return row_tasks(q, step); }
 
 void HeadRows::run(const Step& step, int task, float*) const {
   const Range rows = rows_of(q, step, task);
+  run_rows(step, rows.begin, rows.end);
+}
+
+void HeadRows::run_rows(const Step& step, int begin, int end) const {
   const HeadsCall call{
       q.floats(), k.floats(),   v.floats(),         q.stride(),         k.stride(),      v.stride(),        q_norm,
       k_norm,     norm_eps,     rope->out.floats(), rope->out.stride(), rope->out.width, rope->interleaved, scale,
       num_heads,  num_kv_heads, head_dim,           kv.format->rotates};
-  step.kernels->prepare_heads(call, rows.begin, rows.end);
-  for (int row = rows.begin; row < rows.end; ++row) {
+  step.kernels->prepare_heads(call, begin, end);
+  for (int row = begin; row < end; ++row) {
     const int sequence = step.row_sequences[row];
     const int32_t* blocks = is_local ? step.local_blocks_of(sequence) : step.blocks_of(sequence);
     step.kernels->store_kv(call, kv, blocks, is_local ? step.positions : step.slots, row, row + 1);
@@ -196,19 +220,28 @@ void GateRows::run(const Step& step, int task, float*) const {
   const int columns = columns_per_task(step);
   if (columns >= gate.width) {
     const Range rows = rows_of(gate, step, task);
-    step.kernels->gated(call, rows.begin, rows.end, 0, gate.width);
-    return;
+    return run_rows(step, rows.begin, rows.end);
   }
   const int pieces = ceil_div(gate.width, columns), row = task / pieces, begin = task % pieces * columns;
   step.kernels->gated(call, row, row + 1, begin, std::min(begin + columns, gate.width));
+}
+
+void GateRows::run_rows(const Step& step, int begin, int end) const {
+  const GatedCall call{gate.floats(), up.floats(),  out.floats(), gate.width,           gate.stride(),
+                       up.stride(),   out.stride(), activation,   quantized.quantized()};
+  step.kernels->gated(call, begin, end, 0, gate.width);
 }
 
 int AddRows::num_tasks(const Step& step) const { return row_tasks(a, step); }
 
 void AddRows::run(const Step& step, int task, float*) const {
   const Range rows = rows_of(a, step, task);
-  const size_t begin = rows.begin * a.stride(), count = (rows.end - rows.begin) * a.stride();
-  step.kernels->add(a.floats() + begin, b.floats() + begin, out.floats() + begin, count);
+  run_rows(step, rows.begin, rows.end);
+}
+
+void AddRows::run_rows(const Step& step, int begin, int end) const {
+  const size_t first = begin * a.stride(), count = (end - begin) * a.stride();
+  step.kernels->add(a.floats() + first, b.floats() + first, out.floats() + first, count);
 }
 
 int PickRows::num_tasks(const Step& step) const { return row_tasks(out, step); }

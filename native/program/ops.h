@@ -17,6 +17,11 @@ class Op {
   virtual const char* name() const = 0;  // of the kind, as `execute/lowering.py` calls it
   virtual int num_tasks(const Step& step) const = 0;
   virtual void run(const Step& step, int task, float* scratch) const = 0;
+  // Whether a row of what it writes depends on the same row of what it reads and on nothing else, for every row of the
+  // step. Ops of that kind that follow each other can pass rows on without waiting for one another.
+  virtual bool is_row_wise() const { return false; }
+  // All that a row-wise op does to the rows [begin, end).
+  virtual void run_rows(const Step&, int /*begin*/, int /*end*/) const {}
 };
 
 // Cosines and sines of the batch's positions for one rope.
@@ -46,6 +51,8 @@ struct NormRows final : Op {
   const char* name() const override { return "norm"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
+  bool is_row_wise() const override { return !a.selected; }
+  void run_rows(const Step& step, int begin, int end) const override;
 };
 
 struct QuantizeRows final : Op {
@@ -53,6 +60,8 @@ struct QuantizeRows final : Op {
   const char* name() const override { return "quantize"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
+  bool is_row_wise() const override { return !x.selected; }
+  void run_rows(const Step& step, int begin, int end) const override;
 };
 
 struct LinearRows final : Op {
@@ -66,6 +75,8 @@ struct LinearRows final : Op {
   const char* name() const override { return "linear"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
+  bool is_row_wise() const override { return !segments.front().out.selected; }
+  void run_rows(const Step& step, int begin, int end) const override;
 
  private:
   struct Split {
@@ -91,6 +102,8 @@ struct HeadRows final : Op {
   const char* name() const override { return "heads"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
+  bool is_row_wise() const override { return true; }
+  void run_rows(const Step& step, int begin, int end) const override;
 };
 
 struct AttendRows final : Op {
@@ -120,6 +133,8 @@ struct GateRows final : Op {
   const char* name() const override { return "gated"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
+  bool is_row_wise() const override { return !gate.selected; }
+  void run_rows(const Step& step, int begin, int end) const override;
 
  private:
   int columns_per_task(const Step& step) const;
@@ -130,6 +145,8 @@ struct AddRows final : Op {
   const char* name() const override { return "add"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
+  bool is_row_wise() const override { return !a.selected; }
+  void run_rows(const Step& step, int begin, int end) const override;
 };
 
 struct PickRows final : Op {

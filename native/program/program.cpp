@@ -3,12 +3,30 @@
 #include <algorithm>
 #include <chrono>
 #include <stdexcept>
+#include <utility>
 
 namespace vivace {
 
 namespace {
 
-constexpr int kTileRows = 16;  // query rows of one attention task, at most
+constexpr int kTileRows = 16;        // query rows of one attention task, at most
+constexpr int kLeastStageRows = 24;  // rows a thread must have for ops to be done block by block
+constexpr int kStageRows = 32;       // rows of such a block: what ops pass on stays in the second-level cache
+constexpr int kRowGroup = 8;         // rows that the linear kernels take at a time
+
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// Seconds since it was made or last asked.
+class Stopwatch {
+ public:
+  double lap() {
+    const auto now = std::chrono::steady_clock::now();
+    return std::chrono::duration<double>(now - std::exchange(last_, now)).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
 
 size_t scratch_floats(int head_dim) { return (attention_scratch_floats(head_dim) + 15) / 16 * 16; }
 
@@ -146,29 +164,66 @@ void Program::plan_tiles(const BatchView& batch) {
   }
 }
 
-void Program::run_ops(int thread) {
-  float* scratch = reinterpret_cast<float*>(scratch_.data()) + thread * scratch_floats(head_dim_);
-  const bool timed = thread == 0 && !op_seconds_.empty();
-  auto began = std::chrono::steady_clock::now();
-  for (size_t i = 0; i < ops_.size(); ++i) {
-    const int tasks = ops_[i]->num_tasks(step_);
-    Progress& progress = progress_[i];
-    while (progress.claimed.load(std::memory_order_relaxed) < tasks) {
-      const int task = progress.claimed.fetch_add(1, std::memory_order_relaxed);
-      if (task >= tasks) break;
-      ops_[i]->run(step_, task, scratch);
-      progress.done.fetch_add(1, std::memory_order_acq_rel);
+void Program::plan_stages() {
+  stages_.clear();
+  const bool by_rows = step_.num_rows >= kLeastStageRows * step_.num_threads;
+  const int num_blocks = step_.num_threads * ceil_div(step_.num_rows, step_.num_threads * kStageRows);
+  for (size_t i = 0; i < ops_.size();) {
+    size_t end = i + 1;
+    if (by_rows && ops_[i]->is_row_wise()) {
+      while (end < ops_.size() && ops_[end]->is_row_wise()) ++end;
+      stages_.push_back({i, end, num_blocks, true});
+    } else {
+      stages_.push_back({i, end, ops_[i]->num_tasks(step_), false});
     }
-    for (Waiter waiter; progress.done.load(std::memory_order_acquire) < tasks;) waiter.pause();
-    if (timed) {
-      const auto ended = std::chrono::steady_clock::now();
-      op_seconds_[i] += std::chrono::duration<double>(ended - began).count();
-      began = ended;
-    }
+    i = end;
+  }
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    progress_[i].claimed.store(0, std::memory_order_relaxed);
+    progress_[i].done.store(0, std::memory_order_relaxed);
   }
 }
 
-void Program::time_ops() { op_seconds_.assign(ops_.size(), 0.0); }
+void Program::run_task(size_t number, int task, int thread, float* scratch) {
+  const Stage& stage = stages_[number];
+  if (!stage.by_rows) return ops_[stage.begin]->run(step_, task, scratch);
+  // Blocks of whole groups of rows that the kernels take at a time, all of them about as long.
+  const int groups = ceil_div(step_.num_rows, kRowGroup);
+  const int begin = groups * task / stage.num_tasks * kRowGroup;
+  const int end = std::min(groups * (task + 1) / stage.num_tasks * kRowGroup, step_.num_rows);
+  Stopwatch watch;
+  for (size_t i = stage.begin; i < stage.end; ++i) {
+    ops_[i]->run_rows(step_, begin, end);
+    if (!op_seconds_.empty()) op_seconds_[thread][i] += watch.lap();
+  }
+}
+
+void Program::run_stages(int thread) {
+  float* scratch = reinterpret_cast<float*>(scratch_.data()) + thread * scratch_floats(head_dim_);
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    const int tasks = stages_[i].num_tasks;
+    Progress& progress = progress_[i];
+    Stopwatch watch;
+    while (progress.claimed.load(std::memory_order_relaxed) < tasks) {
+      const int task = progress.claimed.fetch_add(1, std::memory_order_relaxed);
+      if (task >= tasks) break;
+      run_task(i, task, thread, scratch);
+      progress.done.fetch_add(1, std::memory_order_acq_rel);
+    }
+    if (stages_[i].by_rows) watch.lap();
+    for (Waiter waiter; progress.done.load(std::memory_order_acquire) < tasks;) waiter.pause();
+    if (!op_seconds_.empty()) op_seconds_[thread][stages_[i].end - 1] += watch.lap();
+  }
+}
+
+void Program::time_ops() { op_seconds_.assign(threads_->num_threads(), std::vector<double>(ops_.size(), 0.0)); }
+
+std::vector<double> Program::op_seconds() const {
+  std::vector<double> mean(op_seconds_.empty() ? 0 : ops_.size(), 0.0);
+  for (const std::vector<double>& mine : op_seconds_)
+    for (size_t i = 0; i < mean.size(); ++i) mean[i] += mine[i] / op_seconds_.size();
+  return mean;
+}
 
 void Program::forward(const BatchView& batch) {
   start(batch);
@@ -206,11 +261,8 @@ void Program::start(const BatchView& batch) {
   step_.kernels = kernels_;
   step_.num_threads = threads_->num_threads();
   plan_tiles(batch);
-  for (size_t i = 0; i < ops_.size(); ++i) {
-    progress_[i].claimed.store(0, std::memory_order_relaxed);
-    progress_[i].done.store(0, std::memory_order_relaxed);
-  }
-  job_ = [this](int thread) { run_ops(thread); };
+  plan_stages();
+  job_ = [this](int thread) { run_stages(thread); };
   is_started_ = true;
   threads_->start(job_);
 }

@@ -56,10 +56,11 @@ class Program {
   void start(const BatchView& batch);
   void finish();
 
-  // From now on each step notes when its ops end, as the caller's thread sees it; a few microseconds a step.
+  // From now on each step notes what its ops take, the wait for others included; a few microseconds a step.
   void time_ops();
-  // Seconds that each op took since `time_ops`, all steps together. Empty when nothing is timed.
-  const std::vector<double>& op_seconds() const { return op_seconds_; }
+  // Seconds that each op took since `time_ops`, all steps together, the mean of the threads. Empty when nothing is
+  // timed.
+  std::vector<double> op_seconds() const;
   const std::vector<std::unique_ptr<Op>>& ops() const { return ops_; }
 
   // Shares work that is not a step, such as drawing tokens, among the threads.
@@ -84,7 +85,9 @@ class Program {
   void check_blocks(const BatchView& batch, int sequence) const;
   void check_local_blocks(const BatchView& batch, int sequence) const;
   void plan_tiles(const BatchView& batch);
-  void run_ops(int thread);
+  void plan_stages();
+  void run_stages(int thread);
+  void run_task(size_t stage, int task, int thread, float* scratch);
 
   const KernelTable* kernels_;
   int max_rows_, max_selected_;
@@ -96,13 +99,21 @@ class Program {
   std::vector<std::unique_ptr<std::vector<float>>> vectors_;
   std::vector<std::unique_ptr<Op>> ops_;
   std::vector<AttentionTile> tiles_;
-  // How far the threads are with one op: tasks handed out, and tasks done.
+  // Ops [begin, end) that threads do together before they go on: one op, or with many rows all row-wise ops up to the
+  // next that is not. A task of the latter takes a block of rows through all of them, which stays in its core's cache.
+  struct Stage {
+    size_t begin, end;
+    int num_tasks;
+    bool by_rows;
+  };
+  std::vector<Stage> stages_;
+  // How far the threads are with one stage: tasks handed out, and tasks done.
   struct alignas(64) Progress {
     std::atomic<int> claimed{0};
     std::atomic<int> done{0};
   };
   std::unique_ptr<Progress[]> progress_;
-  std::vector<double> op_seconds_;
+  std::vector<std::vector<double>> op_seconds_;  // by thread, when ops are timed
   std::function<void(int)> job_;
   bool is_started_ = false;
   int output_ = 0;

@@ -7,6 +7,7 @@ turns them into calls.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 
 from vivace.graph.access import buffers_read
 from vivace.graph.graph import Graph
@@ -27,6 +28,9 @@ from vivace.graph.ops import (
 from vivace.graph.passes.arena import Lifetime, selected_buffers
 from vivace.types.errors import UnsupportedModelError
 from vivace.types.model import RopeSpec
+
+ROW_WISE = frozenset({"norm", "linear", "heads", "quantize", "gated", "add"})
+"""Ops that the core may do block by block of rows, see `Op::is_row_wise` in native/program/ops.h."""
 
 Argument = str | int | float | None | tuple["Argument", ...]
 
@@ -66,13 +70,21 @@ class CoreGraph:
     output: str
 
     def lifetimes(self) -> dict[str, Lifetime]:
-        """First and last op that touches each buffer; the output lives to the end."""
+        """First and last op that touches each buffer; the output lives to the end.
+
+        The core may take some rows through several row-wise ops while others are still before them, so a buffer that
+        one of them touches lives from the first to the last of those that follow each other.
+        """
         first: dict[str, int] = {}
         last: dict[str, int] = {}
-        for number, op in enumerate(self.ops):
-            for name in (*op.reads, *op.writes):
-                first.setdefault(name, number)
-                last[name] = number
+        begin = 0
+        for row_wise, ops in groupby(self.ops, key=lambda op: op.name in ROW_WISE):
+            together = list(ops)
+            for number, op in enumerate(together, begin):
+                for name in (*op.reads, *op.writes):
+                    first.setdefault(name, begin if row_wise else number)
+                    last[name] = begin + len(together) - 1 if row_wise else number
+            begin += len(together)
         last[self.output] = len(self.ops) - 1
         return {name: Lifetime(first[name], last[name]) for name in first}
 
