@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from vivace.stream.errors import OffsetLostError
 from vivace.stream.lifecycle import Lifecycle, StreamStatus, status_of
-from vivace.stream.log import EVENT_OVERHEAD_BYTES, LogEvent, NumberedLog
+from vivace.stream.log import EVENT_OVERHEAD_BYTES, READ_AT_ONCE, LogEvent, NumberedLog
+from vivace.stream.registry import fair_share
 from vivace.types.errors import EngineError, RequestError
 
 TERMINAL = [status for status in StreamStatus if status is not StreamStatus.RUNNING]
@@ -104,6 +105,36 @@ def test_an_idle_log_gives_a_sign_of_life_and_still_every_event() -> None:
         assert [event async for event in events] == [LogEvent(2, "end", b"")]
 
     asyncio.run(scenario())
+
+
+def test_a_reader_that_stands_still_keeps_little_alive_and_is_told_what_it_missed() -> None:
+    async def scenario() -> None:
+        log = NumberedLog(10**9)
+        for _ in range(1000):
+            log.append(b"x" * 1000)
+        events = log.follow()
+        assert (await anext(events)) is not None
+        log.shrink(10 * (1000 + EVENT_OVERHEAD_BYTES))
+        assert (log.first_number, log.last_number) == (991, 1000)
+        log.append(b"later")
+        assert log.first_number == 991, "the bound was for once"
+        numbers = [1]
+        with pytest.raises(OffsetLostError, match="the oldest one is 991"):
+            async for event in events:
+                assert event is not None
+                numbers.append(event.number)
+        assert numbers == list(range(1, READ_AT_ONCE + 1))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "total", "share"),
+    [([], 10, 0), ([5, 1], 10, 5), ([9, 1], 10, 9), ([9, 9, 1], 10, 4), ([7, 7, 7], 10, 3), ([100, 3, 5], 20, 12)],
+)
+def test_room_is_shared_fairly(sizes: list[int], total: int, share: int) -> None:
+    assert fair_share(sizes, total) == share
+    assert sum(min(size, share) for size in sizes) <= total
 
 
 @pytest.mark.parametrize("first", TERMINAL)

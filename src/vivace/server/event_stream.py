@@ -104,6 +104,7 @@ async def sse_events(
         if not started:
             raise
         yield b"data: " + msgspec.json.encode(error_body(error)) + b"\n\n"
+        return  # without the words that say that all was said
     if run.failure is not None and not started and starting_after == 0:
         streams.discard(run)
         raise run.failure

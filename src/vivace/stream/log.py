@@ -13,6 +13,8 @@ from vivace.stream.errors import OffsetLostError, StreamMovedError
 from vivace.stream.lifecycle import Lifecycle, StreamStatus
 from vivace.types.errors import RequestError
 
+READ_AT_ONCE = 16
+"""Events that a reader takes at a time: one that stops there keeps no more than these alive."""
 EVENT_OVERHEAD_BYTES = 200
 """What an event costs in memory beside its payload, roughly (object, number, list slot)."""
 
@@ -121,8 +123,8 @@ class NumberedLog:
         self._lifecycle.end(status)
         self._wake()
 
-    def after(self, number: int) -> list[LogEvent]:
-        """All events after `number` that are there by now.
+    def after(self, number: int, most: int | None = None) -> list[LogEvent]:
+        """The events after `number` that are there by now, the first `most` of them.
 
         Raises:
             OffsetLostError: the next event after `number` is no longer held.
@@ -142,7 +144,8 @@ class NumberedLog:
                 f"The events after {number} are no longer held; the oldest one is {self.first_number}.",
                 f"Read on with starting_after={self.first_number - 1}, or ask again from the start.",
             )
-        return self._events[number + 1 - self.first_number :]
+        begin = number + 1 - self.first_number
+        return self._events[begin : None if most is None else begin + most]
 
     def reading_s_after(self, number: int, most_s: float = math.inf) -> float:
         """Reading time of the events after a number; no more is counted once it is over `most_s`."""
@@ -169,7 +172,7 @@ class NumberedLog:
         """
         number = starting_after
         while True:
-            for event in self.after(number):
+            for event in self.after(number, READ_AT_ONCE):
                 yield event
                 number = event.number
             if number < self._last:
@@ -204,9 +207,13 @@ class NumberedLog:
         for changed in self._waiting:
             _resolve(changed)
 
-    def _trim(self) -> None:
-        dropped = 0
-        while self._num_bytes > self._max_bytes and dropped < len(self._events) - 1:
+    def shrink(self, max_bytes: int) -> None:
+        """Drop the oldest events until so much is held; the newest is always held, and later ones are as before."""
+        self._trim(max_bytes)
+
+    def _trim(self, max_bytes: int | None = None) -> None:
+        dropped, max_bytes = 0, self._max_bytes if max_bytes is None else max_bytes
+        while self._num_bytes > max_bytes and dropped < len(self._events) - 1:
             self._num_bytes -= self._events[dropped].num_bytes
             dropped += 1
         del self._events[:dropped]

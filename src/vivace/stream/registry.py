@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vivace.stream.errors import UnknownStreamError
@@ -18,7 +18,8 @@ class RegistryLimits:
 
     Args:
         max_log_bytes: of one stream; beyond it the oldest events are dropped.
-        max_total_bytes: of all streams; beyond it ended ones are forgotten, oldest first.
+        max_total_bytes: of all streams; beyond it ended ones that nobody reads are forgotten, oldest first, then the
+            oldest events of the longest logs are dropped.
         max_streams: running and ended ones together.
         retain_s: an ended stream stays readable this long.
         max_run_s: no stream runs longer; the reaper ends it.
@@ -45,6 +46,17 @@ def new_stream_id(prefix: str = "stream-") -> str:
 def owner_of(api_key: str) -> str:
     """What is remembered of the caller: a hash of the key, of the empty one too."""
     return hashlib.sha256(b"vivace-stream-owner:" + api_key.encode()).hexdigest()
+
+
+def fair_share(sizes: Sequence[int], total: int) -> int:
+    """The most that one may have so that all have `total` at most: those that want less keep what they have."""
+    left = total
+    for place, size in enumerate(sorted(sizes)):
+        share = left // (len(sizes) - place)
+        if size > share:
+            return share
+        left -= size
+    return max(sizes, default=0)
 
 
 @dataclass(slots=True)
@@ -150,6 +162,15 @@ class StreamRegistry:
                 self._let_go(stream_id)
         while self.num_bytes > limits.max_total_bytes and self._drop_ended(1):
             pass
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Hold the logs of streams that run, or are read by somebody slow, to the room that there is for all."""
+        logs = [entry.run.log for entry in self._entries.values()]
+        most = fair_share([log.num_bytes for log in logs], self.limits.max_total_bytes)
+        for log in logs:
+            if log.num_bytes > most:
+                log.shrink(most)
 
     async def close(self) -> None:
         """End every stream and the reaper."""
