@@ -1,6 +1,6 @@
 """What 500 slow readers cost: memory, the engine's time, and the readers beside them.
 
-python bench/slow_readers.py [--slow 500] [--tokens 150] [--token-bytes 2000]
+python bench/slow_readers.py [--slow 500] [--tokens 100] [--token-bytes 2000]
 
 A server in a process of its own; 16 readers that read all there is, and 500 that take 64 bytes a second or nothing.
 The same number of streams with readers that all read fast stands beside it: what the streams cost anyway.
@@ -36,7 +36,7 @@ def main() -> None:
     """Watch both crowds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slow", type=int, default=500)
-    parser.add_argument("--tokens", type=int, default=150)
+    parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--token-bytes", type=int, default=2000)
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores; {arguments.tokens} tokens of {arguments.token_bytes} bytes, five a second")

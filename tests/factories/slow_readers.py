@@ -169,14 +169,20 @@ class _Watch:
 
     async def _count_ends(self) -> None:
         """Read every stream again, from the oldest event that is held."""
+        left = list(self._stream_ids)
         async with httpx.AsyncClient(base_url=self._url, timeout=DEADLINE_S, trust_env=False) as client:
-            for stream_id in self._stream_ids:
-                response = await client.get(f"/v1/streams/{stream_id}")
-                if response.status_code == 410:
-                    self._sight.num_lost += 1
-                    oldest = int(response.json()["error"]["message"].split("starting_after=")[1].split(",")[0])
-                    response = await client.get(f"/v1/streams/{stream_id}", params={"starting_after": oldest})
-                self._sight.ends[response.text.count("event: end\n")] += 1
+
+            async def count() -> None:
+                while left:
+                    stream_id = left.pop()
+                    response = await client.get(f"/v1/streams/{stream_id}")
+                    if response.status_code == 410:
+                        self._sight.num_lost += 1
+                        oldest = int(response.json()["error"]["message"].split("starting_after=")[1].split(",")[0])
+                        response = await client.get(f"/v1/streams/{stream_id}", params={"starting_after": oldest})
+                    self._sight.ends[response.content.count(b"event: end\n")] += 1
+
+            await asyncio.gather(*(count() for _ in range(8)))
 
 
 def _resident_bytes(pid: int) -> int:

@@ -1,11 +1,12 @@
 """Who may use the server: API key, origins, request ids."""
 
+import logging
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from factories.live_server import live_server
+from factories.live_server import LiveServer, live_server
 from factories.scripted_service import ScriptedService
 from vivace.server.config import ServerConfig
 
@@ -75,3 +76,22 @@ def test_every_response_carries_a_request_id(client: httpx.Client, sent: str, ke
     response = client.get("/nowhere", headers={"x-request-id": sent})
     assert (response.headers["x-request-id"] == sent) is kept
     assert response.headers["x-request-id"]
+
+
+def test_ids_are_the_secret_where_there_is_no_key_and_no_log_has_one_whole(
+    scripted_server: LiveServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "vivace"), scripted_server.client() as mine, scripted_server.client() as other:
+        named = mine.post(CHAT, json={**HELLO, "stream": True}).headers["x-stream-id"]
+        response = mine.post("/v1/responses", json={"input": "hello"}).json()["id"]
+        assert other.get(f"/v1/streams/{named}").status_code == 200, "whoever has the name"
+        assert other.get(f"/v1/responses/{response}").status_code == 200
+        for guess in (named[:-1], f"{named}x", named.swapcase(), "", "stream-", "*"):
+            assert other.get(f"/v1/streams/{guess}").status_code == 404
+            assert other.post(f"/v1/streams/{guess}/cancel").status_code in (404, 405)
+        assert other.get("/v1/streams").status_code == other.get("/v1/sessions").status_code - 1 == 404
+        told = other.get("/metrics").text
+    told += "".join(record.getMessage() for record in caplog.records if record.name.startswith("vivace"))
+    assert named[:16] in told, "enough to find it again"
+    for secret in (named, response):
+        assert secret not in told and len(secret) > 36

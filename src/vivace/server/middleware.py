@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("vivace.access")
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_SECRET_ID = re.compile(r"((?:stream-|resp_|session-)[\w-]{9})[\w-]+", re.ASCII)
+"""Names that open streams, responses and sessions where there is no API key: logs have their beginning alone."""
 _OPEN_PATHS = frozenset({"/", "/health", "/ready"})
 _OPEN_PREFIX = "/web/"
 
@@ -56,7 +58,8 @@ class RequestRecord:
         finally:
             wall_ms = (time.perf_counter() - started_s) * 1e3
             shown = status or "no answer"
-            access_logger.info("%s %s %s %.1f ms id=%s", scope["method"], scope["path"], shown, wall_ms, request_id)
+            path = _SECRET_ID.sub(r"\1...", scope["path"])
+            access_logger.info("%s %s %s %.1f ms id=%s", scope["method"], path, shown, wall_ms, request_id)
 
 
 class ErrorAnswers:

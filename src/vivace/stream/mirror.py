@@ -93,7 +93,7 @@ class MirrorRun(ReadableStream):
         except StreamMovedError as error:
             self.log.abandon(error)
         except (VivaceError, msgspec.MsgspecError, ValueError):
-            logger.exception("what the store has of stream %s cannot be read", self.stream_id)
+            logger.exception("what the store has of stream %s... cannot be read", self.stream_id[:16])
             self.log.abandon(StreamMovedError("The stream cannot be read here.", "Read on with the last number."))
 
     def _take(self, event: LogEvent) -> None:

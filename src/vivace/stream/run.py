@@ -163,7 +163,7 @@ class StreamRun(ReadableStream):
     def _companion_ended(self, task: asyncio.Task[None]) -> None:
         self._companions.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            logger.error("what accompanied stream %s failed", self.stream_id, exc_info=task.exception())
+            logger.error("what accompanied stream %s... failed", self.stream_id[:16], exc_info=task.exception())
 
     async def _run(self) -> None:
         status = StreamStatus.FAILED
@@ -175,7 +175,7 @@ class StreamRun(ReadableStream):
         except asyncio.CancelledError:
             status = StreamStatus.CANCELLED
         except Exception:
-            logger.exception("stream %s failed", self.stream_id)
+            logger.exception("stream %s... failed", self.stream_id[:16])
             self._fail(EngineError("The server made a mistake of its own.", "Its log says more."))
         finally:
             self._attendance.stop()
@@ -317,4 +317,4 @@ class StreamRun(ReadableStream):
         except StreamMovedError as error:
             self.log.abandon(error)
         except VivaceError:
-            logger.exception("the end of stream %s was not kept", self.stream_id)
+            logger.exception("the end of stream %s... was not kept", self.stream_id[:16])
