@@ -2,6 +2,7 @@
 
     python bench/quality.py --model M.gguf --text wiki.test.raw --executor native --windows 30
     python bench/quality.py --model M.gguf --text wiki.test.raw --executor native --against reference --positions 2000
+    python bench/quality.py --model M.gguf --text wiki.test.raw --against reference --kv-format bf16
 
 Perplexity: windows of 512 tokens one after another, the second half of each scored, BOS first in each window for models
 that take one. Agreement: over the same windows, how often both executors find the same token likeliest, and the mean
@@ -22,25 +23,28 @@ from vivace.graph.build import build_graph
 from vivace.graph.graph import Graph
 from vivace.text.build import build_tokenizer
 from vivace.types.errors import ConfigError, VivaceError
+from vivace.types.kv import DEFAULT_KV_FORMAT, KV_FORMAT_NAMES
 from vivace.types.step import BLOCK_SIZE, Executor
 from vivace.types.weights import WeightSource
 
 
-def make_reference(graph: Graph, weights: WeightSource, num_blocks: int, _num_threads: int) -> Executor:
-    """The oracle in numpy; it takes its threads from the BLAS."""
+def make_reference(graph: Graph, weights: WeightSource, num_blocks: int, _options: argparse.Namespace) -> Executor:
+    """The oracle in numpy, keys and values in float32; it takes its threads from the BLAS."""
     from vivace.execute.reference import ReferenceExecutor
 
     return ReferenceExecutor(graph, weights, num_blocks=num_blocks)
 
 
-def make_native(graph: Graph, weights: WeightSource, num_blocks: int, num_threads: int) -> Executor:
+def make_native(graph: Graph, weights: WeightSource, num_blocks: int, options: argparse.Namespace) -> Executor:
     """The C++ executor."""
     from vivace.execute.native import NativeExecutor
 
-    return NativeExecutor(graph, weights, num_blocks=num_blocks, num_threads=num_threads)
+    return NativeExecutor(
+        graph, weights, num_blocks=num_blocks, num_threads=options.threads, kv_format=options.kv_format
+    )
 
 
-EXECUTORS: dict[str, Callable[[Graph, WeightSource, int, int], Executor]] = {
+EXECUTORS: dict[str, Callable[[Graph, WeightSource, int, argparse.Namespace], Executor]] = {
     "reference": make_reference,
     "native": make_native,
 }
@@ -60,7 +64,7 @@ def read_windows(options: argparse.Namespace) -> list[Tokens]:
 def make_executor(kind: str, options: argparse.Namespace) -> Executor:
     """An executor of the kind over its own opening of the model, with room for one window."""
     model = open_model(options.model)
-    return EXECUTORS[kind](build_graph(model.spec), model.weights, -(-options.size // BLOCK_SIZE), options.threads)
+    return EXECUTORS[kind](build_graph(model.spec), model.weights, -(-options.size // BLOCK_SIZE), options)
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
@@ -94,6 +98,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=512, help="tokens in a window")
     parser.add_argument("--positions", type=int, default=2000, help="fewest positions that --against compares")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--kv-format", choices=KV_FORMAT_NAMES, default=DEFAULT_KV_FORMAT, help="of the native executor"
+    )
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(arguments)
 

@@ -174,6 +174,9 @@ const Peak kPeaks[] = {
     {"avx512", "int8", int8_avx512, 128.0 * kChains, always},
     {"avx512", "bf16", bf16_avx512, 64.0 * kChains, has_bf16},
     {"avx512", "f32", f32_avx512, 32.0 * kChains, always},
+    {"avx512bf16", "int8", int8_avx512, 128.0 * kChains, always},
+    {"avx512bf16", "bf16", bf16_avx512, 64.0 * kChains, has_bf16},
+    {"avx512bf16", "f32", f32_avx512, 32.0 * kChains, always},
     {"avx2", "int8", int8_avx2, 64.0 * kFewerChains, always},
     {"avx2", "f32", f32_avx2, 16.0 * kFewerChains, always},
 #elif defined(__aarch64__)

@@ -22,6 +22,7 @@ std::vector<const KernelTable*> detect_tables() {
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512vnni");
+  if (avx512 && __builtin_cpu_supports("avx512bf16")) tables.push_back(&kAvx512Bf16Table);
   if (avx512) tables.push_back(&kAvx512Table);
   if (avx2) tables.push_back(&kAvx2Table);
 #elif defined(__aarch64__)

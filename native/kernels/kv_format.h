@@ -13,10 +13,12 @@
 namespace vivace {
 
 // How one half of a block (its keys, or its values) is coded.
-//   f16, bf16: 16-bit floats.
-//   int8: x = scale * code, code in [-127, 127]; one float16 scale a position and head.
-//   int4: x = scale * code + low, code in [0, 15]; one float16 scale and one float16 low a position and head. The codes
-//   of two lanes share a byte: of lanes 2i and 2i + 1 in keys, of lanes i and i + 16 of 32 in values.
+//   f16: 16-bit floats, widened to be multiplied.
+//   bf16: 16-bit floats that are multiplied in pairs as they are (vdpbf16ps), queries and weights rounded alike. Keys
+//   lie in pairs of lanes, [head_dim / 2][16 positions][2]; values in pairs of positions, [8][head_dim][2]. int8: x =
+//   scale * code, code in [-127, 127]; one float16 scale a position and head. int4: x = scale * code + low, code in [0,
+//   15]; one float16 scale and one float16 low a position and head. The codes of two lanes share a byte: of lanes 2i
+//   and 2i + 1 in keys, of lanes i and i + 16 of 32 in values.
 enum class KvCode : int { kF16, kBF16, kInt8, kInt4, kCount };
 
 struct KvCodeTraits {

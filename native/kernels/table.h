@@ -29,13 +29,18 @@ struct KernelTable {
 // Logits that share a peak and a sum of weights.
 constexpr int kLogitSegment = 64;
 
-// Largest number of (row, head) pairs that one attention tile works on together.
+// Largest number of queries, pairs of (row, head), that the registers hold at a time.
 constexpr int kMaxQueries = 6;
+// Queries that go over the keys together.
+constexpr int kBundle = 8 * kMaxQueries;
 // Keys scored before a softmax update; tiles start at multiples of this position, whatever the batch looks like.
 constexpr int kKeyTile = 64;
 
+// Sums, totals and the rounded query of one query.
+inline size_t attention_query_floats(int head_dim) { return static_cast<size_t>(head_dim) + kLanes + head_dim / 2; }
+// And the weights of one group, as floats and rounded.
 inline size_t attention_scratch_floats(int head_dim) {
-  return static_cast<size_t>(kMaxQueries) * (2 * head_dim + kKeyTile + 2 * kLanes);
+  return kBundle * attention_query_floats(head_dim) + kMaxQueries * (kKeyTile + kKeyTile / 2);
 }
 
 // Tables this machine can run, best first. Null-free.

@@ -1,5 +1,6 @@
-// The kernel table for AVX-512 with VNNI. Only this region of this file is compiled for it; no flag of the build
-// changes.
+// The kernel tables for AVX-512 with VNNI, without and with BF16. Only this region of this file is compiled for them;
+// no flag of the build changes. BF16 is used by the kernels of the second table alone: no compiler reaches for it by
+// itself.
 #if defined(__x86_64__)
 #include <immintrin.h>
 
@@ -12,11 +13,12 @@
 #include "vector/half.h"
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c"))), \
-                             apply_to = function)
+#pragma clang attribute push(                                                                          \
+    __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c"))), \
+    apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")
 #endif
 
 namespace vivace::avx512 {
@@ -28,6 +30,9 @@ namespace vivace::avx512 {
 #include "kernels/linear.inc"
 #include "kernels/kv_codes.inc"
 #include "kernels/heads.inc"
+#include "kernels/attention_sight.inc"
+#include "kernels/attention_codes.inc"
+#include "kernels/attention_pairs.inc"
 #include "kernels/attention.inc"
 #include "kernels/observe.inc"
 // clang-format on
@@ -40,8 +45,26 @@ namespace vivace::avx512 {
 #endif
 
 namespace vivace {
-const KernelTable kAvx512Table = {"avx512",        avx512::linear,        avx512::quantize,    avx512::rms_norm,
-                                  avx512::gated,   avx512::prepare_heads, avx512::store_kv,    avx512::attention,
-                                  avx512::observe, avx512::add_arrays,    avx512::scan_logits, avx512::weigh_logits};
+namespace {
+
+constexpr KernelTable make_table(const char* name, decltype(KernelTable::attention) attention) {
+  return {name,
+          avx512::linear,
+          avx512::quantize,
+          avx512::rms_norm,
+          avx512::gated,
+          avx512::prepare_heads,
+          avx512::store_kv,
+          attention,
+          avx512::observe,
+          avx512::add_arrays,
+          avx512::scan_logits,
+          avx512::weigh_logits};
+}
+
+}  // namespace
+
+const KernelTable kAvx512Table = make_table("avx512", avx512::attention<avx512::FusedPairs>);
+const KernelTable kAvx512Bf16Table = make_table("avx512bf16", avx512::attention<avx512::DotPairs>);
 }  // namespace vivace
 #endif

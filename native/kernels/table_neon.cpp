@@ -27,6 +27,9 @@ namespace vivace::neon {
 #include "kernels/linear.inc"
 #include "kernels/kv_codes.inc"
 #include "kernels/heads.inc"
+#include "kernels/attention_sight.inc"
+#include "kernels/attention_codes.inc"
+#include "kernels/attention_pairs.inc"
 #include "kernels/attention.inc"
 #include "kernels/observe.inc"
 // clang-format on
@@ -39,8 +42,9 @@ namespace vivace::neon {
 #endif
 
 namespace vivace {
-const KernelTable kNeonTable = {"neon",        neon::linear,        neon::quantize,    neon::rms_norm,
-                                neon::gated,   neon::prepare_heads, neon::store_kv,    neon::attention,
-                                neon::observe, neon::add_arrays,    neon::scan_logits, neon::weigh_logits};
+const KernelTable kNeonTable = {
+    "neon",        neon::linear,        neon::quantize,    neon::rms_norm,
+    neon::gated,   neon::prepare_heads, neon::store_kv,    neon::attention<neon::FusedPairs>,
+    neon::observe, neon::add_arrays,    neon::scan_logits, neon::weigh_logits};
 }  // namespace vivace
 #endif

@@ -16,13 +16,17 @@ namespace vivace::scalar {
 #include "kernels/linear.inc"
 #include "kernels/kv_codes.inc"
 #include "kernels/heads.inc"
+#include "kernels/attention_sight.inc"
+#include "kernels/attention_codes.inc"
+#include "kernels/attention_pairs.inc"
 #include "kernels/attention.inc"
 #include "kernels/observe.inc"
 // clang-format on
 }  // namespace vivace::scalar
 
 namespace vivace {
-const KernelTable kScalarTable = {"scalar",        scalar::linear,        scalar::quantize,    scalar::rms_norm,
-                                  scalar::gated,   scalar::prepare_heads, scalar::store_kv,    scalar::attention,
-                                  scalar::observe, scalar::add_arrays,    scalar::scan_logits, scalar::weigh_logits};
+const KernelTable kScalarTable = {
+    "scalar",        scalar::linear,        scalar::quantize,    scalar::rms_norm,
+    scalar::gated,   scalar::prepare_heads, scalar::store_kv,    scalar::attention<scalar::FusedPairs>,
+    scalar::observe, scalar::add_arrays,    scalar::scan_logits, scalar::weigh_logits};
 }  // namespace vivace

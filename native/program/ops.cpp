@@ -173,7 +173,7 @@ void HeadRows::run_rows(const Step& step, int begin, int end) const {
 int AttendRows::num_tasks(const Step&) const { return static_cast<int>(tiles->size()); }
 
 void AttendRows::run(const Step& step, int task, float* scratch) const {
-  const AttentionTile& tile = (*tiles)[task];
+  const AttentionTile& tile = (*tiles)[tiles->size() - 1 - task];  // later rows have more to do: they go first
   // What a step leaves out of sight is a matter of layers that see everything: local ones keep their window as it is.
   const AttentionCall call{q.floats(),
                            out.floats(),

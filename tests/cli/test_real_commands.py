@@ -46,6 +46,8 @@ def test_bench_raw_prints_tokens_per_second(smollm2_path: Path) -> None:
     assert figures["prompt"] > 0
     assert figures["decode"] > 0
     assert (len(figures["prompt_runs"]), figures["threads"], figures["prompt_tokens"]) == (2, 1, 40)
+    narrow = vivace("bench", "raw", "--model", str(smollm2_path), *sizes, "--json", "--kv-format", "int8")
+    assert json.loads(narrow.stdout)["kv_bytes_per_token"] * 128 == figures["kv_bytes_per_token"] * 66
     table = vivace("bench", "raw", "--model", str(smollm2_path), *sizes)
     assert "prompt 40" in table.stdout
 

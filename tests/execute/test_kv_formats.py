@@ -56,7 +56,9 @@ def test_native_gives_the_logits_of_the_oracle(architecture: str, name: str, isa
         # A number that lies near the middle of two codes may be rounded to either: rare, and small on the whole.
         assert error.mean() < 2e-3 * np.abs(expected).max()
         exact = np.abs(ReferenceExecutor(graph, weights, num_blocks=8).forward(batch) - expected)
-        assert error.mean() < max(0.3 * exact.mean(), 1e-4 * np.abs(expected).max())
+        # The kernels of bfloat16 round queries and weights as well, which the oracle leaves alone.
+        share = 2.0 if name == "bf16" else 0.3
+        assert error.mean() < max(share * exact.mean(), 1e-4 * np.abs(expected).max())
 
 
 @settings(max_examples=80, deadline=None)

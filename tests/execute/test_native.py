@@ -122,13 +122,16 @@ def test_a_row_never_depends_on_its_company(data: st.DataObject) -> None:
         first += len(prompt)
 
 
-def test_tables_with_fused_multiply_add_agree_to_the_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kv_format", ["f16", "bf16"])
+def test_tables_with_fused_multiply_add_agree_to_the_bit(kv_format: str, tmp_path: Path) -> None:
     fused = [isa for isa in ISAS if isa != "scalar"]
     write_gguf(tmp_path / "model.gguf", format=TensorFormat.Q4_1)
     model = open_model(tmp_path / "model.gguf")
     batch = make_batch([(0, random_tokens(40, 320), 0)], 1, blocks_for(40), all_logits=True)
     graph = build_graph(model.spec)
-    logits = [NativeExecutor(graph, model.weights, num_blocks=4, isa=isa).forward(batch) for isa in fused]
+    logits = [
+        NativeExecutor(graph, model.weights, num_blocks=4, isa=isa, kv_format=kv_format).forward(batch) for isa in fused
+    ]
     assert all(np.array_equal(logits[0], other) for other in logits[1:])
 
 

@@ -63,6 +63,7 @@ class RawFigures:
     model_bytes: int
     isa: str
     threads: int
+    kv_bytes_per_token: int
     prompt_tokens: int
     decode_tokens: int
     repeats: int
@@ -101,6 +102,8 @@ class _Subject:
 
 
 def _measure(arguments: argparse.Namespace) -> RawFigures:
+    from vivace.types.step import BLOCK_SIZE
+
     started_s = time.perf_counter()
     subject = _open(arguments)
     load_s = time.perf_counter() - started_s
@@ -108,6 +111,7 @@ def _measure(arguments: argparse.Namespace) -> RawFigures:
         _run_once(subject, 0, min(arguments.prompt, arguments.batch_tokens), min(arguments.decode, _WARM_UP_TOKENS))
         runs = [_run_once(subject, k + 1, arguments.prompt, arguments.decode) for k in range(arguments.repeat)]
         isa, threads = subject.executor.isa, subject.executor.num_threads
+        kv_bytes = subject.executor.bytes_per_block // BLOCK_SIZE
     finally:
         subject.engine.close()
     prompt_runs = [arguments.prompt / one.first_token_s for one in runs]
@@ -120,6 +124,7 @@ def _measure(arguments: argparse.Namespace) -> RawFigures:
         model_bytes=subject.num_bytes,
         isa=isa,
         threads=threads,
+        kv_bytes_per_token=kv_bytes,
         prompt_tokens=arguments.prompt,
         decode_tokens=arguments.decode,
         repeats=arguments.repeat,

@@ -35,7 +35,7 @@ class NativeExecutor:
         num_local_blocks: blocks of local layers, which then are numbered apart; None: a block holds all layers.
         max_rows: most rows of one `forward`.
         num_threads: threads that share a step; None: one for each core this process may use.
-        isa: kernel table to force ("avx512", "avx2", "neon", "scalar"); None: VIVACE_ISA, else the best one.
+        isa: kernel table to force ("avx512bf16", "avx512", "avx2", "neon", "scalar"); None: VIVACE_ISA or the best one.
         activation_bits: 12 or 8: precision that the inputs of quantised linears are rounded to, in groups of 32.
         kv_format: how keys and values are stored, one row of KV_FORMATS (`numerics.kv_formats`) or one a layer.
 
