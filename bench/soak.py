@@ -1,12 +1,14 @@
 """Readers that come and go at random, for minutes, against a real server: what must not be left behind afterwards.
 
-    python bench/soak.py [--seconds 600] [--clients 8] [--model M] [--seed 0] [--json]
+    python bench/soak.py [--seconds 600] [--clients 12] [--model M] [--seed 0] [--json]
 
 Every client does one of ACTIONS again and again: whole answers, streams that are left in the middle, requests that are
 dropped before they are answered, streams that are cancelled, resumed or kept, conversations that are saved, restored
-and deleted, hints, and nonsense. At the end, when the engine has nothing to do, these must be as they were before: held
-KV blocks, running and waiting sequences, unfinished tasks, open descriptors, threads and saved conversations. Resident
-memory is printed beside them. Exits with 1 if anything is left.
+and deleted, hints, and nonsense. The KV memory holds a few of their conversations only, so that running answers are
+pre-empted, and blocks spill to memory and to disk and come back. At the end, when the engine has nothing to do, these
+must be as they were before: held KV blocks, running and waiting sequences, unfinished tasks, open descriptors, threads
+and saved conversations. Resident memory is printed beside them. Exits with 1 if anything is left, or if one of
+HAPPENINGS has not happened.
 """
 
 import argparse
@@ -23,10 +25,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from vivace.engine.build import EngineConfig, build_service
+from vivace.engine.stats import EngineStats
 from vivace.engine.tiering import MEBIBYTE, TierConfig
 from vivace.server.config import ServerConfig
 from vivace.server.loading import LoadingModel
@@ -36,6 +40,9 @@ from vivace.stream.shared_store import StoreConfig
 CHAT = "/v1/chat/completions"
 TOPICS = ("the sea", "bread", "a walk in the hills", "old maps", "how bees live", "rain", "trains", "the moon")
 SETTLE_S = 60.0
+PATIENCE_S = 900.0  # others may hold up the machine
+NUM_BLOCKS = 40
+HAPPENINGS = ("num_preemptions", "num_spilled", "num_from_host", "num_from_disk", "num_preloaded", "num_preload_hits")
 
 Client = httpx.AsyncClient
 Action = Callable[[Client, random.Random], Awaitable[None]]
@@ -53,7 +60,7 @@ def conversation(chance: random.Random, num_turns: int | None = None) -> list[di
 
 def request(chance: random.Random, **more: object) -> dict[str, object]:
     """A chat request of mixed lengths."""
-    options = {"max_tokens": chance.choice((1, 8, 40, 120)), "temperature": chance.choice((0, 0.8))}
+    options = {"max_tokens": chance.choice((1, 8, 60, 200)), "temperature": chance.choice((0, 0.8))}
     tenant = {"tenant": chance.choice(("", "a", "b"))}
     return {"messages": conversation(chance), "n": chance.choice((1, 1, 1, 2)), "vivace": tenant, **options, **more}
 
@@ -148,7 +155,7 @@ async def one_client(url: str, seed: int, until_s: float, done: Counter[str]) ->
     names = list(ACTIONS)
     weights = [ACTIONS[name][1] for name in names]
     while time.monotonic() < until_s:
-        async with Client(base_url=url, timeout=120, trust_env=False) as client:
+        async with Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
             for _ in range(chance.randint(1, 6)):
                 name = chance.choices(names, weights)[0]
                 await ACTIONS[name][0](client, chance)
@@ -172,6 +179,7 @@ def look(model: LoadingModel, folder: Path) -> dict[str, int]:
     tasks = [each for each in gc.get_objects() if isinstance(each, asyncio.Task) and not each.done()]
     return {
         "held_blocks": stats.held_blocks,
+        "held_local_blocks": stats.held_local_blocks,
         "running": stats.running_sequences,
         "waiting": stats.waiting_sequences,
         "lost_blocks": stats.total_blocks - stats.free_blocks - stats.held_blocks - stats.cached_blocks,
@@ -208,10 +216,10 @@ def resident_mib() -> float:
     return int(text.split("VmRSS:")[1].split()[0]) / 1024
 
 
-def soak(options: argparse.Namespace, folder: Path) -> dict[str, object]:
+def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Serve, disturb, look."""
-    tiers = TierConfig(64 * MEBIBYTE, folder / "kv", 512 * MEBIBYTE)
-    config = EngineConfig(context_length=1024, num_blocks=72, max_sequences=16, order="reader", tiers=tiers)
+    tiers = TierConfig(16 * MEBIBYTE, folder / "kv", 256 * MEBIBYTE)
+    config = EngineConfig(context_length=512, num_blocks=NUM_BLOCKS, max_sequences=16, order="reader", tiers=tiers)
     settled_event = threading.Event()
     model = LoadingModel(lambda: build_service(options.model, config), lambda _: settled_event.set())
     listener = bind("127.0.0.1", 0)
@@ -236,8 +244,8 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, object]:
         "seconds": options.seconds,
         "actions": dict(done),
         "requests": stats.num_requests,
-        "preemptions": stats.num_preemptions,
-        "tiers": None if stats.tiers is None else asdict(stats.tiers),
+        "happened": happened(stats),
+        "qoe": {"mean": stats.mean_qoe, "answers": stats.num_judged, "happy": stats.num_happy},
         "before": before,
         "after": after,
         "left_behind": grown(before, after),
@@ -245,11 +253,17 @@ def soak(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     }
 
 
+def happened(stats: EngineStats) -> dict[str, int]:
+    """How often each of HAPPENINGS has."""
+    numbers = asdict(stats) | (asdict(stats.tiers) if stats.tiers is not None else {})
+    return {name: numbers[name] for name in HAPPENINGS}
+
+
 def main() -> int:
     """Soak and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--clients", type=int, default=12)
     parser.add_argument("--model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
@@ -261,7 +275,7 @@ def main() -> int:
     else:
         for name, value in result.items():
             print(f"{name}: {value}")
-    return 1 if result["left_behind"] else 0
+    return 1 if result["left_behind"] or not all(result["happened"].values()) else 0
 
 
 if __name__ == "__main__":

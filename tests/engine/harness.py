@@ -70,5 +70,7 @@ def tokens_alone(request: GenerationRequest, **executor: int) -> dict[int, list[
     memory = FakeExecutor(**executor)  # type: ignore[arg-type]
     engine = Engine(memory, SchedulerConfig(prefix_cache=False), local=memory.local_layers)
     engine.add(request)
-    events = run_to_end(engine)
+    events: list[EngineEvent] = []
+    while engine.has_work:
+        events += engine.step()
     return {choice: tokens_of(events, request.request_id, choice) for choice in range(request.n)}

@@ -58,6 +58,11 @@ class DiskTier:
         return len(self._sizes)
 
     @property
+    def num_unwritten(self) -> int:
+        """Blocks that wait to be written."""
+        return len(self._unwritten)
+
+    @property
     def num_pinned(self) -> int:
         """Blocks that somebody pins."""
         return len(self._pins)
