@@ -276,3 +276,19 @@ def test_blocks_published_for_the_prefix_cache_hold_what_was_said() -> None:
     fresh = Engine(CyclingExecutor(), SchedulerConfig(prefix_cache=False))
     fresh.add(second)
     assert tokens_of(events, "second") == tokens_of(run_to_end(fresh), "second")
+
+
+def test_speculation_that_is_paused_and_goes_on_drafts_nothing_meanwhile_and_changes_no_text() -> None:
+    request = make_request(prompt=(3, 1, 4), max_tokens=60, sampling=GREEDY)
+    oracle = Oracle([request], seed=1)
+    engine = Engine(FakeExecutor(64), SchedulerConfig(max_batch_tokens=128), speculator=oracle)
+    engine.add(request)
+    events, proposed = [], []
+    for is_on in (True, False, True):
+        engine.scheduler.set_speculation(is_on)
+        for _ in range(4):
+            events += engine.step()
+        proposed.append(oracle.num_proposed)
+    events += run_to_end(engine)
+    assert proposed[0] == proposed[1] and 0 < proposed[0] < proposed[2]
+    assert tokens_of(events) == tokens_alone(request)[0]

@@ -69,6 +69,7 @@ class ScriptedService:
         self.places: list[RequestPlace] = []
         self.long_chat: object = None
         self.ready = True
+        self.speculates = True
         self.context_length = context_length
         self.hints: list[list[ChatMessage]] = []
         self.requests: list[GenerationRequest] = []
@@ -139,6 +140,13 @@ class ScriptedService:
             self.cancel(request.request_id)
 
     knows_readers = False
+    has_background = True
+
+    def set_background(self, is_on: bool) -> None:
+        self.has_background = is_on
+
+    def set_speculation(self, is_on: bool) -> None:
+        self.speculates = is_on
 
     async def place(self, request_id: str) -> RequestPlace | None:
         return self.places.pop(0) if self.places else None

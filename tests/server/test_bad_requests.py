@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from factories.live_server import live_server
 from factories.scripted_service import ScriptedService
-from vivace.server.config import ServerConfig
+from vivace.server.config import RequestSizes, ServerConfig
 
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -163,7 +163,7 @@ def test_embeddings_are_off_and_clients_need_not_retry(client: httpx.Client) -> 
 def test_a_body_over_the_limit_is_refused(declared: bool) -> None:
     body = b'{"prompt": "' + b"x" * 5000 + b'"}'
     content = body if declared else iter([body[:100], body[100:]])
-    config = ServerConfig(port=0, max_body_bytes=4096)
+    config = ServerConfig(port=0, sizes=RequestSizes(max_body_bytes=4096))
     with live_server(ScriptedService, config) as server, server.client() as client:
         response = client.post("/v1/completions", content=content)
     assert response.status_code == 413

@@ -5,6 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
+from vivace.cli.load_options import add_load_options, load_config, stand_in_loader
 from vivace.cli.model_options import add_model_options, open_service
 from vivace.cli.queue_options import add_queue_options
 from vivace.cli.speculation_options import add_speculation_options
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_queue_options(parser)
     add_transport_options(parser)
     add_stream_options(parser)
+    add_load_options(parser)
     add_model_options(parser)
 
 
@@ -102,16 +104,18 @@ def run(arguments: argparse.Namespace) -> int:
     from vivace.server.run import serve
 
     _log_to_stderr(arguments.access_log)
+    load = load_config(arguments)
     config = ServerConfig(
         host=arguments.host,
         port=arguments.port,
         api_key=arguments.api_key,
         cors_origins=tuple(arguments.cors_origin),
         drain_s=arguments.drain,
+        load=load,
         transport=transport_settings(arguments),
         **stream_settings(arguments),
     )
-    serve(config, lambda: open_service(arguments), _announce)
+    serve(config, lambda: open_service(arguments), _announce, stand_in_loader(arguments, load))
     return 0
 
 

@@ -38,6 +38,7 @@ class EngineLoop:
         self._entrance = threading.Lock()  # so that nothing enters the inbox after the message that closes it
         self._is_closed = False
         self._has_left = False
+        self._uses_rest = True
         self._broken_by: VivaceError | None = None
         self._sinks: dict[str, Sink] = {}
         self._untold: Sequence[EngineEvent] = ()
@@ -71,6 +72,16 @@ class EngineLoop:
         with self._entrance:
             if not self._is_closed:
                 self._inbox.put(partial(self._cancel, request_id, choice))
+
+    def set_background(self, is_on: bool) -> None:
+        """Whether moments without work are used to bring back blocks that may be needed."""
+        self._uses_rest = is_on
+
+    def set_speculation(self, is_on: bool) -> None:
+        """Whether drafts are made from the next step on. Returns at once."""
+        with self._entrance:
+            if not self._is_closed:
+                self._inbox.put(partial(self._engine.scheduler.set_speculation, is_on))
 
     @property
     def knows_readers(self) -> bool:
@@ -134,7 +145,7 @@ class EngineLoop:
         if not self._inbox.empty() or not self._engine.has_work:
             self._tell_last()
         if not self._engine.has_work or self._broken_by is not None:
-            if self._inbox.empty() and self._broken_by is None:
+            if self._inbox.empty() and self._broken_by is None and self._uses_rest:
                 self._engine.rest()
             self._inbox.get()()
         while not self._inbox.empty() and not self._has_left:

@@ -66,6 +66,7 @@ class ModelService:
         self._loop = loop
         self._limits = RequestLimits(min(spec.vocab_size, tokenizer.vocab_size), self.context_length)
         self._sessions = sessions
+        self._has_background = True
         self._closer = weakref.finalize(self, loop.close)
 
     @cached_property
@@ -267,6 +268,20 @@ class ModelService:
     def cancel(self, request_id: str) -> None:
         """End a request early with finish reason "cancelled"; unknown and finished ones are ignored."""
         self._loop.cancel(request_id)
+
+    @property
+    def has_background(self) -> bool:
+        """Whether work ahead of need is done: blocks fetched on a hint, or in moments without work."""
+        return self._has_background
+
+    def set_background(self, is_on: bool) -> None:
+        """Do work ahead of need, or leave it for now."""
+        self._has_background = is_on
+        self._loop.set_background(is_on)
+
+    def set_speculation(self, is_on: bool) -> None:
+        """Guess ahead, where the engine can, or leave it for now; no text changes."""
+        self._loop.set_speculation(is_on)
 
     @property
     def knows_readers(self) -> bool:

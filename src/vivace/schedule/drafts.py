@@ -22,11 +22,12 @@ class DraftDesk:
     def __init__(self, speculator: Speculator | None, blocks: BlockDesk) -> None:
         self._speculator = speculator
         self._blocks = blocks
+        self.is_paused = False
         self.most_new_tokens = 1 if speculator is None else 1 + speculator.max_drafts
 
     def drafts_for(self, streams: Row[Sequence], num_rows: int, budget: int) -> Row[tuple[int, ...]]:
         """Drafts for each stream of a step that has so many rows without them, at most `budget` in all."""
-        if self._speculator is None or not streams or self._speculator.rests(len(streams)):
+        if self._speculator is None or self.is_paused or not streams or self._speculator.rests(len(streams)):
             return [()] * len(streams)
         return self._speculator.propose([self._place(sequence) for sequence in streams], num_rows, budget)
 

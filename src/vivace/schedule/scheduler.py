@@ -196,6 +196,10 @@ class Scheduler:
                 self._take(sequence, draw, events)
         return events
 
+    def set_speculation(self, is_on: bool) -> None:
+        """Whether streams get drafts from the next step on, where somebody guesses at all; no text changes."""
+        self._desk.is_paused = not is_on
+
     def note_reader(self, request_id: str, lead_s: float, *, is_all: bool) -> None:
         """Text of so many seconds waits for the reader of a request (see `Order.note_reader`)."""
         group = self._roster.groups.get(request_id)

@@ -15,6 +15,8 @@ from vivace.server.completions import Completions
 from vivace.server.config import ServerConfig
 from vivace.server.connection import note_connection
 from vivace.server.errors import error_response
+from vivace.server.load_control import LoadControl
+from vivace.server.load_meter import LoadMeter
 from vivace.server.loading import LoadingModel
 from vivace.server.metrics import MetricsEndpoint, StreamMetrics
 from vivace.server.middleware import BodyLimit, ErrorAnswers, Gate, RequestRecord, routing_error
@@ -51,21 +53,29 @@ def build_app(config: ServerConfig, model: LoadingModel) -> Starlette:
         meter=metrics,
         log_share=config.log_share,
     )
-    streams = Streams(model, safety, settings)
+    load = LoadControl(config.load, model, LoadMeter(metrics.registry, tuple(step.kind for step in config.load.steps)))
+    streams = Streams(model, safety, settings, load.told)
+    load.tell = streams.tell_all
     return App(
-        routes=_routes(config, model, safety, metrics, streams),
+        routes=_routes(config, model, safety, metrics, streams=streams, load=load),
         middleware=_layers(config),
         exception_handlers={HTTPException: _answer_routing_error},
-        lifespan=beside_requests([streams.serve]),
+        lifespan=beside_requests([streams.serve, load.look_for_ever]),
     )
 
 
 def _routes(
-    config: ServerConfig, model: LoadingModel, safety: Safety, metrics: StreamMetrics, streams: Streams
+    config: ServerConfig,
+    model: LoadingModel,
+    safety: Safety,
+    metrics: StreamMetrics,
+    *,
+    streams: Streams,
+    load: LoadControl,
 ) -> list[BaseRoute]:
     status, tokens = StatusEndpoints(model), TokenEndpoints(model)
-    chat = ChatCompletions(model, streams, safety)
-    completions = Completions(model, streams, safety, max_prompts=config.max_prompts)
+    chat = ChatCompletions(model, streams, safety, load)
+    completions = Completions(model, streams, safety, load, max_prompts=config.sizes.max_prompts)
     takes = Takes(model, streams, safety)
     return [
         *page_routes(),
@@ -76,7 +86,7 @@ def _routes(
         Route("/v1/models/{model:path}", status.model, methods=["GET"]),
         Route("/v1/chat/completions", chat.answer, methods=["POST"]),
         Route("/v1/completions", completions.answer, methods=["POST"]),
-        *_response_routes(ResponsesApi(model, streams, safety)),
+        *_response_routes(ResponsesApi(model, streams, safety, load)),
         *_stream_routes(StreamEndpoints(streams), takes),
         *_session_routes(SessionEndpoints(model)),
         WebSocketRoute("/v1/ws", SocketEndpoint(streams, chat).serve),
@@ -135,7 +145,7 @@ def _layers(config: ServerConfig) -> list[Middleware]:
         *([cors] if config.cors_origins else []),
         Middleware(ErrorAnswers),
         Middleware(Gate, api_key=config.api_key, origins=config.cors_origins),
-        Middleware(BodyLimit, max_bytes=config.max_body_bytes),
+        Middleware(BodyLimit, max_bytes=config.sizes.max_body_bytes),
     ]
 
 

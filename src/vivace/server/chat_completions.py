@@ -1,7 +1,5 @@
 """POST /v1/chat/completions: a conversation in, the next turn out, whole or streamed."""
 
-import asyncio
-
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -13,6 +11,7 @@ from vivace.server.decode import decode_body, read_body
 from vivace.server.disconnect import while_connected
 from vivace.server.event_stream import EventStream
 from vivace.server.json_response import json_response
+from vivace.server.load_control import LoadControl
 from vivace.server.loading import LoadingModel
 from vivace.server.outcome import dropped_header
 from vivace.server.requests import ChatCompletionRequest
@@ -26,7 +25,8 @@ from vivace.types.request import GenerationRequest
 class ChatCompletions:
     """The chat endpoint over one model."""
 
-    def __init__(self, model: LoadingModel, streams: Streams, safety: Safety) -> None:
+    def __init__(self, model: LoadingModel, streams: Streams, safety: Safety, load: LoadControl) -> None:
+        self._load = load
         self._model = model
         self._streams = streams
         self._safety = safety
@@ -55,11 +55,11 @@ class ChatCompletions:
         return await self._prepare(wire)
 
     async def _prepare(self, wire: ChatCompletionRequest) -> tuple[ModelService, ChatReply, RunOptions]:
-        service = self._model.service()
-        check_model(wire.model, service.name)
+        check_model(wire.model, self._model.service().name)
         include_usage = wants_usage(wire)
         options = self._streams.options(wire.stream_options)
-        admitted = await asyncio.to_thread(_admit, service, wire)
+        service, admitted = await self._load.admit(lambda service: _admit(service, wire), wire)
+        admitted = self._load.eased(admitted, service)
         await self._safety.check([message.content for message in chat_messages(wire.messages)], admitted.logprobs)
         return service, ChatReply(service.name, admitted, include_usage), options
 

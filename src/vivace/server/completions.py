@@ -1,6 +1,5 @@
 """POST /v1/completions: text or token ids in, the continuation out, whole or streamed, for several prompts at once."""
 
-import asyncio
 from collections.abc import Sequence
 
 from starlette.requests import Request
@@ -13,6 +12,7 @@ from vivace.server.decode import read_body
 from vivace.server.disconnect import while_connected
 from vivace.server.event_stream import EventStream
 from vivace.server.json_response import json_response
+from vivace.server.load_control import LoadControl
 from vivace.server.loading import LoadingModel
 from vivace.server.requests import CompletionRequest
 from vivace.server.safety import Safety
@@ -27,7 +27,10 @@ DEFAULT_MAX_TOKENS = 16
 class Completions:
     """The completions endpoint over one model."""
 
-    def __init__(self, model: LoadingModel, streams: Streams, safety: Safety, *, max_prompts: int) -> None:
+    def __init__(
+        self, model: LoadingModel, streams: Streams, safety: Safety, load: LoadControl, *, max_prompts: int
+    ) -> None:
+        self._load = load
         self._model = model
         self._streams = streams
         self._safety = safety
@@ -40,8 +43,7 @@ class Completions:
             VivaceError: the body is wrong, the model cannot take it, or the engine failed.
         """
         wire = await read_body(request, CompletionRequest)
-        service = self._model.service()
-        check_model(wire.model, service.name)
+        check_model(wire.model, self._model.service().name)
         include_usage = wants_usage(wire)
         options = self._streams.options(wire.stream_options)
         prompts = _prompts(wire.prompt, self._max_prompts)
@@ -50,7 +52,11 @@ class Completions:
                 "echo with logprobs is not supported: prompt tokens have none here.", "Leave one out.", param="echo"
             )
         await self._safety.check([prompt for prompt in prompts if isinstance(prompt, str)], wire.logprobs)
-        requests, echoes = await asyncio.to_thread(_admit, service, wire, prompts)
+        has_ids = any(not isinstance(prompt, str) for prompt in prompts)
+        service, (admitted, echoes) = await self._load.admit(
+            lambda service: _admit(service, wire, prompts), wire, has_ids=has_ids
+        )
+        requests = [self._load.eased(request, service) for request in admitted]
         reply = CompletionReply(service.name, requests, echoes, include_usage)
         if wire.stream:
             return self._streams.open(request, service, reply, options)

@@ -88,7 +88,7 @@ class Http2Server:
         config.graceful_timeout = self._config.drain_s + self._forced_end_s
         config.accesslog = config.errorlog = None
         config.include_server_header = False
-        config.websocket_max_message_size = self._config.max_body_bytes
+        config.websocket_max_message_size = self._config.sizes.max_body_bytes
         if transport.certificate is not None:
             config.certfile = str(transport.certificate)
             config.keyfile = str(transport.key or transport.certificate)

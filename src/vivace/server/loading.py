@@ -30,11 +30,16 @@ class LoadingModel:
     Args:
         load: builds the service; runs in the loader thread.
         on_settled: called in the loader thread once the state is READY or FAILED.
+        stand_in: a smaller model that answers under high load; started and closed with this one.
     """
 
     def __init__(
-        self, load: Callable[[], ModelService], on_settled: Callable[["LoadingModel"], None] = lambda model: None
+        self,
+        load: Callable[[], ModelService],
+        on_settled: Callable[["LoadingModel"], None] = lambda model: None,
+        stand_in: "LoadingModel | None" = None,
     ) -> None:
+        self._stand_in = stand_in
         self._load = load
         self._on_settled = on_settled
         self._lock = threading.Lock()
@@ -56,6 +61,22 @@ class LoadingModel:
     def start(self) -> None:
         """Begin to load; returns at once."""
         self._thread.start()
+        if self._stand_in is not None:
+            self._stand_in.start()
+
+    def stand_in_service(self) -> ModelService | None:
+        """The smaller model's service, once it answers; None: there is none."""
+        stand_in = self._stand_in
+        return stand_in.service() if stand_in is not None and stand_in.state is ModelState.READY else None
+
+    def services(self) -> tuple[ModelService, ...]:
+        """All services that answer, the model's own first; raises as `service`."""
+        stand_in = self.stand_in_service()
+        return (self.service(),) if stand_in is None else (self.service(), stand_in)
+
+    def named(self, name: str) -> ModelService:
+        """The service of that name, the model's own where there is none; raises as `service`."""
+        return next((service for service in self.services() if service.name == name), self.service())
 
     async def ask(self, question: str) -> str:
         """The model's own short answer to a question: how it judges a text, for one.
@@ -92,11 +113,15 @@ class LoadingModel:
             service, self._service = self._service, None
         if service is not None:
             service.close()
+        if self._stand_in is not None:
+            self._stand_in.close()
 
     def join(self, timeout_s: float) -> None:
         """Wait for the loader thread, so that the process does not end in the middle of its work."""
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
+        if self._stand_in is not None:
+            self._stand_in.join(timeout_s)
 
     def _run(self) -> None:
         try:

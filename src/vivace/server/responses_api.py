@@ -15,6 +15,7 @@ from vivace.server.disconnect import while_connected
 from vivace.server.errors import HttpError
 from vivace.server.event_stream import EventStream
 from vivace.server.json_response import json_response
+from vivace.server.load_control import LoadControl
 from vivace.server.loading import LoadingModel
 from vivace.server.response_reply import ResponseReply
 from vivace.server.response_types import LOGPROBS, DeletedResponse, ResponseRequest, ResponseSettings
@@ -38,7 +39,8 @@ _LONG_CHAT = {None: None, "auto": "truncate", "disabled": "reject"}
 class ResponsesApi:
     """The Responses API over one model."""
 
-    def __init__(self, model: LoadingModel, streams: Streams, safety: Safety) -> None:
+    def __init__(self, model: LoadingModel, streams: Streams, safety: Safety, load: LoadControl) -> None:
+        self._load = load
         self._model = model
         self._streams = streams
         self._safety = safety
@@ -50,13 +52,13 @@ class ResponsesApi:
             VivaceError: the body is wrong, the model cannot take it, or the engine failed.
         """
         wire = await read_body(request, ResponseRequest)
-        service = self._model.service()
-        check_model(wire.model, service.name)
+        check_model(wire.model, self._model.service().name)
         wants_usage(wire)
         options = self._options(wire)
         owner = owner_in(request.headers)
         said = [*self._earlier(wire.previous_response_id, owner), *_input(wire)]
-        admitted = await asyncio.to_thread(_admit, service, wire, said)
+        service, admitted = await self._load.admit(lambda service: _admit(service, wire, said), wire)
+        admitted = self._load.eased(admitted, service)
         await self._safety.check([message.content for message in said], admitted.logprobs)
         reply = ResponseReply(admitted, _settings(service, wire, admitted), said, new_stream_id("resp_"))
         run = self._streams.start(owner, service, reply, options, reply.response_id)

@@ -23,12 +23,18 @@ _FORCED_END_S = 5
 """After the model was closed, streams end by themselves; connections that still hang are cut this much later."""
 
 
-def serve(config: ServerConfig, load: Callable[[], ModelService], announce: Callable[[str], None]) -> None:
+def serve(
+    config: ServerConfig,
+    load: Callable[[], ModelService],
+    announce: Callable[[str], None],
+    load_stand_in: Callable[[], ModelService] | None = None,
+) -> None:
     """Serve until SIGINT or SIGTERM.
 
     Args:
         load: builds the model; runs in a thread while the port already answers /health.
         announce: called once with the page's URL when the model answers.
+        load_stand_in: builds the smaller model that answers under high load.
 
     Raises:
         ConfigError: the address cannot be bound.
@@ -46,7 +52,12 @@ def serve(config: ServerConfig, load: Callable[[], ModelService], announce: Call
         else:
             server.stop()
 
-    model = LoadingModel(load, on_settled)
+    def on_stand_in(settled: LoadingModel) -> None:
+        if settled.state is not ModelState.READY:
+            server.stop()
+
+    stand_in = None if load_stand_in is None else LoadingModel(load_stand_in, on_stand_in)
+    model = LoadingModel(load, on_settled, stand_in)
     try:
         server = build_server(config, model)
         model.start()
@@ -55,8 +66,9 @@ def serve(config: ServerConfig, load: Callable[[], ModelService], announce: Call
         listener.close()
         model.close()
         model.join(_FORCED_END_S)
-    if model.failure is not None:
-        raise model.failure
+    for loaded in (model, stand_in):
+        if loaded is not None and loaded.failure is not None:
+            raise loaded.failure
 
 
 class Server(Protocol):
@@ -158,7 +170,7 @@ class SignalledServer(uvicorn.Server):
                 access_log=False,
                 lifespan="on",
                 ws="websockets-sansio",
-                ws_max_size=config.max_body_bytes,
+                ws_max_size=config.sizes.max_body_bytes,
                 ssl_certfile=config.transport.certificate,
                 ssl_keyfile=config.transport.key,
                 server_header=False,

@@ -46,7 +46,7 @@ class DeletedSession(msgspec.Struct):
 
 
 class HintTaken(msgspec.Struct):
-    """The body of an answer to a hint: it is being followed."""
+    """The body of an answer to a hint: it is being followed, or, under high load, not."""
 
     object: str = "hint"
     taken: bool = True
@@ -103,6 +103,8 @@ class SessionEndpoints:
             VivaceError: sessions are off, or there is no such session of this caller.
         """
         owner, session_id = owner_in(request.headers), request.path_params["session_id"]
+        if not self._model.service().has_background:
+            return json_response(HintTaken(taken=False), 202)
         await asyncio.to_thread(self._conversations().expect_session, owner, session_id)
         return json_response(HintTaken(), 202)
 
@@ -113,6 +115,8 @@ class SessionEndpoints:
             VivaceError: the body is wrong.
         """
         messages, parameters = await self._conversation(request)
+        if not self._model.service().has_background:
+            return json_response(HintTaken(taken=False), 202)
         await asyncio.to_thread(self._conversations().expect, messages, parameters)
         return json_response(HintTaken(), 202)
 

@@ -7,7 +7,7 @@ talk with the store is had in a thread.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from vivace.server.kinds import decode_kept
 from vivace.stream.diagnostics import StreamDiagnostics
@@ -40,7 +40,7 @@ class SharedStreams:
         store: that they share.
         registry: of the streams at work here.
         lease_s: see `StoreConfig`.
-        served: name of the model that is served here; None while it is loading.
+        served: names of the models that are served here; none while they are loading.
         take_over: goes on here with a stream that was claimed, or reads one that has ended.
         diagnostics: of a mirror, by the name of its stream.
     """
@@ -51,7 +51,7 @@ class SharedStreams:
         registry: StreamRegistry,
         lease_s: float,
         *,
-        served: Callable[[], str | None],
+        served: Callable[[], Collection[str]],
         take_over: Callable[[SavedRun], StreamRun],
         diagnostics: Callable[[str], StreamDiagnostics],
     ) -> None:
@@ -104,14 +104,14 @@ class SharedStreams:
             run = runs.get(known.stream_id)
             if run is not None:
                 _heed(run, known)
-        if self._served() is not None:
+        if self._served():
             for stream_id in await asyncio.to_thread(self._store.orphans, ADOPTED_AT_ONCE):
                 self._adopt(stream_id)
 
     def _adopt(self, stream_id: str) -> None:
         """Go on with a stream whose server died, if its model is served here and nobody else was quicker."""
         head = self._store.head(stream_id)
-        if head is not None and decode_kept(head.record.kind, head.record.request).reply.model != self._served():
+        if head is not None and decode_kept(head.record.kind, head.record.request).reply.model not in self._served():
             return
         if not self._store.claim(stream_id):
             return

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -78,9 +78,17 @@ class Streams:
         model: continues the streams that a restart has found, once it is there.
         safety: what may not leave.
         settings: how they behave.
+        greeting: what a new stream tells in its event `degraded`; None: it has none.
     """
 
-    def __init__(self, model: LoadingModel, safety: Safety, settings: StreamSettings | None = None) -> None:
+    def __init__(
+        self,
+        model: LoadingModel,
+        safety: Safety,
+        settings: StreamSettings | None = None,
+        greeting: Callable[[], dict[str, object] | None] = lambda: None,
+    ) -> None:
+        self._greeting = greeting
         self._model = model
         self._safety = safety
         self._settings = settings or StreamSettings()
@@ -103,7 +111,7 @@ class Streams:
         """Tell the engine how much waits for the readers of each stream, where its order of service wants to know."""
         while True:
             await asyncio.sleep(LOOK_S)
-            if self._model.state is ModelState.READY and self._model.service().knows_readers:
+            if self._model.state is ModelState.READY and any(each.knows_readers for each in self._model.services()):
                 now_s = asyncio.get_running_loop().time()
                 for run in self._registry.running():
                     run.tell_lead(now_s)
@@ -135,6 +143,8 @@ class Streams:
         request = msgspec.json.encode(kept)
         record = RunRecord(stream_id or new_stream_id(), owner, kind, request, kept.options.retain_s)
         run = self._start(self._run(service, record, kept, kept.begun, ()))
+        if (told := self._greeting()) is not None:
+            run.notice("degraded", told)
         if kept.options.events:
             telling = tell_progress(service, run, kept.reply.engine_requests[0].request_id)
             run.accompany(telling)
@@ -144,6 +154,11 @@ class Streams:
         """Start an answer and read it from its beginning; raises as `start`."""
         run = self.start(owner_in(request.headers), service, reply, options)
         return self.response(run, 0, dropped_header(reply.engine_requests))
+
+    def tell_all(self, name: str, told: dict[str, object]) -> None:
+        """Write an event into every stream that is at work here, for readers that asked for such events."""
+        for run in list(self._registry.running()):
+            run.notice(name, told)
 
     def find(self, stream_id: str, owner: str) -> ReadableStream:
         """A stream of this caller.
@@ -233,8 +248,8 @@ class Streams:
             store,
             self._registry,
             self._settings.lease_s,
-            served=lambda: self._model.service().name if self._model.state is ModelState.READY else None,
-            take_over=lambda saved: self._take_over(self._model.service(), saved),
+            served=self._served,
+            take_over=self._take_over,
             diagnostics=self._diagnostics,
         )
 
@@ -255,13 +270,19 @@ class Streams:
         Raises:
             OverloadedError: the model is still loading.
         """
-        service = self._model.service()
+        self._model.service()
         found, self._found = self._found, {}
         for saved in found.values():
-            self._take_over(service, saved)
+            self._take_over(saved)
 
-    def _take_over(self, service: ModelService, saved: SavedRun) -> StreamRun:
+    def _served(self) -> frozenset[str]:
+        """Names of the models that answer."""
+        is_ready = self._model.state is ModelState.READY
+        return frozenset(service.name for service in self._model.services()) if is_ready else frozenset()
+
+    def _take_over(self, saved: SavedRun) -> StreamRun:
         kept = decode_kept(saved.record.kind, saved.record.request)
+        service = self._model.named(kept.reply.model)
         kept.reply.restore(saved)
         run = self._run(service, saved.record, kept, saved.progress or kept.begun, saved.events)
         if saved.status is not StreamStatus.RUNNING:

@@ -136,11 +136,11 @@ class Takes:
 
     async def _open(self, request: Request, run: ReadableStream, take: Take) -> EventStream:
         wire = await read_body(request, TakeRequest) if await request.body() else TakeRequest()
-        service = self._model.service()
         await self._safety.check([wire.text or ""])
         if run.record.kind != "chat":
             raise RequestError("Only streams of chat answers can go on elsewhere.", "Send the request again.")
         kept: Kept[ChatReply] = decode_kept("chat", run.record.request)
+        service = self._model.named(kept.reply.model)
         options = kept.options if wire.stream_options is None else self._streams.options(wire.stream_options)
         fresh, begun, offset = await asyncio.to_thread(
             self._prepare, service, kept.reply.request, run.progress, wire, take
