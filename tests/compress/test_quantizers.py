@@ -10,7 +10,8 @@ from vivace.compress.scales import SCALE_RULES, fit_scales
 from vivace.compress.schemes import Floats, Granularity, GridKind, QuantScheme
 from vivace.types.errors import ConfigError
 
-KINDS = cast(tuple[GridKind, ...], get_args(GridKind))
+KINDS = cast(tuple[GridKind, ...], tuple(kind for kind in get_args(GridKind) if kind != "nested"))
+"""Without nested codes, which have a file of their own."""
 
 
 def random_matrix(rows: int = 8, columns: int = 64, seed: int = 0) -> Floats:

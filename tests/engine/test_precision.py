@@ -12,7 +12,8 @@ from compress.models import random_windows, uneven_model
 from vivace.compress.pipeline import compress_weights
 from vivace.compress.recipe import PRESETS
 from vivace.compress.stored import StoredWeights
-from vivace.engine.precision import battery_used, check_nested, hottest_celsius, parse_precision
+from vivace.engine import precision
+from vivace.engine.precision import battery_used, check_precision, hottest_celsius, parse_precision
 from vivace.execute.native import NativeExecutor, available_isas
 from vivace.execute.reference import ReferenceExecutor
 from vivace.graph.build import build_graph
@@ -79,10 +80,20 @@ def test_words_that_are_no_precision_are_refused(text: str) -> None:
 
 def test_a_precision_without_nested_weights_is_refused() -> None:
     _, plain = uneven_model()
-    check_nested("off", plain)
+    check_precision("off", plain)
     with pytest.raises(ConfigError, match="no nested weights"):
-        check_nested("chapter", plain)
-    check_nested("chapter", nested_model()[1])
+        check_precision("chapter", plain)
+    check_precision("chapter+load:4", nested_model()[1])
+
+
+def test_a_sensor_that_the_machine_lacks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_POWER", tmp_path)
+    weights = nested_model()[1]
+    with pytest.raises(ConfigError, match="needs a battery"):
+        check_precision("battery:20", weights)
+    (tmp_path / "BAT0").mkdir()
+    (tmp_path / "BAT0" / "type").write_text("Battery")
+    check_precision("battery:20", weights)
 
 
 def nested_model() -> tuple[ModelSpec, StoredWeights]:

@@ -21,7 +21,7 @@ from vivace.types.request import GenerationRequest, SamplingParams, StopParams
 
 if TYPE_CHECKING:
     from vivace.engine.core import Engine
-    from vivace.engine.precision import check_nested, parse_precision
+    from vivace.engine.precision import check_precision, parse_precision
     from vivace.execute.native import NativeExecutor
 
 HELP = "one sequence: tokens/s of reading a prompt and of continuing it"
@@ -162,7 +162,7 @@ def _open(arguments: argparse.Namespace) -> _Subject:
         activation_bits=arguments.activation_bits,
         kv_format=arguments.kv_format,
     )
-    check_nested(arguments.precision, loaded.weights)
+    check_precision(arguments.precision, loaded.weights)
     config = SchedulerConfig(
         max_batch_tokens=arguments.batch_tokens,
         max_sequences=1,

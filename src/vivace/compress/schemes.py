@@ -49,6 +49,8 @@ class QuantScheme:
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
             raise ConfigError(f"A code of {self.bits} bits was asked for.", "Choose 2 to 8 bits.")
+        if self.kind == "nested" and self.bits != 8:
+            raise ConfigError(f"Nested codes have 8 bits, not {self.bits}.", "Leave 'bits' out, or use another format.")
         if (self.group_size is None) != (self.granularity != "group"):
             raise ConfigError(
                 f"Granularity {self.granularity!r} and group size {self.group_size} do not belong together.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vivace.cache.policies import parse_policy
 from vivace.engine.kv_memory import KvBlocks, LocalDemand, choose_blocks
 from vivace.engine.long_chat import LongChat, choose_reach
-from vivace.engine.precision import check_nested, parse_precision
+from vivace.engine.precision import check_precision, parse_precision
 from vivace.engine.serving_config import ServingConfig
 from vivace.engine.speculation import SpeculationSite, build_speculator
 from vivace.types.errors import ConfigError, TokenizerError
@@ -175,7 +175,7 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
     tiers, sessions = build_tiers(config.tiers, loaded.path, executor, settings)
     window = loaded.spec.attention.local_window
     local = None if blocks.num_local is None else LocalLayers(blocks.num_local, window)
-    check_nested(config.precision, loaded.weights)
+    check_precision(config.precision, loaded.weights)
     precision = parse_precision(config.precision)
     engine = Engine(executor, scheduler_config, speculator=speculator, tiers=tiers, local=local, precision=precision)
     slots = blocks.num_blocks * BLOCK_SIZE

@@ -47,12 +47,14 @@ class Sensor:
         read: (sequences in the step) -> the number.
         mixed_from: where MIXED begins; `low_from`: where LOW does.
         is_slow: it is read once a second, not every step.
+        lacks: what the machine would have to have; "": it has it.
     """
 
     read: Callable[[int], float]
     mixed_from: float
     low_from: float
     is_slow: bool = True
+    lacks: str = ""
 
     def level(self, num_sequences: int) -> int:
         """The highest level that rows may have now."""
@@ -100,15 +102,23 @@ def _load(num_sequences: int) -> float:
 def battery_used(_num_sequences: int, folder: Path = _POWER) -> float:
     """Percent of the battery that is gone; 0 on mains or where there is none."""
     used = 0.0
-    for supply in sorted(folder.glob("*")):
-        if _text(supply / "type") == "Battery" and _text(supply / "status") == "Discharging":
+    for supply in _batteries(folder):
+        if _text(supply / "status") == "Discharging":
             used = max(used, 100.0 - _number(supply / "capacity", 100.0))
     return used
 
 
 def hottest_celsius(_num_sequences: int, folder: Path = _HEAT) -> float:
     """The hottest thermal zone; 0 where none can be read."""
-    return max((_number(zone / "temp", 0.0) / 1000 for zone in sorted(folder.glob("thermal_zone*"))), default=0.0)
+    return max((_number(zone / "temp", 0.0) / 1000 for zone in _zones(folder)), default=0.0)
+
+
+def _batteries(folder: Path) -> list[Path]:
+    return [supply for supply in sorted(folder.glob("*")) if _text(supply / "type") == "Battery"]
+
+
+def _zones(folder: Path) -> list[Path]:
+    return sorted(folder.glob("thermal_zone*"))
 
 
 def _text(path: Path) -> str:
@@ -127,8 +137,12 @@ def _number(path: Path, otherwise: float) -> float:
 
 _SENSORS: dict[str, Callable[[float], Sensor]] = {
     "load": lambda streams: Sensor(_load, streams + 1, 2 * streams + 1, is_slow=False),
-    "battery": lambda left: Sensor(battery_used, 100 - min(2 * left, 100), 100 - left),
-    "heat": lambda celsius: Sensor(hottest_celsius, celsius - 10, celsius),
+    "battery": lambda left: Sensor(
+        battery_used, 100 - min(2 * left, 100), 100 - left, lacks="" if _batteries(_POWER) else "a battery"
+    ),
+    "heat": lambda celsius: Sensor(
+        hottest_celsius, celsius - 10, celsius, lacks="" if _zones(_HEAT) else "a thermal zone"
+    ),
 }
 PRECISION_KINDS = ("off", "chapter", "bands", *_SENSORS)
 
@@ -160,18 +174,26 @@ def parse_precision(text: str, clock: Clock = now_ns) -> PrecisionPolicy | None:
     return PrecisionPolicy(bands, tuple(sensors), clock)
 
 
-def check_nested(text: str, weights: WeightSource) -> None:
+def check_precision(text: str, weights: WeightSource) -> None:
     """Refuse a precision that could change nothing.
 
     Raises:
-        ConfigError: the model has no nested weights, and `text` is not `off`.
+        ConfigError: the model has no nested weights, or the machine no sensor (under /sys) that `text` names.
     """
-    if text == "off" or any(weights.info(name).format is TensorFormat.N8_0 for name in weights.names()):
+    policy = parse_precision(text)
+    if policy is None:
         return
-    raise ConfigError(
-        f"The precision {text!r} is asked for, and the model has no nested weights to choose from.",
-        "Make such a model with 'vivace compress MODEL OUT.gguf --recipe nested', or leave --precision off.",
-    )
+    if all(weights.info(name).format is not TensorFormat.N8_0 for name in weights.names()):
+        raise ConfigError(
+            f"The precision {text!r} is asked for, and the model has no nested weights to choose from.",
+            "Make such a model with 'vivace compress MODEL OUT.gguf --recipe nested', or leave --precision off.",
+        )
+    for sensor in policy.sensors:
+        if sensor.lacks:
+            raise ConfigError(
+                f"The precision {text!r} needs {sensor.lacks}, and this machine shows none.",
+                "Choose by position or by load, as in chapter+load:8.",
+            )
 
 
 def _parse_bands(text: str) -> Bands:

@@ -31,6 +31,12 @@ def pack(codes: NDArray[np.int16], scales: Bytes) -> Bytes:
     return np.concatenate([scales, _paired(high + 8), _paired(codes - 16 * high + 8)], axis=1)
 
 
+def high_halves(codes: Floats) -> Floats:
+    """What codes are when their low halves are not read: the nearest multiples of 16, halves up."""
+    halves: Floats = np.floor((codes + np.float32(8)) / np.float32(16)) * np.float32(16)
+    return halves
+
+
 def spanning_scale(low: Floats, high: Floats) -> Floats:
     """The scale at which no weight from `low` to `high` is clipped; its sign gives the larger end the more codes."""
     sign = np.where(-low >= high, np.float32(1), np.float32(-1))
