@@ -6,8 +6,8 @@
 A row is one file; the nested file has a row for each level that rows may read. `prompt`: tokens a second of reading 512
 tokens in one step. `1 stream`, `8 streams`: tokens a second of steps that compute one token a stream, 256 tokens after
 its start. Streams of `mixed levels` read low, mixed and full in turn, all in one batch. `agree`, with `--text`: how
-often the native executor finds the token likeliest that the numpy oracle (float32, the same weights) does, and how near
-the kernels' numbers are to it. `--json` prints a list of objects.
+often the kernels find the token likeliest that float32 finds over the same weights (widened to float32 and read with
+float32 inputs by the same core), and how near their numbers are. `--json` prints a list of objects.
 """
 
 import argparse
@@ -24,8 +24,8 @@ import numpy as np
 from vivace.compress.evaluate import EvaluationSettings, read_windows
 from vivace.compress.recipe import Recipe, TensorRule
 from vivace.compress.save import compress_file
+from vivace.compress.stored import StoredWeights, store_floats
 from vivace.execute.native import NativeExecutor
-from vivace.execute.reference import ReferenceExecutor
 from vivace.execute.score import Tokens, compare_executors
 from vivace.files.open import LoadedModel, open_model
 from vivace.graph.build import build_graph
@@ -159,8 +159,18 @@ def open_executor(model: LoadedModel, options: argparse.Namespace) -> NativeExec
 
 
 def compared(model: LoadedModel, executor: NativeExecutor, windows: Sequence[Tokens], figures: Figures) -> Figures:
-    """The figures with the agreement of kernels and oracle over the same weights."""
-    oracle = ReferenceExecutor(build_graph(model.spec), model.weights, num_blocks=PROMPT // BLOCK_SIZE)
+    """The figures with the agreement of kernels and float32 over the same weights."""
+    wide = {
+        name: store_floats(model.weights.dequantize(name), TensorFormat.F32)
+        for name in model.weights.names()
+        if len(model.weights.info(name).shape) == 2
+    }
+    oracle = NativeExecutor(
+        build_graph(model.spec),
+        StoredWeights(wide, model.weights),
+        num_blocks=PROMPT // BLOCK_SIZE,
+        num_threads=executor.num_threads,
+    )
     found = compare_executors(oracle, executor, windows)
     return replace(figures, agree=found.same_top, kl_to_oracle=found.mean_kl, positions=found.num_positions)
 
