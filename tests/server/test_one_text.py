@@ -27,7 +27,7 @@ from vivace.stream.log import LogEvent, NumberedLog
 from vivace.stream.options import KEEP, RunOptions
 from vivace.stream.run import StreamRun
 from vivace.stream.safety.screen import ACTIONS, SafetyConfig, SafetyRules
-from vivace.types.request import GenerationRequest
+from vivace.types.request import ChatMessage, GenerationRequest
 
 RECORD = RunRecord("stream-x", "me", "chat", b"")
 PIECES = st.sampled_from(
@@ -174,13 +174,13 @@ def test_everything_at_once_is_one_text(speaking: tuple[ModelService, SpeakingEx
 def test_everything_at_once_is_one_text_of_a_real_model(smollm2_path: object, action: str) -> None:
     service = build_service(str(smollm2_path), EngineConfig(context_length=512))
     try:
-        prompt = service.encode_chat([])
-        for seed in range(4):
+        prompt = service.encode_chat([ChatMessage("user", "Describe a lighthouse.")])
+        for seed in range(3):
             sampling = {"temperature": 0} if not seed else {"temperature": 1.2, "seed": seed}
-            fields = {**sampling, "max_tokens": 48, "stop": ["\n\n", "light"], "n": 1 + seed % 2}
+            fields = {**sampling, "max_tokens": 40, "stop": ["\n\n", "light"], "n": 1 + seed % 2}
             request = with_seed(service.admit(prompt, fields, chat=True))
             safety = SafetyConfig(("the", "I", "and a", "is"), ("personal",), action)
             options = RunOptions(KEEP, flush=("token", "word", "sentence")[seed % 3], coalesce=bool(seed % 2))
-            check(service, Trial(request, safety, options), [3 * seed, 11, 23, 37])
+            check(service, Trial(request, safety, options), [3 * seed, 17])
     finally:
         service.close()

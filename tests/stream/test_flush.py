@@ -6,8 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vivace.stream.checkpoints import CONTEXT_CHARS, SentenceMarks
 from vivace.stream.coalesce import Coalescer
-from vivace.stream.flush import FLUSH_POLICIES, MAX_SENTENCE, FlushStage, after_sentence, after_word, flush_policy
+from vivace.stream.flush import (
+    FLUSH_POLICIES,
+    MAX_SENTENCE,
+    FlushStage,
+    after_sentence,
+    after_word,
+    flush_policy,
+    sentence_ends,
+)
 from vivace.stream.graphemes import clusters, settled_length
 from vivace.types.answer import AnswerChunk
 from vivace.types.errors import RequestError
@@ -149,3 +158,24 @@ def test_slow_tokens_are_sent_one_by_one_and_the_end_at_once() -> None:
     assert coalescer.due_s == pytest.approx(2.010)
     [last] = coalescer.offer(AnswerChunk(0, "z", (2,), finish_reason="stop"), 2.002)
     assert (last.text, last.token_ids, last.finish_reason) == ("yz", (1, 2), "stop")
+
+
+MARKED = [".", " ", "Mr", "Prof", "12", "A", "a", "。", "!", '"', ")", "\n", "e.g", "word " * 20, " " * 80, "x" * 70]
+
+
+@given(st.lists(st.sampled_from(MARKED), max_size=14).map("".join), st.lists(st.integers(0, 2000), max_size=12))
+def test_checkpoints_are_where_the_sentences_of_the_whole_text_end(text: str, cuts: list[int]) -> None:
+    found, at = [], 0
+    while end := next(iter(sentence_ends(text[at:])), 0):
+        at += end
+        found.append(at)
+    marks = SentenceMarks()
+    assert [mark.offset for piece in split(text, cuts) for mark in marks.feed(piece)] == found
+
+
+def test_a_text_without_an_end_is_not_kept() -> None:
+    marks = SentenceMarks()
+    for _ in range(100):
+        marks.feed("x" * 1000)
+    assert len(marks._tail) <= CONTEXT_CHARS + 1
+    assert [mark.offset for mark in marks.feed(".\n")] == [100_001, 100_002]

@@ -45,11 +45,16 @@ def after_sentence(text: str) -> int:
     return after_word(text) if len(text) - end > MAX_SENTENCE else end
 
 
-def sentence_ends(text: str) -> Iterator[int]:
-    """Where sentences or lines of a text end, as far as what follows has made it certain."""
-    for match in _SENTENCE_END.finditer(text):
+def sentence_ends(text: str, start: int = 0) -> Iterator[int]:
+    """Where sentences or lines of a text end, as far as what follows has made it certain, from `start` on."""
+    for match in _SENTENCE_END.finditer(text, start):
         if match.group() == "\n" or not _NO_END.search(text[: match.end()]):
             yield match.end()
+
+
+def num_settled(text: str) -> int:
+    """Characters in which no sentence will be found to end that has not been: all but the marks at the end."""
+    return len(text.rstrip("。！？!?….”’」』）)\"']"))
 
 
 FLUSH_POLICIES: dict[str, FlushPolicy] = {"token": after_token, "word": after_word, "sentence": after_sentence}
