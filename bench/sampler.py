@@ -12,8 +12,8 @@ import timeit
 
 import numpy as np
 
-from vivace.sample.sampler import DrawRow, Sampler
-from vivace.sample.settings import DrawSettings
+from vivace.sample.sampler import Sampler
+from vivace.sample.settings import DrawRow, DrawSettings
 from vivace.types.request import SamplingParams
 
 KINDS: dict[str, tuple[SamplingParams, int | None]] = {

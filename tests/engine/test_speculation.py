@@ -151,8 +151,8 @@ def test_the_real_speculator_changes_no_token(
         for index, prompt in enumerate(prompts * 2)
     ]
     told = []
-    for speculator in (None, EngineSpeculator(SpeculationConfig(proposers, policy, 4))):
-        engine = Engine(CyclingExecutor(64), SchedulerConfig(), speculator=speculator)
+    for speculator in (None, EngineSpeculator(SpeculationConfig(proposers, policy, 4), clock=lambda: 0)):
+        engine = Engine(CyclingExecutor(64), SchedulerConfig(), lambda: 0, speculator)  # no time: nothing is too dear
         events = []
         for request in requests:
             engine.add(request)

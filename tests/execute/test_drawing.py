@@ -11,8 +11,8 @@ from tests.factories.tiny_models import random_weights, tiny_spec
 from vivace.execute.native import NativeExecutor, available_isas
 from vivace.graph.build import build_graph
 from vivace.sample.randomness import uniform
-from vivace.sample.sampler import DrawRow, Sampler
-from vivace.sample.settings import DrawSettings
+from vivace.sample.sampler import Sampler
+from vivace.sample.settings import DrawRow, DrawSettings
 from vivace.types.errors import EngineError
 from vivace.types.request import SamplingParams
 

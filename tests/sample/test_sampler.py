@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from sample.naive import adjusted, distribution
 from vivace.sample.randomness import uniform
-from vivace.sample.sampler import DrawRow, Sampler
-from vivace.sample.settings import DrawSettings
+from vivace.sample.sampler import Sampler
+from vivace.sample.settings import DrawRow, DrawSettings
 from vivace.types.request import SamplingParams
 from vivace.types.step import Draw
 

@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sample.naive import adjusted, distribution
-from vivace.sample.sampler import DrawRow, Sampler
-from vivace.sample.settings import DrawSettings
+from vivace.sample.sampler import Sampler
+from vivace.sample.settings import DrawRow, DrawSettings
 from vivace.speculate.distribution import target_distribution
 from vivace.speculate.verify import count_confirmed, draw_and_compare, pick, reject_sample, residual
 from vivace.types.errors import ConfigError

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vivace.engine.rules import Number, Rule, flag, kv_policy, label, logit_bias, stop_strings, token_ids
+from vivace.engine.structure import structure
+from vivace.text.grammar import GrammarCompiler
 from vivace.types.errors import ContextLengthError, RequestError
 from vivace.types.request import MAX_TIER, GenerationRequest, SamplingParams, ServiceLevel, StopParams
 
@@ -23,11 +25,13 @@ class RequestLimits:
         vocab_size: token ids are below it.
         context_length: most tokens of prompt and answer together.
         max_choices: largest `n`.
+        grammars: reads what answers have to look like; None: answers have no structure.
     """
 
     vocab_size: int
     context_length: int
     max_choices: int = 16
+    grammars: GrammarCompiler | None = None
 
 
 SAMPLING_RULES: dict[str, Rule] = {
@@ -59,7 +63,12 @@ SERVICE_RULES: dict[str, Rule] = {
     "reading_tokens_per_s": Number(0, 10_000, low_open=True),
 }
 PARAMETER_NAMES = frozenset(
-    (*SAMPLING_RULES, "logit_bias", *STOP_RULES, "stop_token_ids", *REQUEST_RULES, "n", *SERVICE_RULES)
+    (
+        *(*SAMPLING_RULES, "logit_bias"),
+        *(*STOP_RULES, "stop_token_ids"),
+        *(*REQUEST_RULES, "n", "structured_outputs"),
+        *SERVICE_RULES,
+    )
 )
 
 
@@ -76,8 +85,8 @@ def build_request(
 
     Args:
         prompt_ids: the prompt as token ids.
-        parameters: the fields of SamplingParams, StopParams and ServiceLevel, `n`, `logprobs` and `kv_policy`, by name;
-            None means the default.
+        parameters: the fields of SamplingParams, StopParams and ServiceLevel, `n`, `logprobs`, `kv_policy` and
+            `structured_outputs` (engine/structure.py), by name; None means the default.
             `logit_bias` is a mapping from token id to bias, `stop` a string or a list of them.
         limits: of the model that will answer.
         request_id: a name unique among running requests; one is made when it is None.
@@ -97,7 +106,12 @@ def build_request(
     sampling = _checked(SAMPLING_RULES | {"logit_bias": bias}, parameters)
     stopping = _checked(STOP_RULES | {"stop_token_ids": ids}, parameters)
     choices = Number(1, limits.max_choices, integer=True)
-    rest = _checked(REQUEST_RULES | {"n": choices}, parameters)
+    rest = _checked(REQUEST_RULES | {"n": choices, "structured_outputs": structure(limits.grammars)}, parameters)
+    grammar = rest.pop("structured_outputs", None)
+    if grammar is not None and stopping.get("ignore_eos"):
+        raise RequestError(
+            "An answer with a structure ends where the structure does.", "Leave ignore_eos out.", param="ignore_eos"
+        )
     stopping["stop"] = (*stopping.get("stop", ()), *more_stops)
     check_fits(len(prompt), stopping.get("max_tokens"), limits.context_length)
     return GenerationRequest(
@@ -106,6 +120,7 @@ def build_request(
         sampling=SamplingParams(**sampling),
         stopping=StopParams(**stopping),
         continues_text=continues_text,
+        grammar=grammar,
         service_level=ServiceLevel(**_checked(SERVICE_RULES, parameters)),
         **rest,
     )

@@ -23,7 +23,7 @@ class LLM:
 
     Sampling keywords of every method: temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty,
     frequency_penalty, logit_bias, seed, max_tokens, stop, stop_token_ids, ignore_eos, n, logprobs, the fields of
-    `types.request.ServiceLevel`, kv_policy, and for chats long_chat.
+    `types.request.ServiceLevel`, kv_policy, structured_outputs (engine/structure.py), and for chats long_chat.
 
     Args:
         model: a catalogue name, a path of a model file or folder, or a hub id; downloaded first if it has to be.

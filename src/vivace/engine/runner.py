@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.engine.precision import PrecisionPolicy
-from vivace.sample.sampler import DrawRow, Sampler
+from vivace.sample.sampler import Sampler
+from vivace.sample.settings import DrawRow
 from vivace.schedule.sequence import Sequence
 from vivace.speculate.verify import draw_and_compare
 from vivace.types.step import BLOCK_SIZE, Draw, Executor, ForwardBatch, PatientExecutor, StepPlan, StepResult

@@ -19,6 +19,7 @@ from vivace.engine.loop import EngineLoop
 from vivace.engine.stats import EngineStats
 from vivace.telemetry.clock import now_ns
 from vivace.telemetry.timeline import StageTimeline
+from vivace.text.grammar import GrammarCompiler
 from vivace.text.template import ChatTemplate
 from vivace.text.tokenizer import Tokenizer
 from vivace.types.answer import Answer, AnswerChunk
@@ -64,7 +65,11 @@ class ModelService:
         self._template = template
         self._long_chat = long_chat or LongChat("reject", self.context_length)
         self._loop = loop
-        self._limits = RequestLimits(min(spec.vocab_size, tokenizer.vocab_size), self.context_length)
+        self._limits = RequestLimits(
+            min(spec.vocab_size, tokenizer.vocab_size),
+            self.context_length,
+            grammars=GrammarCompiler(tokenizer, spec.vocab_size),
+        )
         self._sessions = sessions
         self._has_background = True
         self._closer = weakref.finalize(self, loop.close)

@@ -2,27 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vivace.sample.filters import draw
+from vivace.sample.grammar import within_grammar
 from vivace.sample.logprobs import token_logprob
 from vivace.sample.penalties import adjust, without
 from vivace.sample.randomness import redraw_seed, uniform
-from vivace.sample.settings import DrawSettings
+from vivace.sample.settings import DrawRow
 from vivace.types.drawing import Drawer
 from vivace.types.errors import EngineError
 from vivace.types.step import Draw
-
-
-@dataclass(slots=True)
-class DrawRow:
-    """One row to draw from: its fixed settings and all known tokens, int32 (n,); the new token gets position n."""
-
-    settings: DrawSettings
-    tokens: NDArray[np.int32]
 
 
 class Sampler:
@@ -48,6 +40,12 @@ class Sampler:
             others are not touched by it. An entry of -inf is a token that cannot be drawn.
         """
         logits = _without_banned(logits, rows)
+        if any(row.settings.grammar is not None for row in rows):
+            logits, failed = within_grammar(logits, rows)
+            return tuple(failed.get(index, draw) for index, draw in enumerate(self._draw(logits, rows)))
+        return self._draw(logits, rows)
+
+    def _draw(self, logits: NDArray[np.float32], rows: Sequence[DrawRow]) -> tuple[Draw, ...]:
         if self._drawer is None:
             return tuple(self._sample_row(logits[index], row) for index, row in enumerate(rows))
         settings = [row.settings for row in rows]

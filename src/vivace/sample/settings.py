@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vivace.sample.randomness import redraw_seed
 from vivace.types.drawing import DrawNumbers
+from vivace.types.grammar import TokenMask
 from vivace.types.request import SamplingParams
 
 GREEDY_BELOW = 1e-5  # temperatures under it only ever pick the likeliest token; dividing by them would overflow
@@ -24,6 +26,7 @@ class DrawSettings:
         attempt: a number above 0 stands for another random stream of the same seed.
         banned_at: the position at which `banned` may not be drawn.
         banned: token ids.
+        grammar: what the answer has to look like, with a state of its own; None: anything.
     """
 
     params: SamplingParams
@@ -34,10 +37,11 @@ class DrawSettings:
     attempt: int = 0
     banned_at: int = -1
     banned: tuple[int, ...] = ()
+    grammar: TokenMask | None = field(default=None, compare=False)
     is_greedy: bool = field(init=False)
     is_adjusted: bool = field(init=False)
     plain: DrawNumbers = field(init=False, compare=False)
-    """The same for an executor that draws by itself; `banned` is not in it."""
+    """The same for an executor that draws by itself; `banned` and `grammar` are not in it."""
 
     def __post_init__(self) -> None:
         params = self.params
@@ -45,6 +49,14 @@ class DrawSettings:
         object.__setattr__(self, "is_greedy", params.temperature < GREEDY_BELOW or params.top_k == 1)
         object.__setattr__(self, "is_adjusted", penalised or bool(params.logit_bias))
         object.__setattr__(self, "plain", _numbers_of(self))
+
+
+@dataclass(slots=True)
+class DrawRow:
+    """One row to draw from: its fixed settings and all known tokens, int32 (n,); the new token gets position n."""
+
+    settings: DrawSettings
+    tokens: NDArray[np.int32]
 
 
 def _numbers_of(settings: DrawSettings) -> DrawNumbers:

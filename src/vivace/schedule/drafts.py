@@ -44,6 +44,7 @@ class DraftDesk:
             sequence.table.entries if is_plain else None,
             request.sampling,
             redraw_seed(sequence.settings.seed, sequence.settings.attempt),
+            sequence.settings.grammar,
         )
 
     def _make_room(self, sequence: Sequence) -> int:

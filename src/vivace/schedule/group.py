@@ -66,8 +66,9 @@ def _max_known(request: GenerationRequest, limit: int) -> int:
 def draw_settings(request: GenerationRequest, seed: int, choice: int) -> DrawSettings:
     """How the tokens of one choice are drawn; one that goes on from known tokens keeps its random stream."""
     num_prompt, more = len(request.prompt_ids), request.continuation
+    grammar = None if request.grammar is None else request.grammar.follow()
     if more is None:
-        return DrawSettings(request.sampling, seed, choice, num_prompt, request.logprobs)
+        return DrawSettings(request.sampling, seed, choice, num_prompt, request.logprobs, grammar=grammar)
     return DrawSettings(
         request.sampling,
         seed,
@@ -77,4 +78,5 @@ def draw_settings(request: GenerationRequest, seed: int, choice: int) -> DrawSet
         attempt=more.attempt,
         banned_at=num_prompt + len(more.answer_ids),
         banned=more.banned_first,
+        grammar=grammar,
     )

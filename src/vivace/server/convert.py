@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from vivace.server.requests import GenerationFields, WireMessage
+from vivace.server.structure import structured_outputs
 from vivace.types.errors import RequestError, UnknownModelError
 from vivace.types.request import ChatMessage
 
@@ -52,6 +53,7 @@ def parameters(fields: GenerationFields) -> dict[str, object]:
     """
     given = {name: getattr(fields, name) for name in _PARAMETERS}
     given["tier"] = fields.priority
+    given["structured_outputs"] = structured_outputs(fields)
     if fields.vivace is not None:
         service = msgspec.structs.asdict(fields.vivace)
         if fields.priority is not None and service["tier"] not in (None, fields.priority):

@@ -43,11 +43,6 @@ REFUSED_FIELDS: Mapping[str, RefusedField] = {
     "tool_choice": RefusedField("Tool calling", _TOOLS_MEND, ("none", "auto")),
     "functions": RefusedField("Function calling", _TOOLS_MEND, ([],)),
     "function_call": RefusedField("Function calling", _TOOLS_MEND, ("none", "auto")),
-    "response_format": RefusedField(
-        "Structured output",
-        'Leave the field out or send {"type": "text"}; ask for JSON in the prompt.',
-        ({"type": "text"},),
-    ),
     "modalities": RefusedField("Output other than text", 'Leave the field out or send ["text"].', (["text"],)),
     "audio": RefusedField("Audio output", _LEAVE_OUT),
     "web_search_options": RefusedField("Web search", _LEAVE_OUT),

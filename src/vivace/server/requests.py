@@ -56,11 +56,27 @@ class ServiceFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     reading_tokens_per_s: float | None = None
 
 
+class JsonSchema(msgspec.Struct, kw_only=True):
+    """The schema of a response format; `strict` is always so here, name and description are the caller's own."""
+
+    schema: dict[str, object]
+    name: str | None = None
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct, kw_only=True):
+    """What an answer has to look like, as the OpenAI API says it: type `text`, `json_object` or `json_schema`."""
+
+    type: str
+    json_schema: JsonSchema | None = None
+
+
 class GenerationFields(msgspec.Struct, kw_only=True):
     """What both generating endpoints take. Null means the default, as in the OpenAI API.
 
     top_k, min_p, repetition_penalty, stop_token_ids, ignore_eos, priority (the same as vivace.tier) and vivace are
-    extensions.
+    extensions, and so are structured_outputs and guided_*: what vLLM calls the structure of answers, and called it.
     """
 
     model: str | None = None
@@ -80,6 +96,12 @@ class GenerationFields(msgspec.Struct, kw_only=True):
     ignore_eos: bool | None = None
     priority: int | None = None
     vivace: ServiceFields | None = None
+    structured_outputs: dict[str, object] | None = None
+    guided_json: str | dict[str, object] | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    response_format: ResponseFormat | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.cache.policies import FULL_POLICY, KvPolicy
-from vivace.sample.sampler import DrawRow, Sampler
-from vivace.sample.settings import DrawSettings
+from vivace.sample.sampler import Sampler
+from vivace.sample.settings import DrawRow, DrawSettings
 from vivace.speculate.draft_memory import DraftMemory
 from vivace.telemetry.clock import Clock, now_ns
 from vivace.types.draft import DraftPlace
@@ -118,7 +118,7 @@ class ModelDrafter:
         table = self._memory.reserve(place, len(place.tokens) + count - 1)
         if table is None:
             return None
-        settings = DrawSettings(place.sampling, place.seed, place.owner[1], place.num_prompt)
+        settings = DrawSettings(place.sampling, place.seed, place.owner[1], place.num_prompt, grammar=place.grammar)
         return _Job(place, count, settings, table, start, place.tokens[start:].tolist())
 
     def _advance(self, jobs: list[_Job]) -> None:

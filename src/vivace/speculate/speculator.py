@@ -114,7 +114,7 @@ class EngineSpeculator:
     def _propose(self, places: Sequence[DraftPlace], num_rows: int, budget: int) -> list[tuple[int, ...]]:
         self._costs.look_at(sum(len(place.tokens) for place in places) / len(places))
         streams = [self._follow(place) for place in places]
-        guesses = [self._guess(stream, place.max_drafts) for stream, place in zip(streams, places, strict=True)]
+        guesses = [self._guess(stream, place) for stream, place in zip(streams, places, strict=True)]
         candidates = [
             Candidate(guess.cumulative, stream.window.length) for guess, stream in zip(guesses, streams, strict=True)
         ]
@@ -225,17 +225,20 @@ class EngineSpeculator:
         if self._decode is not None:
             stream.kind = classify(self._decode(stream.tokens[-num_tokens:]))
 
-    def _guess(self, stream: Stream, room: int) -> Guess:
-        """The most promising look-up and the probabilities of its positions, cut to the room."""
+    def _guess(self, stream: Stream, place: DraftPlace) -> Guess:
+        """The most promising look-up and the probabilities of its positions, cut to the room and to the grammar."""
         best, best_sum = Guess(), 0.0
         for name, follower in stream.followers.items():
             proposal = follower.propose(self._config.max_drafts)
             stream.watches[name].begin(proposal)
             if proposal is None:
                 continue
-            count = min(room, len(proposal.tokens))
+            count = min(place.max_drafts, len(proposal.tokens))
             cumulative = stream.acceptance.cumulative(stream.kind, name, proposal.evidence, count)
             promised = sum(cumulative)
             if promised > best_sum:
                 best, best_sum = Guess(proposal.tokens[:count], self._calibration.apply(cumulative)), promised
+        if best.tokens and place.grammar is not None:
+            count = place.grammar.num_valid(place.tokens[place.num_prompt :], best.tokens)
+            return Guess(best.tokens[:count], best.cumulative[:count])
         return best

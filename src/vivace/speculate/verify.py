@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.sample.sampler import DrawRow, Sampler
-from vivace.sample.settings import DrawSettings
+from vivace.sample.sampler import Sampler
+from vivace.sample.settings import DrawRow, DrawSettings
 from vivace.types.errors import ConfigError
 from vivace.types.step import Draw
 
@@ -39,7 +39,7 @@ def draw_and_compare(
 
     Returns:
         1 to k + 1 draws. All but the last equal their drafts; the last is the first that differs, or the one after all
-        drafts. A draw that failed is the last.
+        drafts. A draw that failed is the last. Behind a draft that a grammar refuses rows fail, and are not reached.
     """
     history = np.concatenate((tokens, np.array(drafts, dtype=np.int32))) if drafts else tokens
     num_known = len(tokens)

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vivace.types.grammar import TokenMask
 from vivace.types.request import SamplingParams
 from vivace.types.speculation import SpeculationUsage
 
@@ -27,6 +28,7 @@ class DraftPlace:
         block_table: KV blocks of the stream, int32 (num_blocks,), with slots for all its drafts; None: not known.
         sampling: how its tokens are drawn; a draft model draws the same way.
         seed: of its random numbers.
+        grammar: what its answer has to look like; a draft that it refuses cannot stand.
     """
 
     sequence_id: int
@@ -38,6 +40,7 @@ class DraftPlace:
     block_table: NDArray[np.int32] | None = None
     sampling: SamplingParams = GREEDY
     seed: int = 0
+    grammar: TokenMask | None = None
 
 
 @dataclass(frozen=True, slots=True)

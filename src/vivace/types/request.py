@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from vivace.types.grammar import Grammar
+
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
@@ -94,7 +96,8 @@ class GenerationRequest:
     answer goes on from the prompt's text (a raw completion) and is not a text of its own (a turn of a chat).
     `dropped_tokens` of the conversation are not in the prompt because it had outgrown the context. A request with a
     `continuation` has one choice. `kv_policy` names a KV policy (cache/policies.py), `context_length` is the most
-    tokens of prompt and answer together; None is the engine's own of either.
+    tokens of prompt and answer together; None is the engine's own of either. `grammar` says what
+    answers have to look like.
     """
 
     request_id: str
@@ -109,6 +112,7 @@ class GenerationRequest:
     context_length: int | None = None
     service_level: ServiceLevel = field(default_factory=ServiceLevel)
     continuation: Continuation | None = None
+    grammar: Grammar | None = None
 
     @property
     def answer_ids(self) -> tuple[int, ...]:

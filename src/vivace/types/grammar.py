@@ -1,0 +1,37 @@
+"""What an answer has to look like: a grammar, and the tokens that it lets through as an answer grows."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class TokenMask(Protocol):
+    """A grammar at work on one answer. What it says depends on the answer's tokens alone, never on calls before."""
+
+    def allowed(self, answer: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which tokens may follow an answer so far; the end of the answer is one of them where it may end.
+
+        Args:
+            answer: int32 (n,).
+
+        Returns:
+            bool (vocab,).
+
+        Raises:
+            EngineError: the answer is none of the grammar, or has become too complex for it.
+        """
+        ...
+
+    def num_valid(self, answer: NDArray[np.int32], drafts: Sequence[int]) -> int:
+        """How many of the drafts that follow an answer the grammar lets through, the first refused one ending them."""
+        ...
+
+
+class Grammar(Protocol):
+    """A grammar that was read and checked; may be shared."""
+
+    def follow(self) -> TokenMask:
+        """Begin with a new answer."""
+        ...
