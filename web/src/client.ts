@@ -24,6 +24,7 @@ export interface ChatRequest {
 export interface Report {
   number?: number;
   buffer_s?: number;
+  buffer_utilisation?: number;
   rtt_s?: number;
   stalls?: number;
   pace?: "off" | "reader";

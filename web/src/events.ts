@@ -34,6 +34,8 @@ export interface Notices {
   queued: { position: number; expected_wait_s: number | null };
   prefill: { prompt_tokens: number; computed_tokens: number };
   slow: { waited_s: number };
+  network: { quality: "poor" | "good"; send_every_s: number };
+  degraded: { steps: string[]; step?: string; is_taken?: boolean; value?: string };
   end: {
     status: "completed" | "incomplete" | "failed" | "cancelled";
     reasons: string[];

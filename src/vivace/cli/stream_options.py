@@ -43,6 +43,20 @@ def add_stream_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--flush", default="token", choices=FLUSH_NAMES, help="where text may be cut for sending (default: %(default)s)"
     )
+    group.add_argument(
+        "--soft-timeout",
+        type=float,
+        default=10.0,
+        metavar="S",
+        help="readers are warned when no token came for so long, 0: never (default: %(default)s)",
+    )
+    group.add_argument(
+        "--hard-timeout",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="an answer ends, to be continued, when no token came for so long, 0: never (default: %(default)s)",
+    )
     group.add_argument("--coalesce", action="store_true", help="send tokens of a burst together: 10 ms, or 5 tokens")
     group.add_argument(
         "--pace", default="off", choices=PACE_NAMES, help="how fast text is shown (default: %(default)s, as it comes)"
@@ -168,10 +182,23 @@ def stream_settings(arguments: argparse.Namespace) -> dict[str, Any]:
     SafetyRules(safety)  # refused now, not when the server is built
     return {
         "store": _store(arguments),
-        "streams": RunOptions(policy, arguments.flush, arguments.coalesce, arguments.pace),
+        "streams": RunOptions(
+            policy,
+            arguments.flush,
+            arguments.coalesce,
+            arguments.pace,
+            soft_timeout_s=_timeout("--soft-timeout", arguments.soft_timeout),
+            hard_timeout_s=_timeout("--hard-timeout", arguments.hard_timeout),
+        ),
         "safety": safety,
         "log_share": 1.0 if share is None else share,
     }
+
+
+def _timeout(option: str, given: float) -> float | None:
+    if not 0 <= given <= 86_400:
+        raise ConfigError(f"{option} is {given:g}.", "Give seconds up to 86400; 0 means never.")
+    return given or None
 
 
 def _store(arguments: argparse.Namespace) -> "StoreConfig":
