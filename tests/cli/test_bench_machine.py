@@ -9,8 +9,11 @@ import pytest
 from factories.gguf_files import small_spec, write_gguf
 from vivace.cli.bench_roofline import limits, token_cost
 from vivace.cli.main import main
+from vivace.cli.roofline_ops import Rates, StepShape, op_floors
 from vivace.execute.native import available_isas, measure_peak, measure_read_bandwidth
+from vivace.execute.native_program import lower_fused
 from vivace.files.open import open_model
+from vivace.graph.build import build_graph
 from vivace.types.weights import TensorFormat
 
 
@@ -63,10 +66,28 @@ def test_roofline_prints_limits(
 ) -> None:
     monkeypatch.setattr("vivace.cli.bench_roofline.BUFFER_MIB", (1, 2))
     assert main(["bench", "roofline", "--model", str(model), "--threads", "1", "--repeat", "1"]) == 0
-    assert "one sequence can write at most" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "one sequence can write at most" in printed
+    assert printed.count("linear gate+up") == 3  # one stream, sixteen, a prompt
     assert main(["bench", "roofline", "--model", str(model), "--threads", "1", "--repeat", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["mebibytes"] for one in found["bandwidths"]] == [1, 2]
+    assert {one["op"] for one in found["gains"]} >= {"norm", "attention", "linear q+k+v", "logits"}
+    assert all(one["floor_s"] > 0 and one["reached_s"] > 0 for one in found["gains"] if one["op"].startswith("linear"))
+
+
+def test_the_floor_of_an_op_is_the_longer_of_reading_and_computing(model: Path) -> None:
+    loaded = open_model(model)
+    core = lower_fused(build_graph(loaded.spec), loaded.weights, 12)
+    weights = 3 * (64 * 96 * 2) // 32 * 34  # gate and up of three layers, in bytes
+    by_memory = dict(op_floors(core, loaded, StepShape(1, 1, 9), Rates(1e3, 1e30, {"int8": 1e30})))
+    assert by_memory["linear gate+up"] == pytest.approx(weights / 1e3)
+    assert by_memory["attention"] == pytest.approx(3 * 10 * 2 * 32 * 2 / 1e3)  # ten positions of keys and values
+    by_peak = dict(op_floors(core, loaded, StepShape(2, 5, 0), Rates(1e30, 1e30, {"int8": 1e6, "f32": 1e3})))
+    assert by_peak["linear gate+up"] == pytest.approx(3 * 2 * 10 * 64 * 96 * 2 / 1e6)
+    assert by_peak["attention"] == pytest.approx(3 * 4 * 30 * 64 / 1e3)  # 30 pairs, 64 columns of all heads
+    assert by_peak["logits"] == pytest.approx(2 * 2 * 320 * 64 / 1e6)  # logits of two rows
+    loaded.close()
 
 
 def test_latency_has_a_point_for_each_batch_size(

@@ -2,7 +2,8 @@
 
 Memory is measured by reading, arithmetic by the instruction that the kernel table in use is built on. The floor of a
 token follows: the bytes of weights it must read, and the operations its linears take; keys, values and attention come
-on top, so nothing can be faster than what is printed.
+on top, so nothing can be faster than what is printed. Then the model runs, and each op is held to its own floor
+(`roofline_ops.py`).
 """
 
 import argparse
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from vivace.cli.compare.machine import load_average, processor_name
 from vivace.cli.model_options import add_model_options, check_model_options, use_isa
+from vivace.cli.roofline_ops import OpGain, Rates, as_gain_lines, measure_gains
 from vivace.types.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 HELP = "what memory and arithmetic of this machine allow a model"
 DESCRIPTION = (
     "Measure how fast this machine reads memory and multiplies, in and out of its caches, and print the least time a "
-    "model's tokens can take."
+    "model's tokens can take, and how near each op of the model comes to its own limit."
 )
 
 BUFFER_MIB = (1, 4, 16, 32, 64, 128, 256)
@@ -80,6 +82,7 @@ class Roofline:
     memory_bytes_per_s: float
     decode_limit: float
     prompt_limit: float
+    gains: list[OpGain]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -147,8 +150,9 @@ def _measure(arguments: argparse.Namespace) -> Roofline:
     loaded = open_model(resolve(arguments.model or DEFAULT_MODEL))
     try:
         cost, name = token_cost(loaded), loaded.name
-    finally:
+    except BaseException:
         loaded.close()
+        raise
     bandwidths = [
         Bandwidth(size, count, measure_read_bandwidth(size << 20, count, arguments.repeat))
         for size in BUFFER_MIB
@@ -157,8 +161,14 @@ def _measure(arguments: argparse.Namespace) -> Roofline:
     peaks = [Peak(kind, count, measure_peak(isa, kind, count, arguments.repeat)) for kind in KINDS for count in threads]
     model_mebibytes = cost.bytes_per_step >> 20
     memory = measure_read_bandwidth(max(1, model_mebibytes) << 20, most, arguments.repeat)
-    decode, prompt = limits(cost, memory, {peak.kind: peak.operations_per_s for peak in peaks if peak.threads == most})
-    return Roofline(processor_name(), isa, load_average(), bandwidths, peaks, name, cost, memory, decode, prompt)
+    best = {peak.kind: peak.operations_per_s for peak in peaks if peak.threads == most}
+    decode, prompt = limits(cost, memory, best)
+    cache = next(one.bytes_per_s for one in reversed(bandwidths) if one.mebibytes == BUFFER_MIB[0])
+    try:
+        gains = measure_gains(loaded, Rates(memory, cache, best), most, arguments.repeat)
+    finally:
+        loaded.close()
+    return Roofline(processor_name(), isa, load_average(), bandwidths, peaks, name, cost, memory, decode, prompt, gains)
 
 
 def as_table(roofline: Roofline) -> str:
@@ -183,5 +193,6 @@ def as_table(roofline: Roofline) -> str:
         f"  a buffer of that size: {roofline.memory_bytes_per_s / 1e9:.1f} GB/s",
         f"  one sequence can write at most {roofline.decode_limit:.0f} tokens/s (bytes read)",
         f"  a prompt can be read at most at {roofline.prompt_limit:.0f} tokens/s (arithmetic)",
+        *as_gain_lines(roofline.gains),
     ]
     return "\n".join(lines)

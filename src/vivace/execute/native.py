@@ -157,6 +157,17 @@ class NativeExecutor:
         finally:
             self._started = None
 
+    def time_ops(self) -> None:
+        """From the next step on, note what each op takes; forgets what was noted."""
+        self._program.time_ops()
+
+    def op_seconds(self) -> list[tuple[str, float]]:
+        """Kind and seconds of each op since `time_ops`, in order, the wait of threads for each other included.
+
+        Those of the lowered op list (`execute.lowering`), and an "observe" after each attention that sees everything.
+        """
+        return self._program.op_seconds()
+
     def early_exit(self, num_layers: int, max_rows: int) -> "NativeEarlyExit":
         """The first layers of this model with its final norm and head, over the same weights, threads and KV pool.
 
