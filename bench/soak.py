@@ -158,8 +158,12 @@ async def one_client(url: str, seed: int, until_s: float, done: Counter[str]) ->
         async with Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
             for _ in range(chance.randint(1, 6)):
                 name = chance.choices(names, weights)[0]
-                await ACTIONS[name][0](client, chance)
-                done[name] += 1
+                try:
+                    await ACTIONS[name][0](client, chance)
+                    done[name] += 1
+                except httpx.TransportError:  # a connection that rested went away just as it was used again
+                    done["broken connections"] += 1
+                    break
                 if time.monotonic() >= until_s:
                     break
 
