@@ -1,13 +1,16 @@
 """From a name to a service: sizes follow model and machine, and what can never work is said at once."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from factories.gguf_files import small_spec, write_gguf
 from vivace.engine.build import EngineConfig, build_service
+from vivace.engine.core import Engine
 from vivace.engine.kv_memory import available_memory_bytes, bytes_per_block, choose_num_blocks
+from vivace.engine.tiering import TierConfig
 from vivace.types.errors import CatalogueError, ConfigError, TokenizerError
 
 SPEC = small_spec()
@@ -165,3 +168,23 @@ def test_a_service_guesses_with_any_proposer(executor: str, model_path: Path) ->
         texts.append(answer.choices[0].token_ids)
         service.close()
     assert texts[0] == texts[1] == texts[2]
+
+
+@pytest.mark.parametrize("kv_format", ["f16", "int8:1,f16:*"])
+def test_a_model_with_local_layers_has_blocks_of_their_own_beside_tiers_and_sessions(
+    tmp_path: Path, kv_format: str
+) -> None:
+    write_gguf(tmp_path / "gemma.gguf", small_spec("gemma3", num_layers=7))
+    tiers = TierConfig(1 << 20, tmp_path / "kv")
+    config = EngineConfig(num_threads=1, num_blocks=16, tiers=tiers, kv_format=kv_format, max_sequences=2)
+    told = []
+    for _ in range(2):
+        service = build_service(str(tmp_path / "gemma.gguf"), config)
+        assert service.stats().num_local_blocks > 0
+        request = service.admit(list(range(5, 105)), {"temperature": 0, "max_tokens": 8, "ignore_eos": True})
+        told.append(service.complete(request))
+        kept, num_blocks = service._loop.ask(partial(Engine.keep_on_disk, request=request)).result()
+        assert num_blocks == 6 < len(kept) < 12
+        service.close()
+    assert told[0].choices[0].token_ids == told[1].choices[0].token_ids
+    assert (told[0].usage.cached_tokens, told[1].usage.cached_tokens) == (0, 96)
