@@ -51,7 +51,7 @@ def print_precision(model: LoadedModel, policy: CastPolicy, kv_format: str) -> N
     widths = [max(len(line[column]) for line in table) for column in range(len(head))]
     for line in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    print(f"\nkeys and values are stored as {kv_format}; scores, softmax and what is summed up of values are f32")
+    print(f"\nkeys and values are stored as {kv_format}; scores, softmax and sums of values are f32")
 
 
 def _weight_format(op: Op, model: LoadedModel) -> str:
