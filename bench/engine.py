@@ -47,6 +47,8 @@ from vivace.types.step import BlockContent, Draw, ForwardBatch, StepResult
 
 BATCH = 32
 HISTORY_TOKENS = 600
+MEMORY = (("ample", 1200), ("scarce", 220))
+"""Blocks of the overload trace."""
 QUESTION = "Please tell me one more thing about the sea, and about the people who live beside it and work there."
 
 
@@ -196,15 +198,22 @@ def measure_scheduler(options: argparse.Namespace) -> tuple[object, list[str]]:
 
 
 def measure_overload(options: argparse.Namespace) -> tuple[object, list[str]]:
-    """Every order on one trace."""
-    outcomes = [play(kind, overload_trace()) for kind in ORDER_NAMES]
-    lines = [f"{'order':>8}  {'TTFT p50':>8}  {'p95':>6}  {'QoE':>5}  {'happy':>6}  {'stalled':>7}  {'tokens/s':>8}"]
-    lines += [
-        f"{row.order:>8}  {row.ttft_p50_s:6.2f} s  {row.ttft_p95_s:4.2f} s  {row.mean_qoe:5.3f}  "
-        f"{row.happy_share:6.1%}  {row.stalled_share:7.1%}  {row.tokens_per_s:8.0f}"
-        for row in outcomes
-    ]
-    return [asdict(outcome) for outcome in outcomes], lines
+    """Every order on one trace, with memory for all that may run and with memory for a few."""
+    outcomes = {
+        name: [play(kind, overload_trace(), num_blocks=count) for kind in ORDER_NAMES] for name, count in MEMORY
+    }
+    lines = []
+    for name, rows in outcomes.items():
+        lines.append(
+            f"{name:>8}  {'TTFT p50':>8}  {'p95':>7}  {'QoE':>5}  {'happy':>6}  {'stalled':>7}  {'tokens/s':>8}  "
+            "preempted"
+        )
+        lines += [
+            f"{row.order:>8}  {row.ttft_p50_s:6.2f} s  {row.ttft_p95_s:5.2f} s  {row.mean_qoe:5.3f}  "
+            f"{row.happy_share:6.1%}  {row.stalled_share:7.1%}  {row.tokens_per_s:8.0f}  {row.num_preemptions:9d}"
+            for row in rows
+        ]
+    return {name: [asdict(row) for row in rows] for name, rows in outcomes.items()}, lines
 
 
 class Nothing:

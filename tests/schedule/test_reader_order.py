@@ -1,9 +1,15 @@
 """Streams far ahead of their readers make room for those about to stall and for newcomers."""
 
 from schedule.simulation import Job, Simulation
+from vivace.sample.settings import DrawSettings
+from vivace.schedule.completion import CompletionEstimator
+from vivace.schedule.estimates import Estimates
 from vivace.schedule.orders.config import OrderConfig
+from vivace.schedule.orders.reader import ReaderOrder
+from vivace.schedule.sequence import Sequence
+from vivace.schedule.step_cost import StepCostModel
 from vivace.telemetry.reading import quality_of_experience, stalled_s
-from vivace.types.request import ServiceLevel
+from vivace.types.request import GenerationRequest, ServiceLevel
 
 RATE = 5.0
 READER = OrderConfig("reader", reading_tokens_per_s=RATE, reader_lead_s=2.0)
@@ -78,3 +84,27 @@ def test_a_reader_who_says_what_is_left_is_believed_both_ways() -> None:
     simulation.scheduler.note_reader("nobody", 0.5, is_all=True)
     assert not order.may_rest(a, now_s) and order.may_rest(b, now_s)
     assert order.rank(a, now_s) < order.rank(b, now_s)
+
+
+def test_nobody_rests_on_blocks_that_others_wait_for() -> None:
+    """Whoever has enough to read is through sooner, and so a newcomer begins sooner."""
+    first = {}
+    for num_blocks in (12, 400):
+        simulation = Simulation(READER, max_sequences=8, step_ms=20, num_blocks=num_blocks)
+        simulation.run([Job("long", 0.0, num_tokens=150), Job("new", 0.5, num_prompt=100, num_tokens=10)])
+        first[num_blocks] = simulation.first_token_s["new"]
+    assert first[400] < 0.6 and first[12] < 3.2, "as soon as the long one is through at full speed"
+
+
+def test_a_reader_of_a_long_answer_forgives_a_later_beginning() -> None:
+    order = ReaderOrder(READER, Estimates(StepCostModel(), CompletionEstimator()), 0.1)
+    short, long = (make_waiting(number, expected) for number, expected in enumerate((10.0, 400.0)))
+    assert order.rank(short, 2.05) < order.rank(long, 2.05), "less slack"
+    assert order.rank(long, 3.0)[0] < order.rank(short, 3.0)[0], "for one of them it is too late"
+
+
+def make_waiting(number: int, expected_tokens: float) -> Sequence:
+    request = GenerationRequest(str(number), (1, 2, 3))
+    sequence = Sequence(number, request, (number, 0), DrawSettings(request.sampling, 0), frozenset(), 500)
+    sequence.expected_tokens = expected_tokens
+    return sequence

@@ -79,6 +79,7 @@ class Scheduler:
         self._num_arrivals = 0
         self._num_sequences = 0
         self._now_s = 0.0
+        self._lacks_blocks = False
 
     @property
     def running(self) -> Mapping[int, Sequence]:
@@ -225,8 +226,9 @@ class Scheduler:
     # Shares -----------------------------------------------------------------------------------------------------------
 
     def _shares(self) -> list[SequenceShare]:
-        seats, others_wait = self._config.max_sequences, bool(self._roster.waiting)
-        streams, prompts = split_running(self.running.values(), self.order, self._now_s, seats, others_wait)
+        streams, prompts = split_running(
+            self.running.values(), self.order, self._now_s, self._config.max_sequences, self._why_rest()
+        )
         prompt_shares = self._prompt_shares(prompts, streams)
         num_rows = len(streams) + sum(share.count for share in prompt_shares)
         drafts_of_all = self._desk.drafts_for(streams, num_rows, self._config.max_batch_tokens - num_rows)
@@ -235,6 +237,10 @@ class Scheduler:
             for sequence, drafts in zip(streams, drafts_of_all, strict=True)
         ]
         return shares + prompt_shares
+
+    def _why_rest(self) -> bool | None:
+        """Whether somebody waits for a seat; None where blocks are short: who rests keeps them for longer."""
+        return None if self._lacks_blocks else bool(self._roster.waiting)
 
     def _prompt_shares(self, prompts: list[Sequence], streams: list[Sequence]) -> list[SequenceShare]:
         shares: list[SequenceShare] = []
@@ -258,6 +264,7 @@ class Scheduler:
     def _admit_waiting(self) -> None:
         """Start those who wait, in order, until one does not fit: nobody overtakes."""
         waiting, running = self._roster.waiting, self.running
+        self._lacks_blocks = False
         resting = num_resting(running.values(), self.order, self._now_s) if waiting else 0
         num_seats = self._config.max_sequences + resting
         if not waiting or len(running) >= num_seats:
@@ -268,6 +275,7 @@ class Scheduler:
             found = self.blocks.find(sequence)
             own = sequence.num_known - found.num_tokens
             if not self.blocks.may_start(sequence, found, self._headroom(num_pending + own)):
+                self._lacks_blocks = True
                 return
             if not self.blocks.start(sequence, found):
                 continue  # a file was damaged, and is not found again

@@ -10,7 +10,7 @@ from vivace.schedule.sequence import Sequence
 
 
 def split_running(
-    running: Iterable[Sequence], order: Order, now_s: float, max_streams: int, others_wait: bool
+    running: Iterable[Sequence], order: Order, now_s: float, max_streams: int, others_wait: bool | None
 ) -> tuple[list[Sequence], list[Sequence]]:
     """Streams and prompts of the next step.
 
@@ -19,13 +19,13 @@ def split_running(
         order: ranks streams and says which may rest.
         now_s: of the step.
         max_streams: most streams of a step; the first in order are taken.
-        others_wait: somebody waits for a seat.
+        others_wait: somebody waits for a seat; None: nobody rests.
     """
     streams: list[Sequence] = []
     prompts: list[Sequence] = []
     for sequence in running:
         (streams if sequence.num_known - sequence.num_computed == 1 else prompts).append(sequence)
-    if order.knows_readers:
+    if order.knows_readers and others_wait is not None:
         awake = [sequence for sequence in streams if not order.may_rest(sequence, now_s)]
         if prompts or (awake and (others_wait or len(awake) < len(streams))):
             streams = awake

@@ -40,7 +40,11 @@ class DeadlineOrder(Order):
         if last_token_s is not None:
             gap_s = self._inter_token_s if level.inter_token_s is None else level.inter_token_s
             return FEASIBLE, gap_s - waited_s - credit_s
-        slack_s = target_s - waited_s - self._estimates.prompt_s(sequence)
+        slack_s = target_s + self.grace_s(sequence) - waited_s - self._estimates.prompt_s(sequence)
         if slack_s < 0:
             return MISSED, sequence.arrived_s - credit_s
         return FEASIBLE, slack_s - credit_s
+
+    def grace_s(self, sequence: Sequence) -> float:
+        """Seconds after its target in which a first token is not too late yet."""
+        return 0.0
