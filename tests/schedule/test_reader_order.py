@@ -87,13 +87,13 @@ def test_a_reader_who_says_what_is_left_is_believed_both_ways() -> None:
 
 
 def test_nobody_rests_on_blocks_that_others_wait_for() -> None:
-    """Whoever has enough to read is through sooner, and so a newcomer begins sooner."""
-    first = {}
-    for num_blocks in (12, 400):
-        simulation = Simulation(READER, max_sequences=8, step_ms=20, num_blocks=num_blocks)
-        simulation.run([Job("long", 0.0, num_tokens=150), Job("new", 0.5, num_prompt=100, num_tokens=10)])
-        first[num_blocks] = simulation.first_token_s["new"]
-    assert first[400] < 0.6 and first[12] < 3.2, "as soon as the long one is through at full speed"
+    """Who is far ahead of its reader goes on beside one that is not, and so is through sooner."""
+    simulation = Simulation(READER, max_sequences=8, step_ms=20, num_blocks=18)
+    hungry = Job("hungry", 0.0, ServiceLevel(reading_tokens_per_s=1000), num_prompt=8, num_tokens=120)
+    ahead = Job("ahead", 0.0, num_prompt=8, num_tokens=100)
+    simulation.run([ahead, hungry, Job("large", 0.5, num_prompt=260, num_tokens=4)])
+    last, first = simulation.token_times_s["ahead"][-1], simulation.token_times_s["large"][0]
+    assert 2 < last < 2.4 < first < 3
 
 
 def test_a_reader_of_a_long_answer_forgives_a_later_beginning() -> None:
