@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vivace.server.caller import api_key_in
 from vivace.server.disconnect import ClientGone
 from vivace.server.errors import HttpError, error_response
+from vivace.stream.errors import StreamMovedError
 from vivace.types.errors import EngineError, VivaceError
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,11 @@ class ErrorAnswers:
             await self._app(scope, receive, send_noting_start)
         except (ClientGone, ClientDisconnect):
             return
+        except StreamMovedError as error:
+            if started:  # cut off without an end, so that the client comes back
+                logger.warning("a reader of %s is sent away: %s", scope["path"][:32], error)
+                return
+            await error_response(error)(scope, receive, send)
         except VivaceError as error:
             if started:
                 raise
