@@ -40,7 +40,7 @@ class Connection:
         """Let little pile up: a reader that takes nothing makes its sender wait soon, and costs little memory."""
         if self._transport is None:
             return
-        with contextlib.suppress(OSError, AttributeError, NotImplementedError):
+        with contextlib.suppress(OSError, ValueError, AttributeError, NotImplementedError):
             self._transport.set_write_buffer_limits(high=BUFFER_BYTES)
             if self._is_linux:
                 self._socket.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, BUFFER_BYTES)
@@ -52,7 +52,7 @@ class Connection:
         try:
             info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
             return float(struct.unpack_from("I", info, _RTT_OFFSET)[0]) / 1e6
-        except (OSError, struct.error):  # closed meanwhile, or no TCP
+        except (OSError, ValueError, struct.error):  # closed meanwhile (uvloop says ValueError), or no TCP
             return None
 
     def num_in_flight(self) -> int:
