@@ -134,6 +134,19 @@ def test_parameters_reach_the_engine() -> None:
     assert (level.tier, level.tenant, level.ttft_s) == (2, "t", 1.5)
 
 
+def test_every_api_key_is_a_tenant_of_its_own_unless_a_request_names_one() -> None:
+    service = ScriptedService()
+    hello = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
+    named = hello | {"vivace": {"tenant": "t", "tier": 1}}
+    asked = [("a", hello), ("b", hello), ("a", hello | {"vivace": {"tier": 3}}), ("a", named), (None, hello)]
+    with live_server(lambda: service) as server, server.client() as client:
+        for key, body in asked:
+            client.post(PATH, json=body, headers={} if key is None else {"authorization": f"Bearer {key}"})
+    tenants = [request.service_level.tenant for request in service.requests[-len(asked) :]]
+    assert tenants[0] == tenants[2] != tenants[1] and tenants[3:] == ["t", ""]
+    assert tenants[0].startswith("key:") and service.requests[-3].service_level.tier == 3
+
+
 def test_a_failure_before_the_first_piece_is_a_plain_error_response() -> None:
     failure = OverloadedError("Too many requests wait.", "Try later.", retry_after_s=7)
     with (

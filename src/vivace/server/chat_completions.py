@@ -7,7 +7,7 @@ from vivace.engine.admission import REQUEST_RULES, STOP_RULES
 from vivace.engine.service import ModelService
 from vivace.server.chat_reply import ChatReply
 from vivace.server.convert import chat_messages, check_model, parameters, wants_usage
-from vivace.server.decode import decode_body, read_body
+from vivace.server.decode import decode_body, name_tenant, read_body
 from vivace.server.disconnect import while_connected
 from vivace.server.event_stream import EventStream
 from vivace.server.json_response import json_response
@@ -44,13 +44,14 @@ class ChatCompletions:
         answers = await while_connected(request.receive, self._safety.complete_all(service, [reply.request]))
         return json_response(reply.whole(answers[0]), headers=dropped_header([reply.request]))
 
-    async def prepare_streamed(self, body: bytes) -> tuple[ModelService, ChatReply, RunOptions]:
-        """A request from elsewhere than HTTP, checked, to be streamed whatever it says about that.
+    async def prepare_streamed(self, body: bytes, owner: str) -> tuple[ModelService, ChatReply, RunOptions]:
+        """A request of a caller from elsewhere than HTTP, checked, to be streamed whatever it says about that.
 
         Raises:
             VivaceError: the body is wrong, or the model cannot take it.
         """
         wire = decode_body(body, ChatCompletionRequest)
+        name_tenant(wire, owner)
         wire.stream = True
         return await self._prepare(wire)
 

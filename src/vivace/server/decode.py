@@ -6,10 +6,15 @@ from typing import TypeVar
 import msgspec
 from starlette.requests import Request
 
+from vivace.server.caller import owner_in
 from vivace.server.fields import REFUSED_FIELDS, check_fields
+from vivace.server.requests import ConversationRequest, GenerationFields, ServiceFields
+from vivace.stream.registry import owner_of
 from vivace.types.errors import RequestError
 
 WireT = TypeVar("WireT", bound=msgspec.Struct)
+NOBODY = owner_of("")
+"""The owner of what callers without a key ask."""
 
 _PATH = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 _MISSING = re.compile(r"^Object missing required field `([^`]+)`")
@@ -21,7 +26,24 @@ async def read_body(request: Request, wire_type: type[WireT]) -> WireT:
     Raises:
         RequestError: as `decode_body`; HttpError 413 from the body limit.
     """
-    return decode_body(await request.body(), wire_type)
+    wire = decode_body(await request.body(), wire_type)
+    name_tenant(wire, owner_in(request.headers))
+    return wire
+
+
+def name_tenant(wire: msgspec.Struct, owner: str) -> None:
+    """Let a caller with an API key be a tenant of its own, where the body names none.
+
+    Args:
+        wire: a decoded body; one without service fields stays as it is.
+        owner: of the caller, see `owner_in`.
+    """
+    if owner == NOBODY or not isinstance(wire, GenerationFields | ConversationRequest):
+        return
+    if wire.vivace is None:
+        wire.vivace = ServiceFields()
+    if wire.vivace.tenant is None:
+        wire.vivace.tenant = f"key:{owner[:32]}"
 
 
 def decode_body(body: bytes, wire_type: type[WireT]) -> WireT:

@@ -115,7 +115,7 @@ class SocketSession:
 
     async def _send(self, message: SocketMessage) -> None:
         self._check_free(message.id)
-        service, reply, options = await self._chat.prepare_streamed(bytes(message.body))
+        service, reply, options = await self._chat.prepare_streamed(bytes(message.body), self._owner)
         self._follow(message.id, self._streams.start(self._owner, service, reply, options), 0)
 
     async def _resume(self, message: SocketMessage) -> None:
