@@ -276,3 +276,25 @@ def test_a_waiting_request_is_told_where_it_is_without_stopping_the_engine() -> 
         return [place and (place.position, place.num_prompt) for place in (place, ended, closed)]
 
     assert asyncio.run(scenario()) == [(0, len(PROMPT)), None, None]
+
+
+def test_an_event_loop_that_stands_still_does_not_hold_the_engine() -> None:
+    text = "the engine goes on, whoever detokenises, formats or sends"
+    is_drawn = threading.Event()
+
+    def note(batch: ForwardBatch) -> None:
+        if int(max(batch.positions)) >= len(PROMPT) + len(service.tokenizer.encode(text, add_special=False)) - 1:
+            is_drawn.set()
+
+    service, _ = make_service(text, note)
+
+    async def scenario() -> str:
+        stream = service.stream(service.admit(PROMPT, {"temperature": 0}))
+        first = await anext(stream)
+        assert is_drawn.wait(PATIENCE_S), "this blocks the event loop until the engine has drawn the last token"
+        return first.text + "".join([chunk.text async for chunk in stream])
+
+    try:
+        assert asyncio.run(scenario()) == text
+    finally:
+        service.close()

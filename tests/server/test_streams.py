@@ -1,5 +1,7 @@
 """Streams that are numbered, resumed and stopped over a real socket."""
 
+from functools import partial
+
 import httpx
 import pytest
 
@@ -8,6 +10,7 @@ from factories.scripted_service import SCRIPT, ScriptedService
 from vivace.server.config import ServerConfig
 from vivace.stream.options import KEEP as KEEP_POLICY
 from vivace.stream.options import RunOptions
+from vivace.stream.registry import RegistryLimits
 
 TEXT = "".join(SCRIPT)
 PATH = "/v1/chat/completions"
@@ -190,3 +193,17 @@ def test_the_operator_chooses_what_a_request_leaves_open() -> None:
 
         assert deltas(None) == deltas({"coalesce": False}) == ["Hello, world!", " 你好 🎉"]
         assert deltas({"flush": "token"}) == list(SCRIPT)
+
+
+def test_events_that_are_no_longer_held_are_an_error_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = partial(RegistryLimits, max_log_bytes=1500)
+    monkeypatch.setattr("vivace.stream.registry.RegistryLimits", small)
+    with live_server(ScriptedService) as server, server.client() as client:
+        whole = client.post(PATH, json=ASK)
+        path = f"/v1/streams/{whole.headers['x-stream-id']}"
+        lost = client.get(path, headers={"last-event-id": "1"})
+        assert (lost.status_code, lost.json()["error"]["code"]) == (410, "offset_lost")
+        oldest = lost.json()["error"]["message"].split("starting_after=")[1].split(",")[0]
+        rest = client.get(path, params={"starting_after": oldest})
+    assert int(oldest) > 1
+    assert rest.text and whole.text.endswith(rest.text)
