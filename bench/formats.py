@@ -7,7 +7,8 @@ A row is one file; the nested file has a row for each level that rows may read. 
 tokens in one step. `1 stream`, `8 streams`: tokens a second of steps that compute one token a stream, 256 tokens after
 its start. Streams of `mixed levels` read low, mixed and full in turn, all in one batch. `agree`, with `--text`: how
 often the kernels find the token likeliest that float32 finds over the same weights (widened to float32 and read with
-float32 inputs by the same core), and how near their numbers are. `--json` prints a list of objects.
+float32 inputs by the same core; with `--numpy` by the reference executor), and how near their numbers are. `--json`
+prints a list of objects.
 """
 
 import argparse
@@ -26,12 +27,13 @@ from vivace.compress.recipe import Recipe, TensorRule
 from vivace.compress.save import compress_file
 from vivace.compress.stored import StoredWeights, store_floats
 from vivace.execute.native import NativeExecutor
-from vivace.execute.score import Tokens, compare_executors
+from vivace.execute.reference import ReferenceExecutor
+from vivace.execute.score import compare_executors
 from vivace.files.open import LoadedModel, open_model
 from vivace.graph.build import build_graph
 from vivace.types.errors import VivaceError
 from vivace.types.precision import FULL, LEVEL_NAMES, LOW, MIXED
-from vivace.types.step import BLOCK_SIZE, ForwardBatch
+from vivace.types.step import BLOCK_SIZE, Executor, ForwardBatch
 from vivace.types.weights import TensorFormat
 
 PROMPT, START, MOST_STREAMS = 512, 256, 8
@@ -95,6 +97,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--measure", action="store_true", help="time the files")
     parser.add_argument("--text", type=Path, help="compare with the oracle on this text")
+    parser.add_argument("--numpy", action="store_true", help="compare with the reference executor; slow")
     parser.add_argument("--windows", type=int, default=16, help="of 512 tokens, for --text")
     parser.add_argument("--activation-bits", type=int, choices=(12, 8), default=12)
     parser.add_argument("--steps", type=int, default=48, help="steps timed a figure; the median counts")
@@ -158,21 +161,17 @@ def open_executor(model: LoadedModel, options: argparse.Namespace) -> NativeExec
     )
 
 
-def compared(model: LoadedModel, executor: NativeExecutor, windows: Sequence[Tokens], figures: Figures) -> Figures:
-    """The figures with the agreement of kernels and float32 over the same weights."""
+def open_oracle(model: LoadedModel, num_threads: int, *, in_numpy: bool) -> Executor:
+    """The same weights widened to float32, read with float32 inputs; keys and values in float32 too when in numpy."""
+    graph, blocks = build_graph(model.spec), PROMPT // BLOCK_SIZE
+    if in_numpy:
+        return ReferenceExecutor(graph, model.weights, num_blocks=blocks)
     wide = {
         name: store_floats(model.weights.dequantize(name), TensorFormat.F32)
         for name in model.weights.names()
         if len(model.weights.info(name).shape) == 2
     }
-    oracle = NativeExecutor(
-        build_graph(model.spec),
-        StoredWeights(wide, model.weights),
-        num_blocks=PROMPT // BLOCK_SIZE,
-        num_threads=executor.num_threads,
-    )
-    found = compare_executors(oracle, executor, windows)
-    return replace(figures, agree=found.same_top, kl_to_oracle=found.mean_kl, positions=found.num_positions)
+    return NativeExecutor(graph, StoredWeights(wide, model.weights), num_blocks=blocks, num_threads=num_threads)
 
 
 def figures_of(options: argparse.Namespace, row: FormatRow) -> list[Figures]:
@@ -182,7 +181,9 @@ def figures_of(options: argparse.Namespace, row: FormatRow) -> list[Figures]:
     executor = open_executor(model, options)
     if options.text is not None:
         settings = EvaluationSettings(window_tokens=PROMPT, num_windows=options.windows)
-        plain = compared(model, executor, read_windows(model, options.text, settings), plain)
+        oracle = open_oracle(model, options.threads, in_numpy=options.numpy)
+        found = compare_executors(oracle, executor, read_windows(model, options.text, settings))
+        plain = replace(plain, agree=found.same_top, kl_to_oracle=found.mean_kl, positions=found.num_positions)
     if not options.measure:
         return [plain]
     if row.layers is not TensorFormat.N8_0:
