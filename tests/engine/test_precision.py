@@ -15,9 +15,13 @@ from vivace.compress.stored import StoredWeights
 from vivace.engine import precision
 from vivace.engine.precision import battery_used, check_precision, hottest_celsius, parse_precision
 from vivace.execute.native import NativeExecutor, available_isas
+from vivace.execute.native_program import quantized_in
 from vivace.execute.reference import ReferenceExecutor
 from vivace.graph.build import build_graph
+from vivace.graph.casts import native_policy
+from vivace.graph.passes import cast_inputs
 from vivace.types.errors import ConfigError
+from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.model import ModelSpec
 from vivace.types.precision import FULL, LOW, MIXED
 from vivace.types.step import ForwardBatch
@@ -134,9 +138,11 @@ def test_rows_of_all_levels_share_a_batch_and_none_is_changed_by_it(isa: str, ac
 
 def test_every_level_computes_what_the_reference_does() -> None:
     spec, weights = nested_model()
-    native = NativeExecutor(build_graph(spec), weights, num_blocks=4)
-    reference = ReferenceExecutor(build_graph(spec), weights, num_blocks=4)
+    graph = build_graph(spec)
+    native = NativeExecutor(graph, weights, num_blocks=4)
+    rounded = cast_inputs(graph, native_policy(12), quantized_in(weights))  # as the core rounds its inputs
+    reference = ReferenceExecutor(rounded, weights, num_blocks=4, kv_format=DEFAULT_KV_FORMAT)
     levels = (np.arange(16) % 3).astype(np.int8)  # levels change within a sequence
     found, expected = (e.forward(batch_of([(5, 16, 0)], levels)).copy() for e in (native, reference))
-    np.testing.assert_allclose(found, expected, atol=1e-2 * np.abs(expected).max())
+    np.testing.assert_allclose(found, expected, atol=5e-3 * np.abs(expected).max())
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.9
