@@ -208,6 +208,18 @@ def test_settings_that_can_never_work_are_refused(fields: dict) -> None:
         SpeculationConfig(**fields)
 
 
+def test_late_steps_do_not_make_row_counts_dear_that_are_out_of_use() -> None:
+    """Noise has a long tail to the right: it moves the height, and must not move the ratios in use against the rest."""
+    generator = np.random.default_rng(5)
+    costs = StepCosts()
+    costs.assume(StepTimes({1: 3.5, 2: 4.0, 4: 5.2, 8: 8.1}))
+    for step in range(4000):
+        rows, ms = ((1, 3.5), (4, 5.2))[step % 3 == 0]
+        costs.note(rows, ms * (1 + float(generator.exponential(0.15))))
+    for rows, ms in ((2, 4.0), (4, 5.2), (8, 8.1)):
+        assert costs.of(rows) / costs.of(1) == pytest.approx(ms / 3.5, rel=0.1)
+
+
 def test_a_row_costs_the_more_the_longer_the_texts_are() -> None:
     costs = StepCosts()
     costs.assume(StepTimes({1: 4.0, 8: 9.0}, context=128, pair_ms=0.0005))

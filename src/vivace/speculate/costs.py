@@ -6,6 +6,7 @@ takes grows with rows and context together and is kept apart: a row more costs t
 """
 
 import bisect
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ HEIGHT_RATE = 0.25
 NUM_KEPT = 9  # ratios kept for each row count; their median counts
 NUM_ASSUMED = 4  # of them, for a step that was timed before serving
 OUTLIER = 3.0  # a step so many times off says nothing about its rows
+STEADY_EVERY = 16  # steps between two looks at the scale of what was learned
+LATELY = 64  # steps in which a row count was seen that tells the scale
 PRIOR_SLOPE = 0.25  # what a row more is taken to cost before it was measured, in plain steps
 
 
@@ -41,6 +44,7 @@ class StepCosts:
         self._median: dict[int, float] = {}
         self._rows: list[int] = []
         self._noted_at: dict[int, int] = {}
+        self._assumed: dict[int, float] = {}
         self._pair = 0.0
         self._context = 0.0
         self.num_steps = 0
@@ -58,6 +62,7 @@ class StepCosts:
                 bisect.insort(self._rows, num_rows)
             self._ratios[num_rows] = deque((ratio,) * NUM_ASSUMED, maxlen=NUM_KEPT)
             self._median[num_rows] = ratio
+        self._assumed = dict(self._median)
 
     def look_at(self, context: float) -> None:
         """From now on `of` is about rows that attend to so many positions each."""
@@ -78,6 +83,8 @@ class StepCosts:
             self._learn(num_rows, ratio - attention, expected - attention)
         bounded = min(max(elapsed_ms / expected, self._height_ms / OUTLIER), self._height_ms * OUTLIER)
         self._height_ms += HEIGHT_RATE * (bounded - self._height_ms)
+        if self.num_steps % STEADY_EVERY == 0:
+            self._steady()
 
     def of(self, num_rows: int) -> float:
         """Relative cost of a step; between measured row counts a straight line, beyond them the prior slope."""
@@ -115,6 +122,23 @@ class StepCosts:
         self._ratios[num_rows].append(ratio)
         ratios = sorted(self._ratios[num_rows])
         self._median[num_rows] = (ratios[len(ratios) // 2] + ratios[(len(ratios) - 1) // 2]) / 2
+
+    def _steady(self) -> None:
+        """Hold the scale of the ratios to that of the start, by the row counts that were seen lately.
+
+        Only the product of height and ratio is seen, and late steps pull the height up more than early ones pull it
+        down. Without this the ratios in use would sink, and those out of use would seem dearer and dearer.
+        """
+        lately = [rows for rows, at in self._noted_at.items() if rows in self._assumed and self.num_steps - at < LATELY]
+        if not lately:
+            return
+        shifts = [math.log(self._median[rows] / self._assumed[rows]) for rows in lately]
+        scale = math.exp(sum(shifts) / len(shifts))
+        self._height_ms *= scale
+        for rows, at in self._noted_at.items():
+            if self.num_steps - at < LATELY and rows in self._ratios:
+                self._ratios[rows] = deque((ratio / scale for ratio in self._ratios[rows]), maxlen=NUM_KEPT)
+                self._median[rows] /= scale
 
     def _slope(self) -> float:
         """Cost of a row beyond the most that was measured: as between the ends of what was measured."""

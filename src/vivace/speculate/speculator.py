@@ -26,7 +26,7 @@ from vivace.types.speculation import SpeculationUsage
 TOKENS_BETWEEN_KINDS = 50
 PROMPT_TOKENS_FOR_KIND = 200
 IDLE_LOOKS = 8
-RESTED_STEPS = 3
+RESTED_STEPS, MOST_RESTED_STEPS = 3, 11
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -88,7 +88,8 @@ class EngineSpeculator:
         self._costs.assume(times)
 
     def rests(self, num_streams: int) -> bool:
-        """Whether this step may go by unasked: after IDLE_LOOKS without drafts only every fourth step is looked at.
+        """Whether this step may go by unasked: after IDLE_LOOKS without drafts only every fourth step is looked at,
+        and in large company every twelfth, as looking takes the longer.
 
         Following streams and guessing for nothing would cost a plain step a few percent of its time. None is looked at
         while drafts have not paid of late in such company.
@@ -128,7 +129,7 @@ class EngineSpeculator:
                 self._drafting_ms = (self._clock() - began_ns) / 1e6
         self._num_idle = 0 if any(choice.counts) else self._num_idle + 1
         if self._num_idle >= IDLE_LOOKS and self._policy.weighs_costs:
-            self._num_rests = RESTED_STEPS
+            self._num_rests = min(MOST_RESTED_STEPS, RESTED_STEPS + len(places) // 2)
         return self._take(streams, guesses, choice.counts, num_rows)
 
     def note_step(self, step: DecodeStep) -> None:
