@@ -11,7 +11,7 @@ WINDOW_TOKENS = 20
 WINDOW_HIGH, WINDOW_LOW = 0.8, 0.5
 WINDOW_MOST, WINDOW_LEAST = 8, 2
 MARGIN = 1.03  # drafts must promise so much more than none: estimates err
-MARGIN_OF_A_STREAM = 0.005  # and more in company, where a draft costs nearly what it may bring
+MARGIN_OF_COMPANY = 0.0015  # and more in company, where a draft costs nearly what it may bring
 PLAIN_EVERY, DRAFTED_EVERY = 128, 256  # steps after which the other choice's cost is measured again
 
 
@@ -133,7 +133,7 @@ class MeasuredPolicy:
         )[:budget]
         if not ranked:
             return Choice(chosen, plain)
-        best_count, best_rate = 0, plain * (MARGIN + MARGIN_OF_A_STREAM * (num_streams - 1))
+        best_count, best_rate = 0, plain * (MARGIN + MARGIN_OF_COMPANY * (num_streams - 1) ** 2)
         expected = float(num_streams)
         for count, (negative_probability, _, _) in enumerate(ranked, 1):
             expected -= negative_probability
