@@ -53,7 +53,7 @@ class Kills:
         while not told or told[-1][0] is not None:
             began_s = time.monotonic()
             with killable(self.command, self.stream_file) as (process, client):
-                spread_s = (time.monotonic() - began_s) / 4  # machines differ: so long as a start takes, about
+                spread_s = (time.monotonic() - began_s) / 2  # machines differ: about what the first words take
                 killer = threading.Timer(self.rng.uniform(0, spread_s), process.send_signal, [signal.SIGKILL])
                 killer.start()
                 if stream_id:
@@ -78,7 +78,7 @@ def test_fifty_kills_at_random_moments_leave_the_text_of_a_real_model(
     tmp_path: Path, smollm2_path: Path, sampling: str
 ) -> None:
     command = ["-m", "vivace", "serve", "--model", str(smollm2_path), "--context", "1024"]
-    fields = {**ASK, **SAMPLINGS[sampling], "max_tokens": 300}
+    fields = {**ASK, **SAMPLINGS[sampling], "max_tokens": 200}
     with killable(command, tmp_path / "other.db") as (_, client):
         untouched = text_of(read_numbered(client.post(PATH, json=fields).text))
     kills = Kills(command, tmp_path / "streams.db", random.Random(sampling))
