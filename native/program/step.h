@@ -32,7 +32,7 @@ struct Step {
   int num_observed;
   mutable std::vector<float> observed;  // [row][kv head][masses, peaks, sums][max_blocks]
   std::vector<int32_t> row_sequences;   // which sequence a row belongs to
-  const int8_t* row_levels;            // per row, or null: how much of nested weights a row reads, see PackedMatrix
+  const int8_t* row_levels;             // per row, or null: how much of nested weights a row reads, see PackedMatrix
   const KernelTable* kernels;
   int num_threads;
 
