@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="text files, JSONL files or folders to calibrate on (default: the model writes its own text)",
     )
     parser.add_argument(
+        "--from-logs",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="request logs (JSON lines) to calibrate on, redacted; needs --logs-consented",
+    )
+    parser.add_argument(
+        "--logs-consented", action="store_true", help="the people in the logs agreed that their words are used so"
+    )
+    parser.add_argument(
         "--like",
         type=Path,
         action="append",
@@ -46,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mix", metavar="NAME", help="draw calibration text by label: 'chapter' is 30/30/20/20")
     parser.add_argument("--samples", type=int, metavar="N", help="calibration windows (default: the recipe's)")
+    parser.add_argument(
+        "--tokens", type=int, metavar="N", help="tokens of a calibration window (default: the recipe's)"
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="of every draw (default: the recipe's)")
     parser.add_argument(
         "--bits-per-weight", type=float, metavar="B", help="for --recipe mixed: what matrices may take on average"
@@ -116,12 +130,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _budget(arguments: argparse.Namespace) -> "MixBudget | None":
     from vivace.compress.save import MixBudget
+    from vivace.compress.smallest import parse_bound
 
+    within = parse_bound(arguments.recipe)
     given = (arguments.bits_per_weight, arguments.ms_per_token)
     if any(value is not None and not value > 0 for value in (*given, arguments.kv_tokens)):
         raise ConfigError("A budget has to be above 0.", "Give --bits-per-weight 5.5, or --ms-per-token 5.")
     if given == (None, None) and arguments.kv_tokens is not None:
         raise ConfigError("--kv-tokens needs a budget.", "Give --bits-per-weight, --ms-per-token, or both.")
+    if within is not None and given != (None, None):
+        raise ConfigError(
+            f"{arguments.recipe} finds its own budget.", "Leave out --bits-per-weight and --ms-per-token."
+        )
+    if within is not None:
+        return MixBudget(within=within)
     return None if given == (None, None) else MixBudget(*given, arguments.kv_tokens)
 
 
@@ -151,8 +173,9 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
     from dataclasses import replace
 
     from vivace.compress.recipe_file import find_recipe
+    from vivace.compress.smallest import PREFIX
 
-    mixed = arguments.recipe == "mixed"
+    mixed = arguments.recipe == "mixed" or arguments.recipe.startswith(PREFIX)
     if mixed != (_budget(arguments) is not None):
         raise ConfigError(
             "--recipe mixed and a budget belong together.", "Give --bits-per-weight 5.5, --ms-per-token 5, or both."
@@ -160,7 +183,7 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
     if arguments.plot is not None and not mixed:
         raise ConfigError("--plot needs --recipe mixed.", "Other recipes measure no sensitivity.")
     recipe = find_recipe("int4" if mixed else arguments.recipe)
-    given = {name: value for name in ("samples", "seed") if (value := getattr(arguments, name)) is not None}
+    given = {name: value for name in ("samples", "tokens", "seed") if (value := getattr(arguments, name)) is not None}
     return replace(recipe, calibration=replace(recipe.calibration, **given))
 
 
@@ -170,9 +193,23 @@ def _text(arguments: argparse.Namespace) -> "CalibrationText":
 
     if arguments.mix is not None and arguments.mix not in MIXES:
         raise ConfigError(f"There is no mix {arguments.mix!r}.", f"Choose one of {', '.join(MIXES)}.")
-    if arguments.mix is not None and not arguments.calibrate_on:
+    if arguments.mix is not None and not (arguments.calibrate_on or arguments.from_logs):
         raise ConfigError("A mix needs text to draw from.", "Give it with --calibrate-on.")
-    return CalibrationText(tuple(arguments.calibrate_on or ()), MIXES.get(arguments.mix))
+    text = CalibrationText(tuple(arguments.calibrate_on or ()), MIXES.get(arguments.mix))
+    return _with_logs(arguments, text) if arguments.from_logs else text
+
+
+def _with_logs(arguments: argparse.Namespace, text: "CalibrationText") -> "CalibrationText":
+    """Logs go in only with consent, and without personal data and secrets, as the stream's filter knows them."""
+    from dataclasses import replace
+
+    from vivace.stream.safety.rows import GROUPS
+    from vivace.stream.safety.screen import SafetyConfig, SafetyRules
+
+    if not arguments.logs_consented:
+        raise ConfigError("--from-logs uses people's words.", "Add --logs-consented when they agreed to it.")
+    rules = SafetyRules(SafetyConfig(patterns=tuple(GROUPS), action="replace"))
+    return replace(text, logs=tuple(arguments.from_logs), redact=lambda said: rules.screened(said)[0])
 
 
 def _examined(arguments: argparse.Namespace, text: "CalibrationText") -> "CalibrationText":
@@ -212,6 +249,7 @@ def _figures(saved: "SavedModel") -> dict[str, object]:
         "activation_bits": saved.model.recipe.run_settings.activation_bits,
         "kv_format": saved.model.recipe.run_settings.kv_format,
         "quantized_share": check.quantized_share,
+        "trials": [asdict(trial) for trial in saved.trials],
         "sensitivity": {part.name: part.options[0].loss for part in saved.sensitivities},
         "check_kld": check.agreement.mean_kl,
         "check_same_top": check.agreement.same_top,
@@ -236,6 +274,9 @@ def _print_summary(saved: "SavedModel") -> None:
         print(f"  keys and values stored as {asked.kv_format}")
     print(f"  {check.quantized_share:.1%} of the weights are quantised; read back and compared with the source:")
     print(f"  KL divergence {check.agreement.mean_kl:.4f}, same top token {check.agreement.same_top:.1%}")
+    for trial in saved.trials:
+        verdict = "holds" if trial.holds else "does not hold"
+        print(f"  tried {trial.bits_per_weight:.2f} bits a weight: {trial.measured:.4g}, {verdict}")
     for part in saved.sensitivities:
         if part.collapses:
             print(f"  kept high: {part.evidence}", file=sys.stderr)

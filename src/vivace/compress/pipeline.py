@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vivace.compress import awq
+from vivace.compress.checkpoint import Checkpoint, Progress
 from vivace.compress.device import Device, NumpyDevice
 from vivace.compress.gptq import HessianFactor, factorize
 from vivace.compress.hadamard import RotatedWeights, rotated_spec
@@ -59,6 +60,7 @@ def compress_weights(
     report: Report = lambda done, total, what: None,
     *,
     device: Device | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> CompressedModel:
     """Compress a model.
 
@@ -69,6 +71,7 @@ def compress_weights(
         samples: token windows to calibrate on; needed when `recipe.needs_calibration`.
         report: told how far it is.
         device: where the heavy arithmetic runs; numpy when None.
+        checkpoint: where progress is kept after every layer, and taken up again; for recipes that calibrate.
 
     Raises:
         ConfigError: the recipe does not fit the model, or there are no samples for methods that need them.
@@ -79,7 +82,7 @@ def compress_weights(
         spec, weights = rotated_spec(spec), RotatedWeights(spec, weights, recipe.calibration.seed)
     run = _Run(spec, weights, recipe, plan_layout(spec, weights, recipe), device or NumpyDevice())
     if recipe.needs_calibration:
-        run.calibrated(samples, report)
+        run.calibrated(samples, report, checkpoint)
     else:
         run.plain(report)
     return run.result()
@@ -111,11 +114,14 @@ class _Run:
             done += math.prod(plan.shape)
         report(total, total, "rounded")
 
-    def calibrated(self, samples: Sequence[Tokens], report: Report) -> None:
+    def calibrated(self, samples: Sequence[Tokens], report: Report, checkpoint: Checkpoint | None) -> None:
         """Methods that look at activations: one segment of the op list after the other."""
         walk = CalibrationWalk(self._graph, samples, self._device)
         segments = layer_segments(self._graph)
+        first = self._taken_up(walk, checkpoint)
         for done, segment in enumerate(segments):
+            if done < first:
+                continue
             report(done, len(segments), f"calibrating {_segment_name(segment)}")
             self._cache = {}
             linears = [op for op in segment if isinstance(op, Linear) and op.weight.startswith("layers.")]
@@ -135,7 +141,18 @@ class _Run:
             self._cache, self._folded = {}, {}
             if segment is not segments[-1]:
                 walk.advance(segment, self._weight)
+                if checkpoint is not None:
+                    checkpoint.save(Progress(done + 1, self._stored, self._errors, walk.buffers))
         report(len(segments), len(segments), "rounded")
+
+    def _taken_up(self, walk: CalibrationWalk, checkpoint: Checkpoint | None) -> int:
+        """Segments that an interrupted run has done already."""
+        progress = None if checkpoint is None else checkpoint.load()
+        if progress is None:
+            return 0
+        self._stored, self._errors = progress.stored, progress.errors
+        walk.resume(progress.buffers)
+        return progress.segments
 
     def result(self) -> CompressedModel:
         outcomes = tuple(TensorOutcome(plan, self._errors.get(name, 0.0)) for name, plan in self._layout.items())

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vivace.compress.calibration_text import draw_windows, read_texts
+from vivace.compress.calibration_text import LabelledText, draw_windows, read_texts
 from vivace.compress.pipeline import Report
 from vivace.compress.recipe import CalibrationSettings
 from vivace.compress.self_text import blocks_needed, write_samples
+from vivace.compress.server_logs import Redact, read_logs
 from vivace.compress.text_kinds import relabelled
 from vivace.execute.native import NativeExecutor
 from vivace.execute.score import Tokens
@@ -17,13 +18,36 @@ from vivace.text.tokenizer import Tokenizer
 from vivace.types.errors import ConfigError
 
 
+def _as_it_is(text: str) -> str:
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class CalibrationText:
-    """Where calibration text comes from: files and folders with an optional mix, or (no paths) the model itself."""
+    """Where calibration text comes from: files, folders and logs with an optional mix, or (no paths) the model itself.
+
+    Attributes:
+        paths: files and folders.
+        mix: share of each label.
+        by_kind: shares are of kinds of text (`text_kinds.py`), not of labels.
+        logs: a server's request logs; their callers agreed.
+        redact: takes out of each text of the logs what must not stay.
+    """
 
     paths: tuple[Path, ...] = ()
     mix: Mapping[str, float] | None = None
-    by_kind: bool = False  # shares are of kinds of text (`text_kinds.py`), not of labels
+    by_kind: bool = False
+    logs: tuple[Path, ...] = ()
+    redact: Redact = _as_it_is
+
+    def read(self) -> list[LabelledText]:
+        """All texts; [] when there are no paths.
+
+        Raises:
+            ConfigError: a file cannot be read, or holds no text.
+        """
+        texts = read_texts(self.paths) if self.paths else []
+        return texts + (read_logs(self.logs, self.redact) if self.logs else [])
 
 
 def draw_samples(
@@ -38,10 +62,10 @@ def draw_samples(
     Raises:
         ConfigError: there is too little text, a label is missing, or the model has no vocabulary to read text with.
     """
-    if text is not None and text.paths:
+    if text is not None and (text.paths or text.logs):
         if tokenizer is None:
             raise ConfigError(f"{source.path} has no vocabulary to read text with.", "Calibrate without files.")
-        texts = read_texts(text.paths)
+        texts = text.read()
         return draw_windows(relabelled(texts) if text.by_kind else texts, tokenizer, settings, text.mix)
     return own_text(source, tokenizer, settings, report)
 

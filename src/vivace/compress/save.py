@@ -1,10 +1,13 @@
 """From a path and a recipe to a file that is checked: the whole of `vivace compress`, without its command line."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vivace.compress.checkpoint import Checkpoint, run_key
 from vivace.compress.device import Device
 from vivace.compress.importance import input_importance
 from vivace.compress.layout import plan_layout
@@ -12,6 +15,7 @@ from vivace.compress.pipeline import CompressedModel, Report, compress_weights
 from vivace.compress.recipe import CalibrationSettings, Recipe
 from vivace.compress.samples import CalibrationText, draw_samples, own_text
 from vivace.compress.sensitivity import FORMATS, PartSensitivity, measure_kv, measure_sensitivity, mixed_recipe
+from vivace.compress.smallest import LayoutSearch, QualityBound, Trial, find_smallest, hold_file_to, measure
 from vivace.compress.timing import left_for_formats, time_formats, with_times
 from vivace.compress.verify import Verification, verify_file
 from vivace.execute.score import Tokens
@@ -20,11 +24,13 @@ from vivace.files.gguf_writer import WritableValue
 from vivace.files.open import LoadedModel, open_model
 from vivace.files.run_settings import gguf_notes
 from vivace.text.build import build_tokenizer
+from vivace.text.tokenizer import Tokenizer
 from vivace.types.errors import ConfigError, StorageError
 from vivace.types.kv import KV_FORMAT_NAMES
 
 _CHECK_TOKENS = 96  # of the comparison after saving
 _SENSITIVITY_SAMPLES, _SENSITIVITY_TOKENS = 2, 256
+_UNSEEN_SAMPLES = 4
 _CHECK = CalibrationSettings(samples=1, tokens=_CHECK_TOKENS)
 
 
@@ -32,12 +38,14 @@ _CHECK = CalibrationSettings(samples=1, tokens=_CHECK_TOKENS)
 class MixBudget:
     """What a mixed layout may cost: bits a weight on average, and milliseconds a token on this machine; None: no limit.
 
-    At least one of the two is given. With `kv_tokens`, keys and values of so many tokens come out of the same bytes.
+    At least one of the two is given, or `within`: then the smallest layout that keeps to it is looked for. With
+    `kv_tokens`, keys and values of so many tokens come out of the same bytes.
     """
 
     bits_per_weight: float | None = None
     most_ms: float | None = None
     kv_tokens: int | None = None
+    within: QualityBound | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,6 +57,7 @@ class SavedModel:
     verification: Verification
     source_bytes: int
     sensitivities: tuple[PartSensitivity, ...] = ()
+    trials: tuple[Trial, ...] = ()
 
 
 def compress_file(
@@ -84,40 +93,116 @@ def compress_file(
     try:
         plan_layout(source.spec, source.weights, recipe), recipe.run_settings  # refuse before any work is done
         tokenizer = None if source.vocabulary is None else build_tokenizer(source.vocabulary)
-        samples = draw_samples(source, tokenizer, recipe.calibration, text, report) if recipe.needs_calibration else []
-        sensitivities: list[PartSensitivity] = []
-        if budget is not None:
-            sensitivities, recipe = _mixed(source, recipe, samples, budget, report)
-        model = compress_weights(source.spec, source.weights, recipe, samples, report, device=device)
-        unchecked = out.with_name(f".{out.stem}.{os.getpid()}.gguf")
-        try:
+        needs_text = recipe.needs_calibration or budget is not None
+        samples = draw_samples(source, tokenizer, recipe.calibration, text, report) if needs_text else []
+        workplace, place = out.with_name(f".{out.name}.resume"), device.name if device else "numpy"
+
+        def compress(recipe: Recipe) -> CompressedModel:
+            kept = Checkpoint(workplace, run_key(source.path, source.weights, recipe, samples, place))
+            return compress_weights(
+                source.spec, source.weights, recipe, samples, report, device=device, checkpoint=kept
+            )
+
+        with _removed_unless_interrupted(workplace):
+            searches = budget is not None and budget.within is not None
+            unseen = _unseen(source, tokenizer, recipe, text, report) if searches else []
+            job = _Job(source, recipe, samples, unseen, compress)
+            model, sensitivities, trials = _chosen(job, budget, report)
+            workplace.mkdir(exist_ok=True)
+            unchecked = workplace / out.name
             _write(unchecked, source, model)
             window = samples[0][:_CHECK_TOKENS] if samples else own_text(source, tokenizer, _CHECK, report)[0]
             verification = verify_file(unchecked, source, model, window)
+            if budget is not None and budget.within is not None:
+                _hold(budget.within, source, unchecked, job.unseen)
             unchecked.replace(out)
-        finally:
-            unchecked.unlink(missing_ok=True)
         source_bytes = sum(source.weights.info(name).num_bytes for name in source.weights.names())
-        return SavedModel(out, model, verification, source_bytes, tuple(sensitivities))
+        return SavedModel(out, model, verification, source_bytes, tuple(sensitivities), tuple(trials))
     finally:
         source.close()
 
 
-def _mixed(
-    source: LoadedModel, recipe: Recipe, samples: Sequence[Tokens], budget: MixBudget, report: Report
-) -> tuple[list[PartSensitivity], Recipe]:
-    """What each part suffers, and the recipe that spends the budget best."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """What a run works with: `unseen` are windows that a search measures on."""
+
+    source: LoadedModel
+    recipe: Recipe
+    samples: Sequence[Tokens]
+    unseen: Sequence[Tokens]
+    compress: Callable[[Recipe], CompressedModel]
+
+
+def _chosen(
+    job: _Job, budget: MixBudget | None, report: Report
+) -> tuple[CompressedModel, list[PartSensitivity], list[Trial]]:
+    """The model by the recipe, by a mix under the budget, or by a search for the smallest."""
+    if budget is None:
+        return job.compress(job.recipe), [], []
+    source = job.source
+    parts = _sensitivities(source, job.samples, budget, report)
+    if budget.within is None:
+        return job.compress(_mixed(source, job.recipe, parts, budget)), parts, []
+    search = LayoutSearch(source.spec, job.recipe, parts)
+    model, trials = find_smallest(
+        search, budget.within, job.compress, lambda model: measure(source, model, job.unseen), report
+    )
+    return model, parts, trials
+
+
+@contextmanager
+def _removed_unless_interrupted(folder: Path) -> Iterator[None]:
+    """A run that was stopped from outside leaves its progress; one that is done, or can never work, leaves nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unseen(
+    source: LoadedModel,
+    tokenizer: Tokenizer | None,
+    recipe: Recipe,
+    text: CalibrationText | None,
+    report: Report,
+) -> list[Tokens]:
+    """Windows from the same text as the samples, drawn anew, for a search to measure on."""
+    settings = replace(recipe.calibration, samples=_UNSEEN_SAMPLES, seed=recipe.calibration.seed + 1)
+    return draw_samples(source, tokenizer, settings, text, report)
+
+
+def _hold(bound: QualityBound, source: LoadedModel, path: Path, windows: Sequence[Tokens]) -> None:
+    written = open_model(path)
+    try:
+        hold_file_to(bound, source, written, windows)
+    finally:
+        written.close()
+
+
+def _sensitivities(
+    source: LoadedModel, samples: Sequence[Tokens], budget: MixBudget, report: Report
+) -> list[PartSensitivity]:
+    """What each part suffers."""
     windows = [sample[:_SENSITIVITY_TOKENS] for sample in samples[:_SENSITIVITY_SAMPLES]]
     importance = input_importance(source.spec, source.weights, samples, report)
     parts = measure_sensitivity(source.spec, source.weights, windows, report, importance=importance)
     if budget.kv_tokens is not None:
         parts.append(measure_kv(source.spec, source.weights, windows, KV_FORMAT_NAMES, budget.kv_tokens))
+    return parts
+
+
+def _mixed(source: LoadedModel, recipe: Recipe, parts: Sequence[PartSensitivity], budget: MixBudget) -> Recipe:
+    """The recipe that spends the budget best."""
     left = None
     if budget.most_ms is not None:
         times = time_formats(source.spec, source.weights, FORMATS)
         parts = with_times(source.spec, parts, times)
         left = left_for_formats(times, parts, budget.most_ms)
-    return parts, mixed_recipe(source.spec, parts, budget.bits_per_weight, recipe, most_ms=left)[0]
+    return mixed_recipe(source.spec, parts, budget.bits_per_weight, recipe, most_ms=left)[0]
 
 
 def check_output(source_path: Path, out: Path, *, overwrite: bool) -> None:

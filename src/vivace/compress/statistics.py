@@ -151,6 +151,15 @@ class CalibrationWalk:
             after = self._device.run(segment, step, buffers)
             self._buffers[number] = {name: after[name] for name in after if name in wanted}
 
+    @property
+    def buffers(self) -> list[dict[str, Array]]:
+        """What later segments read, of each batch; enough to go on from here in another walk."""
+        return self._buffers
+
+    def resume(self, buffers: Sequence[Mapping[str, Array]]) -> None:
+        """Go on where a walk with the same samples had these buffers."""
+        self._buffers = [{name: self._device.put(array) for name, array in held.items()} for held in buffers]
+
     def outputs(self) -> Floats:
         """Logits of all tokens of all samples, float32 (tokens, vocab_size), once everything is advanced over."""
         return np.concatenate([on_host(buffers[self._graph.output]) for buffers in self._buffers])

@@ -1,0 +1,117 @@
+"""`smallest-within:` finds a layout that holds, and a run that was killed goes on to the very same bytes."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compress.models import write_uneven_gguf
+from vivace.cli.main import main
+from vivace.compress.checkpoint import Checkpoint, Progress
+from vivace.compress.smallest import QualityBound, parse_bound
+from vivace.compress.stored import StoredTensor
+from vivace.types.errors import ConfigError
+
+TEXT = "the sand and the one that is in the hand of those on the land, or at an end of it all. " * 40
+KILLED_AFTER_A_LAYER = """
+import os, signal, sys
+from vivace.cli.main import main
+from vivace.compress.checkpoint import Checkpoint
+
+save = Checkpoint.save
+
+def save_and_die(self, progress):
+    save(self, progress)
+    if progress.segments == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoint.save = save_and_die
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    (tmp_path / "text.txt").write_text(TEXT)
+    return write_uneven_gguf(tmp_path / "model.gguf")
+
+
+def asked(model: Path, out: str, recipe: str) -> list[str]:
+    text = model.parent / "text.txt"
+    size = ("--samples", "2", "--tokens", "48", "--device", "cpu")
+    return ["compress", str(model), str(model.parent / out), "--recipe", recipe, "--calibrate-on", str(text), *size]
+
+
+def test_a_killed_run_goes_on_and_makes_the_same_bytes(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(asked(model, "whole.gguf", "int4-gptq")) == 0
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED_AFTER_A_LAYER, *asked(model, "o.gguf", "int4-gptq")], check=False
+    )
+    assert child.returncode == -signal.SIGKILL
+    assert not (model.parent / "o.gguf").exists()
+    assert (model.parent / ".o.gguf.resume").is_dir()
+    walked = []
+    save = Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", lambda self, done: (walked.append(done.segments), save(self, done))[1])
+    assert main(asked(model, "o.gguf", "int4-gptq")) == 0
+    capsys.readouterr()
+    assert walked[0] == 3  # the two that were done are not done again
+    assert (model.parent / "o.gguf").read_bytes() == (model.parent / "whole.gguf").read_bytes()
+    assert not (model.parent / ".o.gguf.resume").exists()
+
+
+def test_a_checkpoint_of_another_run_or_a_damaged_one_is_none(tmp_path: Path) -> None:
+    import numpy as np
+
+    from vivace.types.weights import TensorFormat
+
+    tensor = StoredTensor((4,), TensorFormat.F32, np.arange(16, dtype=np.uint8))
+    progress = Progress(1, {"a": tensor}, {"a": 0.5}, [{"x": np.ones((2, 3), np.float32)}])
+    Checkpoint(tmp_path / "c", "mine").save(progress)
+    found = Checkpoint(tmp_path / "c", "mine").load()
+    assert found is not None
+    assert (found.segments, found.errors) == (1, {"a": 0.5})
+    np.testing.assert_array_equal(found.stored["a"].data, tensor.data)
+    np.testing.assert_array_equal(found.buffers[0]["x"], 1)
+    assert Checkpoint(tmp_path / "c", "other").load() is None
+    (tmp_path / "c" / "tensors1.npz").write_bytes(b"PK\x03\x04 half")
+    assert Checkpoint(tmp_path / "c", "mine").load() is None
+    assert Checkpoint(tmp_path / "none", "mine").load() is None
+
+
+def test_the_smallest_layout_that_holds_is_found_and_measured(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {}
+    for limit in (0.002, 0.05):
+        out = f"o{limit}.gguf"
+        status = main([*asked(model, out, f"smallest-within:kl:{limit}"), "--json"])
+        printed, err = capsys.readouterr()
+        assert status == 0, err
+        trials = json.loads(printed)["trials"]
+        holding = [trial["bits_per_weight"] for trial in trials if trial["holds"]]
+        missing = [trial["bits_per_weight"] for trial in trials if not trial["holds"]]
+        assert all(trial["holds"] == (trial["measured"] <= limit) for trial in trials)
+        assert min(holding) > max(missing, default=0)
+        sizes[limit] = (model.parent / out).stat().st_size
+    assert sizes[0.05] < sizes[0.002]
+
+
+def test_names_of_qualities_are_read_and_refused() -> None:
+    assert parse_bound("smallest-within:ppl+1%") == QualityBound("ppl", 1.01)
+    assert parse_bound("smallest-within:kl:0.02") == QualityBound("kl", 0.02)
+    assert parse_bound("int4") is None
+    for wrong in ("smallest-within:", "smallest-within:ppl+x%", "smallest-within:kl:0", "smallest-within:kl:1.2.3"):
+        with pytest.raises(ConfigError, match="names no quality"):
+            parse_bound(wrong)
+
+
+def test_a_quality_out_of_reach_is_said_and_leaves_nothing(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(path.name for path in model.parent.iterdir())
+    status = main(asked(model, "o.gguf", "smallest-within:kl:0.00000000001"))
+    assert status == 2
+    assert "Not even" in capsys.readouterr().err
+    assert sorted(path.name for path in model.parent.iterdir()) == before
