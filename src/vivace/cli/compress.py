@@ -24,13 +24,35 @@ _SIMULATED_WINDOWS = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the model, the file and the recipe."""
     parser.add_argument("model", metavar="MODEL", help="a catalogue name, a .gguf file or a Hugging Face folder")
-    parser.add_argument("out", metavar="OUT", type=Path, nargs="?", help="the .gguf file to make")
+    parser.add_argument(
+        "out", metavar="OUT", type=Path, nargs="?", help="the .gguf file to make, or a compressed-tensors folder"
+    )
     parser.add_argument(
         "--recipe",
         default="int4",
         metavar="R",
         help="int8, int4, int4-fast, chapter, mixed ... or a YAML file (default: int4; docs/compression.md has all)",
     )
+    _add_text_arguments(parser)
+    _add_budget_arguments(parser)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="for --recipe mixed: sensitivity by layer as a PNG")
+    parser.add_argument(
+        "--simulate",
+        type=Path,
+        metavar="TEXT",
+        help="write nothing: say what the recipe's activations cost on a text, those that no kernel runs as well",
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="D",
+        help="cpu (numpy), cuda, torch (torch on the CPU) or auto: cuda where torch finds it, else cpu (default)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_text_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibrate-on",
         type=Path,
@@ -61,6 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokens", type=int, metavar="N", help="tokens of a calibration window (default: the recipe's)"
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of every draw (default: the recipe's)")
+
+
+def _add_budget_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bits-per-weight", type=float, metavar="B", help="for --recipe mixed: what matrices may take on average"
     )
@@ -70,21 +95,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kv-tokens", type=int, metavar="N", help="for --recipe mixed: keys and values of N tokens share the bytes"
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="for --recipe mixed: sensitivity by layer as a PNG")
-    parser.add_argument(
-        "--simulate",
-        type=Path,
-        metavar="TEXT",
-        help="write nothing: say what the recipe's activations cost on a text, those that no kernel runs as well",
-    )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        metavar="D",
-        help="cpu (numpy), cuda, torch (torch on the CPU) or auto: cuda where torch finds it, else cpu (default)",
-    )
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,13 +12,14 @@ from vivace.compress.device import Device
 from vivace.compress.importance import input_importance
 from vivace.compress.layout import plan_layout
 from vivace.compress.pipeline import CompressedModel, Report, compress_weights
-from vivace.compress.recipe import CalibrationSettings, Recipe
+from vivace.compress.recipe import CalibrationSettings, Recipe, TensorRule
 from vivace.compress.samples import CalibrationText, draw_samples, own_text
 from vivace.compress.sensitivity import FORMATS, PartSensitivity, measure_kv, measure_sensitivity, mixed_recipe
 from vivace.compress.smallest import LayoutSearch, QualityBound, Trial, find_smallest, hold_file_to, measure
 from vivace.compress.timing import left_for_formats, time_formats, with_times
 from vivace.compress.verify import Verification, verify_file
 from vivace.execute.score import Tokens
+from vivace.files.compressed_writer import LAYOUTS, write_compressed_folder
 from vivace.files.gguf_model_writer import write_gguf_model
 from vivace.files.gguf_writer import WritableValue
 from vivace.files.open import LoadedModel, open_model
@@ -27,6 +28,7 @@ from vivace.text.build import build_tokenizer
 from vivace.text.tokenizer import Tokenizer
 from vivace.types.errors import ConfigError, StorageError
 from vivace.types.kv import KV_FORMAT_NAMES
+from vivace.types.weights import TensorFormat
 
 _CHECK_TOKENS = 96  # of the comparison after saving
 _SENSITIVITY_SAMPLES, _SENSITIVITY_TOKENS = 2, 256
@@ -89,12 +91,14 @@ def compress_file(
         StorageError: the result cannot be written.
     """
     check_output(source_path, out, overwrite=overwrite)
+    recipe = recipe if out.suffix else _for_folder(recipe, budget)
     source = open_model(source_path)
     try:
         plan_layout(source.spec, source.weights, recipe), recipe.run_settings  # refuse before any work is done
         tokenizer = None if source.vocabulary is None else build_tokenizer(source.vocabulary)
-        needs_text = recipe.needs_calibration or budget is not None
-        samples = draw_samples(source, tokenizer, recipe.calibration, text, report) if needs_text else []
+        samples = []
+        if recipe.needs_calibration or budget is not None:
+            samples = draw_samples(source, tokenizer, recipe.calibration, text, report)
         workplace, place = out.with_name(f".{out.name}.resume"), device.name if device else "numpy"
 
         def compress(recipe: Recipe) -> CompressedModel:
@@ -104,18 +108,16 @@ def compress_file(
             )
 
         with _removed_unless_interrupted(workplace):
-            searches = budget is not None and budget.within is not None
-            unseen = _unseen(source, tokenizer, recipe, text, report) if searches else []
+            unseen = _unseen(source, tokenizer, recipe, text, report) if budget and budget.within else []
             job = _Job(source, recipe, samples, unseen, compress)
             model, sensitivities, trials = _chosen(job, budget, report)
-            workplace.mkdir(exist_ok=True)
             unchecked = workplace / out.name
             _write(unchecked, source, model)
             window = samples[0][:_CHECK_TOKENS] if samples else own_text(source, tokenizer, _CHECK, report)[0]
             verification = verify_file(unchecked, source, model, window)
-            if budget is not None and budget.within is not None:
-                _hold(budget.within, source, unchecked, job.unseen)
-            unchecked.replace(out)
+            if unseen and budget is not None and budget.within is not None:
+                _hold(budget.within, source, unchecked, unseen)
+            _put_in_place(unchecked, out)
         source_bytes = sum(source.weights.info(name).num_bytes for name in source.weights.names())
         return SavedModel(out, model, verification, source_bytes, tuple(sensitivities), tuple(trials))
     finally:
@@ -148,6 +150,13 @@ def _chosen(
         search, budget.within, job.compress, lambda model: measure(source, model, job.unseen), report
     )
     return model, parts, trials
+
+
+def _put_in_place(made: Path, out: Path) -> None:
+    """One move; a folder that is replaced goes where the made one was, and is deleted with it."""
+    if out.is_dir():
+        out.rename(made.with_name("replaced"))
+    made.replace(out)
 
 
 @contextmanager
@@ -211,9 +220,14 @@ def check_output(source_path: Path, out: Path, *, overwrite: bool) -> None:
     Raises:
         ConfigError: it is no .gguf name, is the source, exists already, or its folder does not.
     """
-    if out.suffix != ".gguf":
-        raise ConfigError(f"The output {out} does not end in .gguf.", "Compression writes GGUF files.")
-    if not out.parent.is_dir() or out.is_dir():
+    if out.suffix not in (".gguf", ""):
+        raise ConfigError(
+            f"The output {out} does not end in .gguf.",
+            "Compression writes GGUF files, or, to a name without an ending, compressed-tensors folders.",
+        )
+    if not out.suffix and source_path.is_file():
+        raise ConfigError(f"{source_path} is no Hugging Face folder to take settings from.", "End OUT in .gguf.")
+    if not out.parent.is_dir() or (out.suffix and out.is_dir()):
         raise ConfigError(f"{out} cannot be a file: its folder is missing, or it is one.", "Make the folder first.")
     if out.exists() and source_path.exists() and out.samefile(source_path):
         raise ConfigError(f"{out} is the model itself.", "Choose another name.")
@@ -223,11 +237,29 @@ def check_output(source_path: Path, out: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"The folder {out.parent} is not writable.", "Choose another folder.")
 
 
+def _for_folder(recipe: Recipe, budget: MixBudget | None) -> Recipe:
+    """Folders quantise linears of layers alone, all alike: embedding and head stay in 16 bits."""
+    formats = {rule.format for rule in recipe.rules if rule.match.startswith(("layers", "*"))}
+    if budget is not None or len(formats) != 1 or not formats <= set(LAYOUTS):
+        raise ConfigError(
+            "A compressed-tensors folder holds layers of one format.",
+            f"Use a recipe with all of them in {' or '.join(LAYOUTS)}, or end OUT in .gguf.",
+        )
+    ends = (TensorRule("embed.weight", TensorFormat.F16), TensorRule("lm_head.weight", TensorFormat.F16))
+    return replace(recipe, rules=(*ends, *recipe.rules))
+
+
 def _write(out: Path, source: LoadedModel, model: CompressedModel) -> None:
     notes: dict[str, WritableValue] = {"vivace.recipe": model.recipe.name, "vivace.source": source.name}
     notes |= gguf_notes(model.recipe.run_settings)
     try:
-        write_gguf_model(out, source, model.weights, notes)
+        out.parent.mkdir(exist_ok=True)
+        if out.suffix:
+            write_gguf_model(out, source, model.weights, notes)
+        else:
+            write_compressed_folder(
+                out, source, model.weights, model.recipe.run_settings, tied=model.spec.tied_embeddings
+            )
     except OSError as error:
         raise StorageError(
             f"{out} cannot be written: {error.strerror}.", "Free some space, or choose another."

@@ -51,7 +51,8 @@ def verify_file(path: Path, source: LoadedModel, compressed: CompressedModel, wi
             f"The compressed model says something else entirely (KL {agreement.mean_kl:.3g} nats).",
             "Choose more bits, or a recipe with calibration.",
         )
-    return Verification(path.stat().st_size, share, agreement)
+    files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
+    return Verification(sum(file.stat().st_size for file in files), share, agreement)
 
 
 def _check_bytes(written: LoadedModel, layout: Layout, compressed: CompressedModel) -> float:

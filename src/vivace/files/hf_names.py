@@ -55,3 +55,15 @@ def vivace_name(name: str, family: Family) -> str | None:
     layer, middle, kind = match.groups()
     ours = (_MIDDLE_WITH_POST_NORMS if family.post_norms else _MIDDLE).get(middle)
     return f"layers.{layer}.{ours}.{kind}" if ours else None
+
+
+def stored_name(name: str, family: Family) -> str:
+    """The name of one of our tensors in a checkpoint: the inverse of `vivace_name`."""
+    stem, kind = name.rsplit(".", 1)
+    if name == "lm_head.weight":
+        return name
+    if not stem.startswith("layers."):
+        return "model." + next(theirs for theirs, ours in _GLOBAL.items() if ours == name)
+    _, layer, middle = stem.split(".", 2)
+    table = _MIDDLE_WITH_POST_NORMS if family.post_norms else _MIDDLE
+    return f"model.layers.{layer}.{next(theirs for theirs, ours in table.items() if ours == middle)}.{kind}"

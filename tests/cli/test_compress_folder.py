@@ -1,0 +1,95 @@
+"""Compressed-tensors folders: written, read back to the same blocks, and read by the package that has the layout."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from factories.hf_folders import hf_spec, write_hf_folder
+from vivace.cli.main import main
+from vivace.files.open import LoadedModel, open_model
+from vivace.types.run_settings import RunSettings
+from vivace.types.weights import TensorFormat
+
+GROUPS_OF_64 = "tensors: [{match: 'layers.*', format: Q4_0, group_size: 64}]\nkv: {format: int8}\n"
+ROWS = [("int8", "int-quantized", 8), ("w8a8", "int-quantized", 8), ("int4-fast", "pack-quantized", 4)]
+needs_package = pytest.mark.skipif(
+    not all(importlib.util.find_spec(package) for package in ("compressed_tensors", "torch")),
+    reason="compressed-tensors or torch is not installed (tools/install_group.py compat)",
+)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    write_hf_folder(tmp_path / "model", hf_spec(num_layers=2))
+    return tmp_path / "model"
+
+
+def compress(model: Path, recipe: str, name: str) -> Path:
+    assert main(["compress", str(model), str(model.parent / name), "--recipe", recipe, "--json"]) == 0
+    return model.parent / name
+
+
+def matrices(model: LoadedModel) -> list[str]:
+    return [n for n in model.weights.names() if n.startswith("layers.") and len(model.weights.info(n).shape) == 2]
+
+
+@pytest.mark.parametrize(("recipe", "layout", "bits"), ROWS)
+def test_a_folder_holds_the_blocks_that_a_file_would(model: Path, recipe: str, layout: str, bits: int) -> None:
+    folder, file = open_model(compress(model, recipe, "out")), open_model(compress(model, recipe, "out.gguf"))
+    settings = json.loads((model.parent / "out" / "config.json").read_text())["quantization_config"]
+    weights = settings["config_groups"]["group_0"]["weights"]
+    assert (settings["format"], weights["num_bits"], weights["group_size"]) == (layout, bits, 32)
+    assert folder.run_settings == file.run_settings
+    for name in matrices(folder):
+        np.testing.assert_array_equal(folder.weights.dequantize(name), file.weights.dequantize(name))
+    assert folder.weights.info("embed.weight").format == TensorFormat.F16
+    assert sorted(path.name for path in model.parent.iterdir()) == ["model", "out", "out.gguf"]
+    folder.close()
+    file.close()
+
+
+def test_groups_of_64_and_the_kv_format_are_written_and_read(model: Path) -> None:
+    (model.parent / "r.yaml").write_text(GROUPS_OF_64)
+    out = compress(model, str(model.parent / "r.yaml"), "out")
+    settings = json.loads((out / "config.json").read_text())["quantization_config"]
+    assert settings["config_groups"]["group_0"]["weights"]["group_size"] == 64
+    written = open_model(out)
+    assert written.run_settings == RunSettings(None, "int8")
+    written.close()
+
+
+@pytest.mark.parametrize(("recipe", "words"), [("chapter", "one format"), ("int5", "one format")])
+def test_what_a_folder_cannot_hold_is_refused_before_the_run(
+    model: Path, capsys: pytest.CaptureFixture[str], recipe: str, words: str
+) -> None:
+    assert main(["compress", str(model), str(model.parent / "out"), "--recipe", recipe]) == 2
+    assert words in capsys.readouterr().err
+    assert sorted(path.name for path in model.parent.iterdir()) == ["model"]
+
+
+@needs_package
+@pytest.mark.parametrize(("recipe", "layout", "bits"), ROWS)
+def test_the_package_reads_the_same_weights(model: Path, recipe: str, layout: str, bits: int) -> None:
+    import torch
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationConfig
+    from safetensors.torch import load_file
+
+    out = compress(model, recipe, "out")
+    settings = json.loads((out / "config.json").read_text())["quantization_config"]
+    scheme = QuantizationConfig.model_validate(settings).config_groups["group_0"]
+    compressor, stored = BaseCompressor.load_from_registry(layout), load_file(out / "model.safetensors")
+    ours = open_model(out)
+    assert scheme.weights.num_bits == bits
+    for name in matrices(ours):
+        from vivace.files.families import FAMILIES
+        from vivace.files.hf_names import stored_name
+
+        theirs = stored_name(name, FAMILIES["llama"]).removesuffix("weight")
+        parts = {key.removeprefix(theirs): value for key, value in stored.items() if key.startswith(theirs)}
+        found = compressor.decompress(parts, scheme)["weight"]
+        np.testing.assert_array_equal(found.to(torch.float32).numpy(), ours.weights.dequantize(name))
+    ours.close()
