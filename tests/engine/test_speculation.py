@@ -13,6 +13,7 @@ from engine.test_schedules import Arrival, Plan, ProgressWatch, arrivals, assert
 from vivace.engine.core import Engine
 from vivace.schedule.config import SchedulerConfig
 from vivace.speculate.config import SpeculationConfig
+from vivace.speculate.costs import StepTimes
 from vivace.speculate.speculator import EngineSpeculator
 from vivace.types.draft import DecodeStep, DraftPlace, Speculator
 from vivace.types.events import EngineEvent, FailEvent, TokenEvent
@@ -151,7 +152,9 @@ def test_the_real_speculator_changes_no_token(
         for index, prompt in enumerate(prompts * 2)
     ]
     told = []
-    for speculator in (None, EngineSpeculator(SpeculationConfig(proposers, policy, 4), clock=lambda: 0)):
+    guessing = EngineSpeculator(SpeculationConfig(proposers, policy, 4), clock=lambda: 0)
+    guessing.assume_costs(StepTimes({1: 1.0, 32: 1.0}))
+    for speculator in (None, guessing):
         engine = Engine(CyclingExecutor(64), SchedulerConfig(), lambda: 0, speculator)  # no time: nothing is too dear
         events = []
         for request in requests:
