@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vivace.speculate.drafter import ModelDrafter
     from vivace.speculate.speculator import EngineSpeculator
     from vivace.text.tokenizer import Tokenizer
+    from vivace.types.model import ModelSpec
 
 DEFAULT_DRAFTS = 15
 DRAFT_ROWS = 256  # of a pass: streams, and what a draft model still has to catch up with
@@ -131,7 +132,7 @@ def _draft(name: str, site: SpeculationSite) -> "ModelDrafter":
 
     draft = open_model(resolve(name))
     try:
-        check_vocabulary(draft, site)
+        check_vocabulary(draft, site.loaded.spec, site.tokenizer)
         executor = site.open_draft(draft)
     except BaseException:
         draft.close()
@@ -146,8 +147,8 @@ def _draft(name: str, site: SpeculationSite) -> "ModelDrafter":
     )
 
 
-def check_vocabulary(draft: "LoadedModel", site: SpeculationSite) -> None:
-    """A draft is of use only if its tokens are the target's.
+def check_vocabulary(draft: "LoadedModel", target: "ModelSpec", ours: "Tokenizer") -> None:
+    """A draft is of use only if its tokens are those of the target and its tokenizer.
 
     Raises:
         ConfigError: they are not.
@@ -155,12 +156,11 @@ def check_vocabulary(draft: "LoadedModel", site: SpeculationSite) -> None:
     from vivace.text.build import build_tokenizer
 
     hint = "Name a draft model that was made with the same tokenizer."
-    target = site.loaded.spec
     if draft.spec.vocab_size != target.vocab_size or draft.vocabulary is None:
         raise ConfigError(
             f"The draft model {draft.name} has {draft.spec.vocab_size} tokens and the model {target.vocab_size}.", hint
         )
-    theirs, ours = build_tokenizer(draft.vocabulary), site.tokenizer
+    theirs = build_tokenizer(draft.vocabulary)
     numbers = range(min(theirs.vocab_size, ours.vocab_size))
     if theirs.vocab_size != ours.vocab_size or any(
         theirs.visible_bytes(number, skip_special=False) != ours.visible_bytes(number, skip_special=False)
