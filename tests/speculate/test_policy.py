@@ -16,6 +16,8 @@ from vivace.speculate.policy import (
     FixedPolicy,
     MeasuredPolicy,
     WindowLength,
+    could_pay,
+    margin_of,
 )
 from vivace.speculate.proposal import Proposal
 from vivace.types.errors import ConfigError
@@ -253,3 +255,19 @@ def test_costs_that_were_timed_before_serving_decide_from_the_first_step() -> No
     assert costs.of(8) < costs.of(5)
     assert MeasuredPolicy().choose([falling(0.9)], 1, 100, costs).counts == [7]
     assert costs.milliseconds(1) == pytest.approx(7.5)
+
+
+@given(st.floats(0.0, 1.2), st.integers(1, 16), st.integers(1, 8))
+def test_where_drafts_that_all_stand_could_not_pay_none_is_taken_and_elsewhere_they_are(
+    slope: float, num_streams: int, most: int
+) -> None:
+    costs = StepCosts()
+    costs.assume(StepTimes({rows: 8.0 + 8.0 * slope * (rows - 1) for rows in (1, 16, 300)}))
+    certain = [Candidate((1.0,) * most, 4)] * num_streams
+    chosen = sum(MeasuredPolicy().choose(certain, num_streams, num_streams * most, costs).counts)
+    assert (chosen > 0) == could_pay(num_streams, most, costs)
+
+
+def test_the_larger_the_company_the_more_must_drafts_promise() -> None:
+    assert margin_of(1) == pytest.approx(1.03) and margin_of(16) > 1.3
+    assert [margin_of(count) for count in range(1, 17)] == sorted(margin_of(count) for count in range(1, 17))

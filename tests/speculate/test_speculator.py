@@ -156,3 +156,22 @@ def test_a_text_that_turns_costs_little_and_recovers_within_twenty_tokens() -> N
     back = turned + 400
     assert any(count > 0 for at, count in drafts_at.items() if back < at <= back + 20)
     assert plain_over(back + 20, len(text)) > 2.0
+
+
+def looks_of(speculator: EngineSpeculator, num_steps: int, num_streams: int) -> int:
+    """Steps of so many streams, each repeating itself, in which drafts were looked for; none takes time."""
+    num_looks = 0
+    for step in range(num_steps):
+        if not speculator.rests(num_streams):
+            tokens = [1, 2, 3] * (3 + step)
+            drafts = speculator.propose([place(tokens, number=index) for index in range(num_streams)], num_streams, 99)
+            assert num_streams == 1 or not any(drafts)
+            num_looks += 1
+    return num_looks
+
+
+def test_company_in_which_no_draft_can_pay_is_hardly_looked_at_until_it_gets_smaller() -> None:
+    speculator = EngineSpeculator(SpeculationConfig(("ngram",), "measured", 8))
+    speculator.assume_costs(StepTimes({1: 5.0, 2: 5.2, 8: 6.0, 16: 24.0, 32: 48.0}))
+    assert looks_of(speculator, 256, num_streams=16) == 2
+    assert looks_of(speculator, 20, num_streams=1) == 20

@@ -133,7 +133,7 @@ class MeasuredPolicy:
         )[:budget]
         if not ranked:
             return Choice(chosen, plain)
-        best_count, best_rate = 0, plain * (MARGIN + MARGIN_OF_COMPANY * (num_streams - 1) ** 2)
+        best_count, best_rate = 0, plain * margin_of(num_streams)
         expected = float(num_streams)
         for count, (negative_probability, _, _) in enumerate(ranked, 1):
             expected -= negative_probability
@@ -146,6 +146,18 @@ class MeasuredPolicy:
         for _, _, stream in ranked[:best_count]:
             chosen[stream] += 1
         return Choice(chosen, rate)
+
+
+def margin_of(num_streams: int) -> float:
+    """How many times plain decoding drafts must promise in such company."""
+    return MARGIN + MARGIN_OF_COMPANY * (num_streams - 1) ** 2
+
+
+def could_pay(num_streams: int, max_drafts: int, costs: StepCosts) -> bool:
+    """Whether drafts that all stood would pass the margin in a step of streams alone: if not, none is taken there."""
+    least = num_streams / costs.of(num_streams) * margin_of(num_streams)
+    rows = range(num_streams + 1, num_streams * (1 + max_drafts) + 1)
+    return any(count / costs.of(count) > least for count in rows)
 
 
 def prompt_cost(num_streams: int, num_rows: int, costs: StepCosts) -> float:

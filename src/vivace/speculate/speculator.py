@@ -13,7 +13,7 @@ from vivace.speculate.drafter import ModelDrafter
 from vivace.speculate.guard import Guard
 from vivace.speculate.guess import Guess, StepView, Stream
 from vivace.speculate.model_desk import ModelDesk
-from vivace.speculate.policy import POLICIES, Candidate, prompt_cost
+from vivace.speculate.policy import POLICIES, Candidate, could_pay, prompt_cost
 from vivace.speculate.proposal import Proposer
 from vivace.speculate.proposers import LOOK_UPS
 from vivace.speculate.report import SpeculationReport
@@ -27,6 +27,7 @@ TOKENS_BETWEEN_KINDS = 50
 PROMPT_TOKENS_FOR_KIND = 200
 IDLE_LOOKS = 8
 RESTED_STEPS, MOST_RESTED_STEPS = 3, 11
+HOPELESS_RESTED_STEPS = 127  # where even drafts that all stand would not pay
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -69,6 +70,7 @@ class EngineSpeculator:
         self._looking_ms = 0.0
         self._num_idle = 0
         self._num_rests = 0
+        self._resting_company = 0
 
     @property
     def max_drafts(self) -> int:
@@ -89,15 +91,15 @@ class EngineSpeculator:
 
     def rests(self, num_streams: int) -> bool:
         """Whether this step may go by unasked: after IDLE_LOOKS without drafts only every fourth step is looked at,
-        and in large company every twelfth, as looking takes the longer.
+        and in large company every twelfth, as looking takes the longer. A rest ends when the company gets smaller.
 
         Following streams and guessing for nothing would cost a plain step a few percent of its time. None is looked at
-        while drafts have not paid of late in such company.
+        while drafts have not paid of late in such company, and one in 128 where by measured costs none can pay.
         """
         self._drafting_ms = self._looking_ms = 0.0
         if self._policy.weighs_costs and self._guard.takes_pause(num_streams):
             return True
-        if self._num_rests == 0:
+        if self._num_rests == 0 or num_streams < self._resting_company:
             return False
         self._num_rests -= 1
         return True
@@ -128,9 +130,16 @@ class EngineSpeculator:
                 choice, guesses = plan.choice, self._desk.run(plan, view)
                 self._drafting_ms = (self._clock() - began_ns) / 1e6
         self._num_idle = 0 if any(choice.counts) else self._num_idle + 1
-        if self._num_idle >= IDLE_LOOKS and self._policy.weighs_costs:
-            self._num_rests = min(MOST_RESTED_STEPS, RESTED_STEPS + len(places) // 2)
+        self._num_rests, self._resting_company = self._rest_after(len(places)), len(places)
         return self._take(streams, guesses, choice.counts, num_rows)
+
+    def _rest_after(self, num_streams: int) -> int:
+        """Steps to go by unasked after a look."""
+        if not self._policy.weighs_costs or self._num_idle == 0:
+            return 0
+        if not self._has_models and not could_pay(num_streams, self._config.max_drafts, self._costs):
+            return HOPELESS_RESTED_STEPS
+        return min(MOST_RESTED_STEPS, RESTED_STEPS + num_streams // 2) if self._num_idle >= IDLE_LOOKS else 0
 
     def note_step(self, step: DecodeStep) -> None:
         """A step of streams and drafts alone has ended; what guessing took does not count as cost of its rows."""
