@@ -1,16 +1,17 @@
 """What an answer has to look like: a grammar, and the tokens that it lets through as an answer grows."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # a command line that asks nothing of a grammar has no use for arrays
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class TokenMask(Protocol):
     """A grammar at work on one answer. What it says depends on the answer's tokens alone, never on calls before."""
 
-    def allowed(self, answer: NDArray[np.int32]) -> NDArray[np.bool_]:
+    def allowed(self, answer: "NDArray[np.int32]") -> "NDArray[np.bool_]":
         """Which tokens may follow an answer so far; the end of the answer is one of them where it may end.
 
         Args:
@@ -24,7 +25,7 @@ class TokenMask(Protocol):
         """
         ...
 
-    def num_valid(self, answer: NDArray[np.int32], drafts: Sequence[int]) -> int:
+    def num_valid(self, answer: "NDArray[np.int32]", drafts: Sequence[int]) -> int:
         """How many of the drafts that follow an answer the grammar lets through, the first refused one ending them."""
         ...
 
