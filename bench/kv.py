@@ -25,6 +25,7 @@ import numpy as np
 from vivace.cache.block_table import BlockTable
 from vivace.cache.policies import KvPolicy, WindowPolicy, num_blocks_held, parse_policy
 from vivace.cache.retention import Retention
+from vivace.engine.kv_memory import local_reach
 from vivace.execute.native import NativeExecutor
 from vivace.execute.score import Tokens, cut_windows, iterate_logits, score_windows
 from vivace.files.open import open_model
@@ -124,12 +125,12 @@ def make_executor(options: argparse.Namespace, kv_format: str) -> NativeExecutor
     )
 
 
-def local_window(options: argparse.Namespace) -> int:
-    """Positions that the model's local layers see; 0 when it has none."""
+def num_local_blocks(options: argparse.Namespace, kv_format: str) -> int:
+    """Blocks that a sequence holds for layers with a window and for float16 copies."""
     model = open_model(options.model)
-    window = model.spec.attention.local_window
+    window, first = local_reach(model.spec, kv_format)
     model.close()
-    return window
+    return num_blocks_held(WindowPolicy(window, sinks=first), options.size) if window else 0
 
 
 def measure_quality(options: argparse.Namespace, executor: PolicyExecutor) -> dict[str, float]:
@@ -222,13 +223,12 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, object]]:
         for (name, executor), policy in itertools.product(executors.items(), options.policies.split(","))
     ]
     speeds = measure_speeds(options, rows) if options.measure == "speed" else None
-    plain, window, num_blocks = make_executor(options, "bf16"), local_window(options), -(-options.size // BLOCK_SIZE)
+    plain, num_blocks = make_executor(options, "bf16"), -(-options.size // BLOCK_SIZE)
     full_bytes = (plain.bytes_per_block + plain.bytes_per_local_block) * num_blocks
-    num_local = num_blocks_held(WindowPolicy(window, sinks=0), options.size) if window else 0
     for index, (name, policy, executor) in enumerate(rows):
         figures = speeds[index] if speeds else MEASURES[options.measure](options, executor)
         held = num_blocks_held(executor.policy, options.size) * executor.inner.bytes_per_block
-        held += num_local * executor.inner.bytes_per_local_block
+        held += num_local_blocks(options, name) * executor.inner.bytes_per_local_block
         yield {"format": name, "policy": policy, "kv_bytes": held, "of_bf16": held / full_bytes, **figures}
 
 

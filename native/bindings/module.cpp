@@ -79,6 +79,8 @@ void add_heads(Builder& self, int q, int k, int v, int rope, int q_norm, int k_n
   op->head_dim = head_dim;
   op->kv = self.program.kv().layer(layer);
   op->is_local = self.program.kv().is_local(layer);
+  op->exact = self.program.kv().exact(layer);
+  op->exact_is_local = self.program.kv().exact_is_local();
   self.program.add_op(std::move(op));
 }
 
@@ -91,6 +93,8 @@ void add_attention(Builder& self, int q, int out, int layer, int num_heads, int 
   op->window = window;
   op->tiles = self.program.tiles();
   op->is_local = self.program.kv().is_local(layer);
+  op->exact = self.program.kv().exact(layer);
+  op->exact_is_local = self.program.kv().exact_is_local();
   self.program.add_op(std::move(op));
   if (window > 0) return;
   auto observer = std::make_unique<ObserveRows>();

@@ -29,17 +29,31 @@ inline constexpr KvCodeTraits kKvCodeTraits[static_cast<int>(KvCode::kCount)] = 
 
 // `rotates`: heads are turned by a Hadamard matrix before they are coded, which spreads outliers over all lanes (as in
 // QuaRot, Ashkboos et al., 2024); queries are turned alike, and what attention sums up is turned back.
+// `mixed`: beside the codes, the first kExactFirst positions and the latest kExactRecent are kept in float16, and read
+// there; see exact_from.
 struct KvFormat {
   const char* name;
   KvCode keys, values;
-  bool rotates;
+  bool rotates, mixed = false;
 };
 inline constexpr KvFormat kKvFormats[] = {
     {"f16", KvCode::kF16, KvCode::kF16, false},    {"bf16", KvCode::kBF16, KvCode::kBF16, false},
     {"int8", KvCode::kInt8, KvCode::kInt8, false}, {"int8-int4", KvCode::kInt8, KvCode::kInt4, true},
-    {"int4", KvCode::kInt4, KvCode::kInt4, true},
+    {"int4", KvCode::kInt4, KvCode::kInt4, true},  {"int4+f16", KvCode::kInt4, KvCode::kInt4, true, true},
 };
 inline constexpr int kNumKvFormats = static_cast<int>(std::size(kKvFormats));
+
+// Multiples of the block size.
+constexpr int kExactFirst = 16, kExactRecent = 64;
+
+// Where the latest positions begin that a row at `position` reads in float16: whole blocks, so it sees 49 to 64 of
+// them, its own among them. Nothing but the row's position decides, so chunks, batches and prefix hits read the same
+// bits.
+inline int exact_from(int position) {
+  return (position / kBlockSize + 1) * kBlockSize > kExactFirst + kExactRecent
+             ? (position / kBlockSize + 1) * kBlockSize - kExactRecent
+             : kExactFirst;
+}
 
 // Bytes of the codes of one head's half of a block; its scales follow, [scales][16 positions] float16.
 inline size_t kv_code_bytes(KvCode code, int head_dim) {
@@ -85,8 +99,11 @@ struct AttentionCall {
   const int32_t* window_starts;  // per row, with sink_ends; both null: nothing is left out
   const int32_t* sink_ends;
   int num_heads;
-  int window;      // 0: everything before
-  float* scratch;  // attention_scratch_floats() floats, private to the thread
+  int window;                               // 0: everything before
+  float* scratch;                           // attention_scratch_floats() floats, private to the thread
+  KvLayer exact{};                          // the float16 copies of a mixed format; data null: there are none
+  const int32_t* exact_blocks = nullptr;    // their block table
+  const int32_t* true_positions = nullptr;  // of all rows; where `positions` differ, blocks were taken out of the table
 };
 
 // Where one row's attention masses go: an entry for each block of its table. `peaks` and `sums` are scratch.

@@ -24,25 +24,34 @@ const KvFormat& find_format(const std::string& name, int head_dim) {
 
 KvPool::KvPool(const std::vector<std::string>& formats, int num_blocks, int num_kv_heads, int head_dim,
                const std::vector<int>& windows, int num_local_blocks)
-    : num_blocks_(num_blocks), num_local_blocks_(num_local_blocks), is_local_(formats.size(), false) {
+    : num_blocks_(num_blocks),
+      num_local_blocks_(num_local_blocks),
+      num_layers_(static_cast<int>(formats.size())),
+      exact_is_local_(!windows.empty()) {
   if (!windows.empty() && windows.size() != formats.size())
     throw std::invalid_argument("there must be a window for every layer, or none at all");
-  if (std::find(windows.begin(), windows.end(), 0) != windows.end()) {
-    for (size_t i = 0; i < windows.size(); ++i) is_local_[i] = windows[i] > 0;
-    local_window_ = *std::max_element(windows.begin(), windows.end());
+  const bool differ = std::find(windows.begin(), windows.end(), 0) != windows.end();
+  if (differ) local_window_ = *std::max_element(windows.begin(), windows.end());
+  for (size_t i = 0; i < formats.size(); ++i)
+    add_layer(find_format(formats[i], head_dim), num_kv_heads, head_dim, differ && windows[i] > 0);
+  for (int i = 0; i < num_layers_; ++i) {
+    exact_.push_back(layers_[i].format->mixed ? static_cast<int>(layers_.size()) : -1);
+    if (layers_[i].format->mixed) add_layer(find_format("f16", head_dim), num_kv_heads, head_dim, exact_is_local_);
   }
-  for (size_t i = 0; i < formats.size(); ++i) {
-    const KvFormat& format = find_format(formats[i], head_dim);
-    const size_t keys = kv_half_bytes(format.keys, head_dim), values = kv_half_bytes(format.values, head_dim);
-    layers_.push_back({nullptr, (keys + values) * num_kv_heads, num_kv_heads, head_dim, &format, keys, values});
-    (is_local_[i] ? bytes_per_local_block_ : bytes_per_block_) += layers_.back().block_bytes;
-  }
+  if (has_exact() && exact_is_local_) local_window_ = std::max(local_window_, kExactRecent);
   memory_ = Memory(bytes_per_block_ * num_blocks + bytes_per_local_block_ * num_local_blocks);
   uint8_t* data = memory_.data();
   for (size_t i = 0; i < layers_.size(); ++i) {
     layers_[i].data = data;
     data += layers_[i].block_bytes * (is_local_[i] ? num_local_blocks : num_blocks);
   }
+}
+
+void KvPool::add_layer(const KvFormat& format, int num_kv_heads, int head_dim, bool local) {
+  const size_t keys = kv_half_bytes(format.keys, head_dim), values = kv_half_bytes(format.values, head_dim);
+  layers_.push_back({nullptr, (keys + values) * num_kv_heads, num_kv_heads, head_dim, &format, keys, values});
+  is_local_.push_back(local);
+  (local ? bytes_per_local_block_ : bytes_per_block_) += layers_.back().block_bytes;
 }
 
 void KvPool::copy(int source, int target, bool local) {

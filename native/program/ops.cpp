@@ -167,6 +167,9 @@ void HeadRows::run_rows(const Step& step, int begin, int end) const {
     const int sequence = step.row_sequences[row];
     const int32_t* blocks = is_local ? step.local_blocks_of(sequence) : step.blocks_of(sequence);
     step.kernels->store_kv(call, kv, blocks, is_local ? step.positions : step.slots, row, row + 1);
+    if (!exact.data) continue;
+    const int32_t* others = exact_is_local ? step.local_blocks_of(sequence) : blocks;
+    step.kernels->store_kv(call, exact, others, exact_is_local ? step.positions : step.slots, row, row + 1);
   }
 }
 
@@ -186,7 +189,10 @@ void AttendRows::run(const Step& step, int task, float* scratch) const {
                            is_local ? nullptr : step.sink_ends,
                            num_heads,
                            window,
-                           scratch};
+                           scratch,
+                           exact,
+                           exact_is_local ? step.local_blocks_of(tile.sequence) : step.blocks_of(tile.sequence),
+                           step.positions};
   step.kernels->attention(call, tile.kv_head, tile.row_begin, tile.row_end);
 }
 

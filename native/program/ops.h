@@ -97,8 +97,8 @@ struct HeadRows final : Op {
   const float* k_norm;
   float norm_eps, scale;
   int num_heads, num_kv_heads, head_dim;
-  KvLayer kv;
-  bool is_local;
+  KvLayer kv, exact;  // data of `exact` null: the format keeps no float16 copies
+  bool is_local, exact_is_local;
   const char* name() const override { return "heads"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
@@ -108,8 +108,8 @@ struct HeadRows final : Op {
 
 struct AttendRows final : Op {
   Buffer q, out;
-  KvLayer kv;
-  bool is_local;
+  KvLayer kv, exact;
+  bool is_local, exact_is_local;
   int num_heads, window;
   const std::vector<AttentionTile>* tiles;
   const char* name() const override { return "attention"; }

@@ -127,7 +127,10 @@ void Program::check_local_blocks(const BatchView& batch, int sequence) const {
   const int32_t* blocks =
       (batch.local_tables ? batch.local_tables : batch.block_tables) + static_cast<size_t>(sequence) * max_blocks;
   if (last >= max_blocks * kBlockSize) throw std::invalid_argument("a local block table is shorter than its sequence");
-  for (int b = std::max(0, first - kv_->local_window() + 1) / kBlockSize; b <= last / kBlockSize; ++b) {
+  const int begin = std::max(0, first - kv_->local_window() + 1) / kBlockSize;
+  const int num_first = kv_->has_exact() && kv_->exact_is_local() ? kExactFirst / kBlockSize : 0;
+  for (int b = 0; b <= last / kBlockSize; ++b) {
+    if (b >= num_first && b < begin) continue;
     if (blocks[b] < 0 || blocks[b] >= kv_->num_local_blocks())
       throw std::invalid_argument("a local block number lies outside the pool");
   }

@@ -25,7 +25,7 @@ struct Layer {
   Shape shape;
   int rows;
   std::vector<float> q, k, v, rope;
-  std::vector<int32_t> positions, blocks, window_starts, sink_ends;
+  std::vector<int32_t> positions, blocks, exact_blocks, window_starts, sink_ends;
   KvPool pool;
 
   Layer(Shape shape, int rows, Random& random)
@@ -37,13 +37,18 @@ struct Layer {
         rope(static_cast<size_t>(rows) * shape.head_dim),
         positions(rows),
         blocks((rows + 15) / 16),
-        pool({shape.format}, static_cast<int>(blocks.size()) + 3, shape.num_kv_heads, shape.head_dim) {
+        // Blocks of float16 copies are numbered apart, as a model with windows has them.
+        pool({shape.format}, static_cast<int>(blocks.size()) + 3, shape.num_kv_heads, shape.head_dim, {0},
+             static_cast<int>(blocks.size()) + 3) {
     std::iota(positions.begin(), positions.end(), 0);
     for (int row = 0; row < rows; ++row) {
       window_starts.push_back(shape.seen ? row - shape.seen + 1 : 0);
       sink_ends.push_back(shape.sinks);
     }
-    for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<int32_t>(blocks.size() + 2 - i);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      blocks[i] = static_cast<int32_t>(blocks.size() + 2 - i);
+      exact_blocks.push_back(static_cast<int32_t>(i + 1));
+    }
     for (int row = 0; row < rows; ++row)
       for (int i = 0; i < shape.head_dim / 2; ++i) {
         rope[row * shape.head_dim + i] = std::cos(row * std::pow(100.0, -2.0 * i / shape.head_dim));
@@ -88,7 +93,10 @@ struct Layer {
             shape.seen ? sink_ends.data() : nullptr,
             shape.num_heads,
             shape.window,
-            scratch};
+            scratch,
+            pool.exact(0),
+            exact_blocks.data(),
+            positions.data()};
   }
 
   bool sees(int row, int key) const {
@@ -125,12 +133,11 @@ std::vector<double> turned(const std::vector<double>& x) {
   return out;
 }
 
-// Keys and values as the format stores them, [position][kv head][lane].
+// Keys and values as a format stores them, [position][kv head][lane].
 struct Stored {
   std::vector<double> keys, values;
 
-  explicit Stored(const Layer& layer) {
-    const KvFormat& format = *layer.pool.layer(0).format;
+  Stored(const Layer& layer, const KvFormat& format) {
     const int head_dim = layer.shape.head_dim;
     for (size_t i = 0; i < layer.k.size(); i += head_dim) {
       const auto key = rounded(format.keys, &layer.k[i], head_dim),
@@ -143,7 +150,7 @@ struct Stored {
 
 // Plain attention of one row and head over keys and values as the format stores them. Queries, keys and values are
 // turned already where the format turns them.
-std::vector<double> exact(const Layer& layer, const Stored& stored, int row, int head) {
+std::vector<double> exact(const Layer& layer, const Stored& codes, const Stored& halves, int row, int head) {
   const Shape& s = layer.shape;
   const KvFormat& format = *layer.pool.layer(0).format;
   const int kv = head / (s.num_heads / s.num_kv_heads);
@@ -151,18 +158,21 @@ std::vector<double> exact(const Layer& layer, const Stored& stored, int row, int
   // bfloat16 keys meet bfloat16 queries.
   const auto query =
       format.keys == KvCode::kBF16 ? rounded(KvCode::kBF16, q, s.head_dim) : std::vector<double>(q, q + s.head_dim);
+  const int recent = (row / 16 + 1) * 16 - 64;  // what a mixed format keeps in float16: the first 16, and from here on
+  auto read = [&](int key) -> const Stored& { return format.mixed && (key < 16 || key >= recent) ? halves : codes; };
   std::vector<double> scores, out(s.head_dim);
   double total = 0, peak = -1e300;
   for (int key = 0; key <= row; ++key) {
     double score = 0;
-    for (int d = 0; d < s.head_dim; ++d) score += query[d] * stored.keys[(key * s.num_kv_heads + kv) * s.head_dim + d];
+    for (int d = 0; d < s.head_dim; ++d)
+      score += query[d] * read(key).keys[(key * s.num_kv_heads + kv) * s.head_dim + d];
     scores.push_back(layer.sees(row, key) ? score : -1e300);
     peak = std::max(peak, scores.back());
   }
   for (double& score : scores) total += score = std::exp(score - peak);
   for (int key = 0; key <= row; ++key) {
     for (int d = 0; d < s.head_dim; ++d)
-      out[d] += scores[key] / total * stored.values[(key * s.num_kv_heads + kv) * s.head_dim + d];
+      out[d] += scores[key] / total * read(key).values[(key * s.num_kv_heads + kv) * s.head_dim + d];
   }
   return format.rotates ? turned(out) : out;
 }
@@ -174,6 +184,8 @@ void test_attention(const KernelTable& table, Shape shape) {
   const HeadsCall heads = layer.heads(false);
   table.prepare_heads(heads, 0, rows);
   table.store_kv(heads, layer.pool.layer(0), layer.blocks.data(), layer.positions.data(), 0, rows);
+  if (layer.pool.exact(0).data)
+    table.store_kv(heads, layer.pool.exact(0), layer.exact_blocks.data(), layer.positions.data(), 0, rows);
   const size_t width = static_cast<size_t>(shape.num_heads) * shape.head_dim;
   std::vector<float> scratch(attention_scratch_floats(shape.head_dim), NAN), out(width * rows), chunked(width * rows);
   const AttentionCall whole = layer.call(out.data(), scratch.data()),
@@ -186,10 +198,10 @@ void test_attention(const KernelTable& table, Shape shape) {
   check(std::memcmp(out.data(), chunked.data(), out.size() * sizeof(float)) == 0, "attention: chunks equal the whole",
         table.name);
   double worst = 0;
-  const Stored stored(layer);
+  const Stored codes(layer, *layer.pool.layer(0).format), halves(layer, kKvFormats[0]);
   for (int row = 0; row < rows; row += 7)
     for (int head = 0; head < shape.num_heads; ++head) {
-      const auto expected = exact(layer, stored, row, head);
+      const auto expected = exact(layer, codes, halves, row, head);
       for (int d = 0; d < shape.head_dim; ++d)
         worst = std::max(worst, std::abs(expected[d] - out[row * width + head * shape.head_dim + d]));
     }

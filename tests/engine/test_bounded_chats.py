@@ -124,7 +124,7 @@ def test_a_plan_counts_the_bytes_that_an_engine_holds_with_local_layers(
     local = LocalLayers(20, spec.attention.local_window)
     engine = Engine(executor, small_config(max_chunk_tokens=16), local=local)
     engine.add(make_request("r", [position % 97 for position in range(length)], 5, ignore_eos=True))
-    while not any(isinstance(event, TokenEvent) for event in engine.step()):
+    while engine.has_work and not any(isinstance(event, TokenEvent) for event in engine.step()):
         pass
     stats, plan = engine.stats(), plan_kv(shape_of(spec), length, 1, kv_format)
     held = stats.held_blocks * executor.bytes_per_block + stats.held_local_blocks * executor.bytes_per_local_block

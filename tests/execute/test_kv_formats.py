@@ -13,7 +13,7 @@ from vivace import _native
 from vivace.execute.native import NativeExecutor, available_isas
 from vivace.execute.reference import ReferenceExecutor
 from vivace.graph.build import build_graph
-from vivace.numerics.kv_formats import KV_FORMATS, bytes_per_block, layer_formats
+from vivace.numerics.kv_formats import KV_FORMATS, bytes_by_kind, layer_formats
 from vivace.types.errors import ConfigError, EngineError
 from vivace.types.step import ForwardBatch
 
@@ -131,8 +131,25 @@ def test_copied_blocks_hold_codes_and_scales(name: str) -> None:
 @pytest.mark.parametrize("name", KV_FORMATS)
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 def test_the_core_allocates_the_bytes_of_the_table(name: str, kv_heads: int) -> None:
-    pool = _native.KvPool([name] * 3, 5, kv_heads, 64)
-    assert pool.bytes_per_block == bytes_per_block(layer_formats(name, 3, 64), kv_heads, 64)
+    main, local = bytes_by_kind(layer_formats(name, 3, 64), (False,) * 3, kv_heads, 64)
+    assert _native.KvPool([name] * 3, 5, kv_heads, 64).bytes_per_block == main + local
+    apart = _native.KvPool([name] * 3, 5, kv_heads, 64, [0] * 3, 4)
+    assert (apart.bytes_per_block, apart.bytes_per_local_block) == (main, local)
+
+
+def test_float16_copies_may_lie_in_blocks_of_their_own_and_few_of_them_are_read() -> None:
+    prompt = tokens_of(8, 112)
+    whole = make_batch([(0, prompt, 0)], 1, blocks_for(112), all_logits=True)
+    expected = make_native(kv_format="int4+f16").forward(whole).copy()
+    apart = make_native(kv_format="int4+f16", num_local_blocks=30)
+    tables = np.ascontiguousarray(whole.block_tables[:, ::-1] + 7)
+    assert np.array_equal(apart.forward(replace(whole, local_tables=tables)), expected)
+    last = make_batch([(0, prompt[-1:], 111)], 1, blocks_for(112))
+    tables[0, 1:3] = -1  # positions 16 to 47: row 111 reads their codes
+    assert np.array_equal(apart.forward(replace(last, local_tables=tables))[0], expected[-1])
+    tables[0, 0] = -1
+    with pytest.raises(EngineError, match="local block"):
+        apart.forward(replace(last, local_tables=tables))
 
 
 def test_formats_that_cannot_be_are_refused() -> None:

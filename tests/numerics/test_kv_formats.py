@@ -5,13 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivace.numerics.kv_formats import KV_FORMATS, bytes_per_block, hadamard, layer_formats
+from vivace.numerics.kv_formats import (
+    KV_FORMATS,
+    bytes_by_kind,
+    bytes_per_block,
+    hadamard,
+    is_exact,
+    layer_formats,
+    local_reach,
+)
 from vivace.types.errors import ConfigError
 from vivace.types.kv import DEFAULT_KV_FORMAT, KV_FORMAT_NAMES
 
 # Largest error of a round trip, as a share of the head's largest magnitude. Four bits: half of one of 15 steps between
 # the least and the largest lane; turning a head may raise its largest lane.
-TOLERANCE = {"f16": 2**-11, "bf16": 2**-8, "int8": 0.6 / 127, "int8-int4": 0.2, "int4": 0.2}
+TOLERANCE = {"f16": 2**-11, "bf16": 2**-8, "int8": 0.6 / 127, "int8-int4": 0.2, "int4": 0.2, "int4+f16": 0.2}
 
 
 def heads(seed: int, head_dim: int = 64) -> np.ndarray:
@@ -63,6 +71,27 @@ def test_the_share_of_bf16_that_a_format_takes(name: str, share: float) -> None:
     full = bytes_per_block(layer_formats("bf16", 30, 64), 3, 64)
     assert full == 30 * 3 * 64 * 16 * 2 * 2
     assert bytes_per_block(layer_formats(name, 30, 64), 3, 64) / full == pytest.approx(share)
+
+
+def test_a_mixed_format_weighs_its_codes_and_has_float16_copies_apart() -> None:
+    formats = layer_formats(["int4+f16", "int8", "int4+f16"], 3, 64, [False, False, True])
+    assert [row.name for row in formats] == ["int4+f16", "int8", "f16"]  # layers with a window keep little anyway
+    assert bytes_by_kind(formats, [False, False, True], 1, 64) == (16 * (72 + 132), 16 * 2 * 256)
+    assert local_reach(formats, 0) == (64, 16)
+    assert local_reach(formats, 500) == (500, 16)
+    assert local_reach(layer_formats("int4", 3, 64), 32) == (32, 0)
+
+
+def test_the_first_positions_and_49_to_64_of_the_latest_are_read_in_float16() -> None:
+    for position in range(300):
+        exact = [key for key in range(position + 1) if is_exact(position, key)]
+        assert exact[-1] == position
+        assert exact[:16] == list(range(min(16, position + 1)))
+        latest = [key for key in exact if key >= 16]
+        assert latest == list(range(position + 1 - len(latest), position + 1))
+        assert position < 80 or 49 <= len(latest) <= 64
+    assert is_exact(100, 48)
+    assert not is_exact(100, 47)
 
 
 def test_the_command_line_knows_every_row() -> None:

@@ -35,11 +35,18 @@ def test_the_bytes_are_those_of_the_engine(num_kv_heads: int, kv_format: str) ->
     spec = tiny_spec(num_heads=4, num_kv_heads=num_kv_heads, head_dim=32)
     plan = plan_kv(shape_of(spec), 100, 3, kv_format)
     executor = NativeExecutor(
-        build_graph(spec), random_weights(spec), num_blocks=plan.num_blocks, num_threads=1, kv_format=kv_format
+        build_graph(spec),
+        random_weights(spec),
+        num_blocks=plan.num_blocks,
+        num_local_blocks=plan.num_local_blocks or None,
+        num_threads=1,
+        kv_format=kv_format,
     )
     assert plan.num_blocks == 3 * 7
-    assert plan.total_bytes == executor.bytes_per_block * executor.num_blocks
-    assert plan.bytes_per_block == bytes_per_block(spec, kv_format)
+    assert plan.num_local_blocks == (3 * 6 if kv_format == "int4+f16" else 0)  # the first, 64 positions, the open one
+    local_bytes = executor.bytes_per_local_block * executor.num_local_blocks
+    assert plan.total_bytes == executor.bytes_per_block * executor.num_blocks + local_bytes
+    assert plan.bytes_per_block + plan.bytes_per_local_block == bytes_per_block(spec, kv_format)
 
 
 def test_runs_of_layers_are_written_in_a_line() -> None:

@@ -118,7 +118,12 @@ def _text(plan: "KvPlan") -> str:
         "blocks": f"{plan.num_blocks:,} for {plan.num_sequences:,} x {plan.context_length:,} tokens",
         "total": f"{plan.total_bytes:,} bytes = {plan.total_bytes / 2**30:.4g} GiB",
     }
-    if plan.num_local_blocks:
+    if plan.num_local_blocks and not shape.local_window:
+        lines["copies"] = (
+            f"the first positions and the latest in float16: {plan.num_local_blocks:,} blocks "
+            f"of {plan.bytes_per_local_block:,} bytes"
+        )
+    elif plan.num_local_blocks:
         lines["local"] = (
             f"{sum(shape.local_layers)} layers keep {shape.local_window} positions: {plan.num_local_blocks:,} blocks "
             f"of {plan.bytes_per_local_block:,} bytes"

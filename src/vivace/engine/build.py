@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vivace.cache.policies import parse_policy
-from vivace.engine.kv_memory import KvBlocks, LocalDemand, choose_blocks
+from vivace.engine.kv_memory import KvBlocks, LocalDemand, choose_blocks, local_reach
 from vivace.engine.long_chat import LongChat, choose_reach
 from vivace.engine.precision import check_precision, parse_precision
 from vivace.engine.serving_config import ServingConfig
@@ -173,8 +173,7 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
     speculator = build_speculator(config, site)
     settings = (kv_format, activation_bits, config.kv_policy, config.precision)
     tiers, sessions = build_tiers(config.tiers, loaded.path, executor, settings)
-    window = loaded.spec.attention.local_window
-    local = None if blocks.num_local is None else LocalLayers(blocks.num_local, window)
+    local = None if blocks.num_local is None else LocalLayers(blocks.num_local, *local_reach(loaded.spec, kv_format))
     check_precision(config.precision, loaded.weights)
     precision = parse_precision(config.precision)
     engine = Engine(executor, scheduler_config, speculator=speculator, tiers=tiers, local=local, precision=precision)
@@ -216,8 +215,8 @@ def choose_sizes(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, KvBl
     if config.num_blocks is None:
         blocks = choose_blocks(spec, wanted, config.kv_memory_bytes, choose_precision(loaded, config)[1], demand)
     else:
-        window = spec.attention.local_window
-        num_local = min(config.num_blocks, demand.num_blocks(window)) if window and demand else None
+        window, first = local_reach(spec, choose_precision(loaded, config)[1])
+        num_local = min(config.num_blocks, demand.num_blocks(window + first)) if window and demand else None
         blocks = KvBlocks(config.num_blocks, num_local)
     held = blocks.num_blocks * BLOCK_SIZE
     if held < wanted and config.context_length is not None:

@@ -75,7 +75,9 @@ class Engine:
         self._clock = clock
         self._speculator = speculator
         self.tiers = tiers
-        self._local = LocalBlocks(BlockPool(local.num_blocks, config.eviction), local.window) if local else None
+        self._local = (
+            LocalBlocks(BlockPool(local.num_blocks, config.eviction), local.window, local.first) if local else None
+        )
         self.scheduler = Scheduler(config, self._pool, clock, speculator, tiers, local=self._local)
         sampler = Sampler(executor if isinstance(executor, Drawer) else None)
         self._runner = StepRunner(executor, sampler, has_local_layers=local is not None, precision=precision)

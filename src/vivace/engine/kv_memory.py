@@ -16,7 +16,7 @@ SHARE_OF_AVAILABLE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class KvBlocks:
-    """Blocks to allocate: `num_local` are of layers that see a window of their own, None where a block holds all."""
+    """Blocks to allocate: `num_local` are of layers with a window and float16 copies, None where a block holds all."""
 
     num_blocks: int
     num_local: int | None = None
@@ -45,15 +45,17 @@ def bytes_per_block(spec: ModelSpec, kv_format: str | tuple[str, ...] = DEFAULT_
 
 
 def _bytes_of_kinds(spec: ModelSpec, kv_format: str | tuple[str, ...]) -> tuple[int, int]:
-    """Bytes of a block over the layers that are not local, and over those that are."""
+    """Bytes of a block over the layers that are not local, and over those that are, with float16 copies."""
     attention = spec.attention
-    formats = kv_formats.layer_formats(kv_format, spec.num_layers, attention.head_dim)
-    kinds = [
-        [row for row, is_local in zip(formats, attention.local_layers, strict=True) if is_local == wanted]
-        for wanted in (False, True)
-    ]
-    main, local = (kv_formats.bytes_per_block(rows, attention.num_kv_heads, attention.head_dim) for rows in kinds)
-    return main, local
+    formats = kv_formats.layer_formats(kv_format, spec.num_layers, attention.head_dim, attention.local_layers)
+    return kv_formats.bytes_by_kind(formats, attention.local_layers, attention.num_kv_heads, attention.head_dim)
+
+
+def local_reach(spec: ModelSpec, kv_format: str | tuple[str, ...]) -> tuple[int, int]:
+    """Positions whose local blocks a sequence needs, the latest and the first; (0, 0) where there are none."""
+    attention = spec.attention
+    formats = kv_formats.layer_formats(kv_format, spec.num_layers, attention.head_dim, attention.local_layers)
+    return kv_formats.local_reach(formats, attention.local_window)
 
 
 def choose_blocks(
@@ -76,11 +78,11 @@ def choose_blocks(
     Raises:
         ConfigError: not even one block fits, or there is no such KV format.
     """
-    window = spec.attention.local_window
+    window, first = local_reach(spec, kv_format)
     if local is None or not window:
         return KvBlocks(choose_num_blocks(spec, context_length, budget_bytes, available_memory_bytes(), kv_format))
     main_bytes, local_bytes = _bytes_of_kinds(spec, kv_format)
-    most_local = local.num_blocks(window)
+    most_local = local.num_blocks(window + first)
     wanted = max(CONTEXTS_BY_DEFAULT * -(-context_length // BLOCK_SIZE), LEAST_TOKENS_BY_DEFAULT // BLOCK_SIZE)
     if budget_bytes is None:
         needed = wanted * main_bytes + min(wanted, most_local) * local_bytes

@@ -64,7 +64,7 @@ class NativeExecutor:
         check_weights(graph, weights)
         spec = graph.spec
         attention = spec.attention
-        formats = layer_formats(kv_format, spec.num_layers, attention.head_dim)
+        formats = layer_formats(kv_format, spec.num_layers, attention.head_dim, attention.local_layers)
         self._weights = weights
         self._max_rows = max_rows
         self._vocab_size = spec.vocab_size

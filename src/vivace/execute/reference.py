@@ -74,7 +74,12 @@ class ReferenceExecutor:
         validate(graph)
         check_weights(graph, weights)
         spec = graph.spec
-        formats = None if kv_format is None else layer_formats(kv_format, spec.num_layers, spec.attention.head_dim)
+        attention = spec.attention
+        formats = (
+            None
+            if kv_format is None
+            else layer_formats(kv_format, spec.num_layers, attention.head_dim, attention.local_layers)
+        )
         self._graph = graph
         self._weights = weights
         self._arrays: dict[str, Rows] = {}

@@ -1,14 +1,14 @@
 """Attention of the reference executor over paged keys and values: MHA, GQA and MQA, with and without a window."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vivace.graph.ops import Attention
-from vivace.numerics.kv_formats import KvFormat
+from vivace.numerics.kv_formats import KvFormat, is_exact
 from vivace.types.model import ModelSpec
 from vivace.types.step import BLOCK_SIZE, ForwardBatch
 
@@ -21,13 +21,15 @@ class KeyValuePages:
     """`keys` and `values`: for every layer float32 (its blocks, BLOCK_SIZE, num_kv_heads, head_dim).
 
     They hold what the layer's format reads back of them; without formats, what was computed. `local` says which layers
-    have blocks of their own (see `ForwardBatch.local_tables`).
+    have blocks of their own (see `ForwardBatch.local_tables`). Layers of mixed formats have copies, which are layers
+    of their own after those of the model: `copies` says where.
     """
 
     keys: tuple[Rows, ...]
     values: tuple[Rows, ...]
     local: tuple[bool, ...]
     formats: tuple[KvFormat, ...] | None = None
+    copies: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def allocate(
@@ -43,10 +45,13 @@ class KeyValuePages:
         """
         attention = spec.attention
         local = (False,) * spec.num_layers if num_local_blocks is None else attention.local_layers
+        mixed = [layer for layer, row in enumerate(formats or ()) if row.mixed]
+        local += (num_local_blocks is not None,) * len(mixed)
+        copies = {layer: spec.num_layers + number for number, layer in enumerate(mixed)}
         counts = [num_local_blocks or 0 if is_local else num_blocks for is_local in local]
         shapes = [(count, BLOCK_SIZE, attention.num_kv_heads, attention.head_dim) for count in counts]
         keys, values = (tuple(np.zeros(shape, np.float32) for shape in shapes) for _ in range(2))
-        return cls(keys, values, local, formats)
+        return cls(keys, values, local, formats, copies)
 
     def write(self, layer: int, blocks: NDArray[np.int32], slots: NDArray[np.int32], k: Rows, v: Rows) -> None:
         """Store keys and values, (rows, num_kv_heads, head_dim), at (block, slot) of each row."""
@@ -54,6 +59,12 @@ class KeyValuePages:
             k, v = self.formats[layer].keep_keys(k), self.formats[layer].keep_values(v)
         self.keys[layer][blocks, slots] = k
         self.values[layer][blocks, slots] = v
+
+    def write_copies(self, layer: int, blocks: NDArray[np.int32], slots: NDArray[np.int32], k: Rows, v: Rows) -> None:
+        """As `write`, of the float16 copies of a layer."""
+        assert self.formats is not None
+        keep, copy = self.formats[layer].keep_exact, self.copies[layer]
+        self.keys[copy][blocks, slots], self.values[copy][blocks, slots] = keep(k), keep(v)
 
     def bytes_per_block(self, *, local: bool) -> int:
         """Keys and values of one block over all local layers, or over all others."""
@@ -89,6 +100,7 @@ class KeyValuePages:
 class _Place:
     """One sequence in one layer: its rows, where they go in its table, the blocks it has and what its rows see."""
 
+    sequence: int
     rows: slice
     slots: NDArray[np.int32]
     table: NDArray[np.int32]
@@ -114,7 +126,7 @@ def _places(op: Attention, batch: ForwardBatch, pages: KeyValuePages) -> Iterato
         if len(slots) == 0:
             continue
         seen = visible(slots, int(slots[-1]) + 1, op.window)
-        yield _Place(rows, slots, table, seen if local else seen & kept(batch, rows, seen.shape[1], slots))
+        yield _Place(sequence, rows, slots, table, seen if local else seen & kept(batch, rows, seen.shape[1], slots))
 
 
 def attend(op: Attention, q: Rows, k: Rows, v: Rows, *, batch: ForwardBatch, pages: KeyValuePages) -> Rows:
@@ -137,10 +149,43 @@ def attend(op: Attention, q: Rows, k: Rows, v: Rows, *, batch: ForwardBatch, pag
     for place in _places(op, batch, pages):
         blocks, slots = place.table[place.slots // BLOCK_SIZE], place.slots % BLOCK_SIZE
         pages.write(op.layer, blocks, slots, k[place.rows].reshape(heads), v[place.rows].reshape(heads))
-        weights = _weights(op, q[place.rows], _unpage(keys[place.known], place.length), place.seen)
-        mixed: Rows = weights @ _unpage(values[place.known], place.length)[:, None]
+        own_keys, own_values = (_unpage(half[place.known], place.length) for half in (keys, values))
+        if op.layer in pages.copies:
+            mixed = _attend_mixed(op, q, k, v, place=place, batch=batch, pages=pages)
+        else:
+            mixed = _weights(op, q[place.rows], own_keys, place.seen) @ own_values[:, None]
         out[place.rows] = mixed.transpose(2, 0, 1, 3).reshape(len(place.slots), -1)
     return out
+
+
+def _attend_mixed(
+    op: Attention, q: Rows, k: Rows, v: Rows, *, place: _Place, batch: ForwardBatch, pages: KeyValuePages
+) -> Rows:
+    """Attention of one sequence in a layer of a mixed format, (kv heads, heads of each, rows, head_dim)."""
+    copy = pages.copies[op.layer]
+    apart = pages.local[copy] and batch.local_tables is not None
+    positions = batch.positions[place.rows]
+    table = batch.local_tables[place.sequence] if apart and batch.local_tables is not None else place.table
+    slots = positions if apart else place.slots
+    heads = (-1, op.num_kv_heads, op.head_dim)
+    target = table[slots // BLOCK_SIZE], slots % BLOCK_SIZE
+    pages.write_copies(op.layer, *target, k[place.rows].reshape(heads), v[place.rows].reshape(heads))
+    # Where blocks were taken out of the table, slots fall short of positions, and the latest are read as codes.
+    exact = np.array(
+        [
+            [is_exact(slot, key) if slot == position else is_exact(1 << 30, key) for key in range(place.length)]
+            for slot, position in zip(place.slots.tolist(), positions.tolist(), strict=True)
+        ]
+    )
+    stored = [_unpage(half[op.layer][place.known], place.length) for half in (pages.keys, pages.values)]
+    known = table[: -(-place.length // BLOCK_SIZE)]
+    copied = [_unpage(half[copy][known], place.length) for half in (pages.keys, pages.values)]
+    scores = np.where(exact, _scores(op, q[place.rows], copied[0]), _scores(op, q[place.rows], stored[0]))
+    weights = _softmax(scores, place.seen)
+    nothing = np.float32(0)
+    mixed: Rows = np.where(exact, weights, nothing) @ copied[1][:, None]
+    mixed += np.where(exact, nothing, weights) @ stored[1][:, None]
+    return mixed
 
 
 def observe(op: Attention, q: Rows, k: Rows, *, batch: ForwardBatch, pages: KeyValuePages) -> Rows:
@@ -175,9 +220,17 @@ def _weights(op: Attention, q: Rows, keys: Rows, seen: NDArray[np.bool_]) -> Row
     Returns:
         float32 (kv heads, heads of each, rows, length).
     """
+    return _softmax(_scores(op, q, keys), seen)
+
+
+def _scores(op: Attention, q: Rows, keys: Rows) -> Rows:
     num_rows, group = len(q), op.num_heads // op.num_kv_heads
     queries = q.reshape(num_rows, op.num_kv_heads, group, op.head_dim).transpose(1, 2, 0, 3)
-    scores = (queries @ keys[:, None].swapaxes(-1, -2)) * np.float32(op.scale)
+    scores: Rows = (queries @ keys[:, None].swapaxes(-1, -2)) * np.float32(op.scale)
+    return scores
+
+
+def _softmax(scores: Rows, seen: NDArray[np.bool_]) -> Rows:
     scores[..., ~seen] = -np.inf
     weights: Rows = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)

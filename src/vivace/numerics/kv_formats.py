@@ -16,6 +16,8 @@ from vivace.types.step import BLOCK_SIZE
 
 Rows = NDArray[np.float32]
 SCALE_BYTES = 2  # float16
+EXACT_FIRST, EXACT_RECENT = 16, 64
+"""Positions that a mixed format keeps in float16 as well: the first ones, and the latest; multiples of BLOCK_SIZE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,15 @@ class KvFormat:
 
     Turning spreads an outlier over all lanes of the head (QuaRot, Ashkboos et al., 2024). Queries are turned like keys,
     which leaves every score as it was, and what attention sums up of the values is turned back.
+
+    `mixed`: the first positions and the latest are kept in float16 beside their codes, and read there (`is_exact`).
     """
 
     name: str
     keys: KvCode
     values: KvCode
     rotates: bool
+    mixed: bool = False
 
     def keep_keys(self, keys: Rows) -> Rows:
         """What attention reads of keys, float32 (..., head_dim), once they are stored; not turned."""
@@ -56,12 +61,25 @@ class KvFormat:
         """What attention reads of values once they are stored, as `keep_keys`."""
         return self._keep(self.values, values)
 
+    def keep_exact(self, x: Rows) -> Rows:
+        """What attention reads of the float16 copies of keys or values, as `keep_keys`; of a mixed format."""
+        return self._keep(F16, x)
+
     def _keep(self, code: KvCode, x: Rows) -> Rows:
         return hadamard(code.round_trip(hadamard(x))) if self.rotates else code.round_trip(x)
 
     def bytes_per_position(self, num_kv_heads: int, head_dim: int) -> int:
         """Bytes that the keys and values of one position take in one layer."""
         return num_kv_heads * (self.keys.num_bytes(head_dim) + self.values.num_bytes(head_dim))
+
+
+def is_exact(position: int, key: int) -> bool:
+    """Whether a row at `position` reads `key` in float16 where a layer's format is mixed.
+
+    The latest are counted in whole blocks, 49 to 64 positions, the row's own among them. Nothing but the two positions
+    decides, so what a row reads depends neither on chunks nor on batches nor on a prefix that was found.
+    """
+    return key < EXACT_FIRST or key >= (position // BLOCK_SIZE + 1) * BLOCK_SIZE - EXACT_RECENT
 
 
 def hadamard(x: Rows) -> Rows:
@@ -139,6 +157,7 @@ KV_FORMATS: dict[str, KvFormat] = {
         KvFormat("int8", INT8, INT8, rotates=False),
         KvFormat("int8-int4", INT8, INT4, rotates=True),
         KvFormat("int4", INT4, INT4, rotates=True),
+        KvFormat("int4+f16", INT4, INT4, rotates=True, mixed=True),
     )
 }
 
@@ -167,13 +186,17 @@ def spread(choice: str, num_layers: int) -> tuple[str, ...]:
     return tuple(name for (name, *_), count in zip(runs, counts, strict=True) for _ in range(count or max(left, 0)))
 
 
-def layer_formats(choice: str | Sequence[str], num_layers: int, head_dim: int) -> tuple[KvFormat, ...]:
+def layer_formats(
+    choice: str | Sequence[str], num_layers: int, head_dim: int, local: Sequence[bool] = ()
+) -> tuple[KvFormat, ...]:
     """The format of every layer.
 
     Args:
         choice: one name for all layers, one a layer, or a list as `spread` reads it.
         num_layers: layers of the model.
         head_dim: lanes of a head, which some formats need to be a multiple of 32.
+        local: which layers see a window of their own. They keep little however long a text gets: where a mixed format
+            is chosen, all of theirs is in float16.
 
     Raises:
         ConfigError: a name is unknown, their number is wrong, or a format cannot hold heads of this size.
@@ -186,7 +209,11 @@ def layer_formats(choice: str | Sequence[str], num_layers: int, head_dim: int) -
     unknown = [name for name in names if name not in KV_FORMATS]
     if unknown:
         raise ConfigError(f"There is no KV format {unknown[0]!r}.", f"Known are: {', '.join(KV_FORMATS)}.")
-    formats = tuple(KV_FORMATS[name] for name in names)
+    rows = [KV_FORMATS[name] for name in names]
+    formats = tuple(
+        KV_FORMATS["f16"] if row.mixed and is_local else row
+        for row, is_local in zip(rows, local or (False,) * num_layers, strict=True)
+    )
     for row in formats:
         if not holds(row, head_dim):
             raise ConfigError(
@@ -198,3 +225,25 @@ def layer_formats(choice: str | Sequence[str], num_layers: int, head_dim: int) -
 def bytes_per_block(formats: Sequence[KvFormat], num_kv_heads: int, head_dim: int) -> int:
     """Bytes of one KV block (BLOCK_SIZE positions) over all layers, as the executors allocate it."""
     return BLOCK_SIZE * sum(row.bytes_per_position(num_kv_heads, head_dim) for row in formats)
+
+
+def bytes_by_kind(
+    formats: Sequence[KvFormat], local: Sequence[bool], num_kv_heads: int, head_dim: int
+) -> tuple[int, int]:
+    """Bytes of a main and of a local block, where layers with a window and float16 copies have blocks of their own."""
+    main = [row for row, is_local in zip(formats, local, strict=True) if not is_local]
+    copies = [KV_FORMATS["f16"] for row in formats if row.mixed]
+    others = [row for row, is_local in zip(formats, local, strict=True) if is_local]
+    return bytes_per_block(main, num_kv_heads, head_dim), bytes_per_block(others + copies, num_kv_heads, head_dim)
+
+
+def local_reach(formats: Sequence[KvFormat], local_window: int) -> tuple[int, int]:
+    """Positions whose local blocks a sequence needs: the latest so many, and the first; (0, 0) without local blocks.
+
+    Args:
+        formats: of every layer.
+        local_window: positions that layers with a window see; 0: there are none.
+    """
+    if not any(row.mixed for row in formats):
+        return local_window, 0
+    return max(local_window, EXACT_RECENT), EXACT_FIRST

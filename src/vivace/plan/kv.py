@@ -6,7 +6,7 @@ Counted in whole blocks, since that is what is allocated. Chapter 18.1.2 (MHA, G
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vivace.numerics.kv_formats import KvFormat, bytes_per_block, layer_formats
+from vivace.numerics.kv_formats import KvFormat, bytes_by_kind, layer_formats, local_reach
 from vivace.types.errors import ConfigError
 from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.model import ModelSpec
@@ -76,13 +76,16 @@ class KvPlan:
 
     @property
     def unbounded_bytes(self) -> int:
-        """Bytes if every layer kept everything."""
+        """Bytes if every layer with a window kept everything."""
+        if not self.shape.local_window:
+            return self.total_bytes
         return self.num_blocks * (self.bytes_per_block + self.bytes_per_local_block)
 
     @property
     def bytes_per_token(self) -> float:
-        """Bytes of one position over all layers."""
-        return (self.bytes_per_block + self.bytes_per_local_block) / BLOCK_SIZE
+        """Bytes of one position over all layers, less what a mixed format keeps beside for the first and the latest."""
+        local = self.bytes_per_local_block if self.shape.local_window else 0
+        return (self.bytes_per_block + local) / BLOCK_SIZE
 
     @property
     def saved_by_windows(self) -> float:
@@ -120,16 +123,16 @@ def plan_kv(
     for name, value in (("context_length", context_length), ("num_sequences", num_sequences)):
         if value < 1:
             raise ConfigError(f"{name} is {value}.", "Give at least 1.")
-    each = -(-context_length // BLOCK_SIZE)
-    dead = max(0, context_length // BLOCK_SIZE * BLOCK_SIZE - shape.local_window) // BLOCK_SIZE
-    num_blocks, num_local = num_sequences * each, num_sequences * (each - dead) if shape.local_window else 0
-    formats = layer_formats(kv_format, shape.num_layers, shape.head_dim)
+    local = shape.local_layers or (False,) * shape.num_layers
+    formats = layer_formats(kv_format, shape.num_layers, shape.head_dim, local)
     plain = layer_formats("f16", shape.num_layers, shape.head_dim)
+    each = -(-context_length // BLOCK_SIZE)
+    window, first = local_reach(formats, shape.local_window)
+    dead = max(0, max(0, context_length // BLOCK_SIZE * BLOCK_SIZE - window) // BLOCK_SIZE - first // BLOCK_SIZE)
+    num_blocks, num_local = num_sequences * each, num_sequences * (each - dead) if window else 0
 
     def bytes_of(rows: Sequence[KvFormat], num_kv_heads: int) -> tuple[int, int]:
-        main, local = _by_kind(rows, shape)
-        sizes = (bytes_per_block(kind, num_kv_heads, shape.head_dim) for kind in (main, local))
-        return next(sizes), next(sizes)
+        return bytes_by_kind(rows, local, num_kv_heads, shape.head_dim)
 
     def total_of(rows: Sequence[KvFormat], num_kv_heads: int) -> int:
         main_bytes, local_bytes = bytes_of(rows, num_kv_heads)
@@ -148,10 +151,3 @@ def plan_kv(
         mha_bytes=total_of(formats, shape.num_heads),
         f16_bytes=total_of(plain, shape.num_kv_heads),
     )
-
-
-def _by_kind(rows: Sequence[KvFormat], shape: AttentionShape) -> tuple[list[KvFormat], list[KvFormat]]:
-    """Formats of the layers that see everything, and of those that see a window."""
-    local = shape.local_layers or (False,) * shape.num_layers
-    main = [row for row, is_local in zip(rows, local, strict=True) if not is_local]
-    return main, [row for row, is_local in zip(rows, local, strict=True) if is_local]

@@ -51,7 +51,7 @@ class BlockDesk:
         chunk = min(config.max_chunk_tokens, config.max_batch_tokens)
         self._kinds = [LayerBlocks(pool, chunk)]
         if local is not None:
-            self._kinds.append(LayerBlocks(local.pool, chunk, WindowPolicy(local.window, sinks=0)))
+            self._kinds.append(LayerBlocks(local.pool, chunk, WindowPolicy(local.window, sinks=local.first)))
         self._prefixes = PrefixIndex(self._kinds, config.policy, enabled=config.prefix_cache)
         self._tiers = TierDesk(tiers, self._kinds, self._prefixes, estimates)
         self._due: list[Sequence] = []

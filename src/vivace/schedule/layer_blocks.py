@@ -19,10 +19,11 @@ DEAD, MISSING = -1, -2  # entries of a found prefix: no row sees the block; it h
 
 @dataclass(frozen=True, slots=True)
 class LocalBlocks:
-    """The pool of the layers that see a window of their own, and how far they see."""
+    """The pool of what has blocks of its own, and which positions' blocks it needs (see `LocalLayers`)."""
 
     pool: BlockPool
     window: int
+    first: int = 0
 
 
 class LayerBlocks:

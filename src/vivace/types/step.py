@@ -115,10 +115,14 @@ class ForwardBatch:
 
 @dataclass(frozen=True, slots=True)
 class LocalLayers:
-    """Layers that see `window` positions and have `num_blocks` blocks of their own."""
+    """What has `num_blocks` blocks of its own: layers that see `window` positions, float16 copies of mixed KV formats.
+
+    The blocks of the `first` positions of a sequence stay beside those of its window.
+    """
 
     num_blocks: int
     window: int
+    first: int = 0
 
 
 class BlockMemory(Protocol):
