@@ -15,6 +15,7 @@ from vivace.engine.core import Engine
 from vivace.engine.loop import EngineLoop
 from vivace.engine.session_store import SessionRoomError, SessionsOffError, SessionStore, UnknownSessionError
 from vivace.engine.tiering import TierConfig, kv_fingerprint
+from vivace.numerics.kv_formats import KV_LAYOUT
 from vivace.types.errors import ConfigError, OverloadedError
 from vivace.types.events import EngineEvent, FinishEvent
 from vivace.types.request import ChatMessage, GenerationRequest, ServiceLevel
@@ -174,13 +175,18 @@ def test_without_a_folder_conversations_are_refused_and_hints_do_no_harm() -> No
     assert isinstance(talks.expect(HELLO).exception(), OverloadedError)
 
 
-def test_the_fingerprint_knows_the_model_its_format_and_its_settings(tmp_path: Path) -> None:
+def test_the_fingerprint_knows_the_model_its_format_its_settings_and_the_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tmp_path / "m.gguf"
     model.write_bytes(bytes(300_000))
     executor = FakeExecutor()
     one = kv_fingerprint(model, executor, "f16", 12)
     assert one == kv_fingerprint(model, executor, "f16", 12) and len(one) == 16
     assert one != kv_fingerprint(model, executor, "int8", 12)
+    with monkeypatch.context() as older:
+        older.setattr("vivace.engine.tiering.KV_LAYOUT", KV_LAYOUT - 1)
+        assert one != kv_fingerprint(model, executor, "f16", 12)
     model.write_bytes(bytes(299_999) + b"\x01")
     assert one != kv_fingerprint(model, executor, "f16", 12)
     folder = tmp_path / "folder"

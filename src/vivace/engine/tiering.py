@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from vivace.numerics.kv_formats import KV_LAYOUT
 from vivace.types.errors import ConfigError
 from vivace.types.step import Executor
 
@@ -48,7 +49,8 @@ def kv_fingerprint(model: Path, executor: Executor, *settings: object) -> bytes:
 
     Args:
         model: file or folder; names, sizes and samples of the contents count, so that gigabytes need not be read.
-        executor: its kind and its instruction set count, since kernels round in ways of their own.
+        executor: its kind and its instruction set count, since kernels round in ways of their own. So does KV_LAYOUT,
+            the number of the way its blocks lie in memory.
         settings: all else that keys and values depend on, such as their format.
     """
     digest = hashlib.blake2b(digest_size=16)
@@ -56,7 +58,7 @@ def kv_fingerprint(model: Path, executor: Executor, *settings: object) -> bytes:
     for path in files:
         _add_sampled(digest, path)
     sizes = (executor.bytes_per_block, executor.bytes_per_local_block)
-    kind = (type(executor).__name__, getattr(executor, "isa", ""), sizes)
+    kind = (type(executor).__name__, getattr(executor, "isa", ""), sizes, KV_LAYOUT)
     digest.update(repr((kind, settings)).encode())
     return digest.digest()
 

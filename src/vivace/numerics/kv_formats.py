@@ -16,6 +16,9 @@ from vivace.types.step import BLOCK_SIZE
 
 Rows = NDArray[np.float32]
 SCALE_BYTES = 2  # float16
+KV_LAYOUT = 2
+"""Number of the way blocks lie in memory. Raise it when any format's bytes are put elsewhere or mean something else:
+blocks on disk are found by it, and those of another number read as absent. 2: bfloat16 in pairs."""
 EXACT_FIRST, EXACT_RECENT = 16, 64
 """Positions that a mixed format keeps in float16 as well: the first ones, and the latest; multiples of BLOCK_SIZE."""
 
