@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from vivace.cli.compare.machine import load_average, processor_name
 from vivace.cli.model_options import add_model_options, check_model_options, use_isa
-from vivace.cli.roofline_ops import OpGain, Rates, as_gain_lines, measure_gains
 from vivace.types.errors import ConfigError
 
 if TYPE_CHECKING:
+    from vivace.cli.roofline_ops import OpGain
     from vivace.files.open import LoadedModel
 
 HELP = "what memory and arithmetic of this machine allow a model"
@@ -82,7 +82,7 @@ class Roofline:
     memory_bytes_per_s: float
     decode_limit: float
     prompt_limit: float
-    gains: list[OpGain]
+    gains: list["OpGain"]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -164,6 +164,8 @@ def _measure(arguments: argparse.Namespace) -> Roofline:
     best = {peak.kind: peak.operations_per_s for peak in peaks if peak.threads == most}
     decode, prompt = limits(cost, memory, best)
     cache = next(one.bytes_per_s for one in reversed(bandwidths) if one.mebibytes == BUFFER_MIB[0])
+    from vivace.cli.roofline_ops import Rates, measure_gains
+
     try:
         gains = measure_gains(loaded, Rates(memory, cache, best), most, arguments.repeat)
     finally:
@@ -173,6 +175,8 @@ def _measure(arguments: argparse.Namespace) -> Roofline:
 
 def as_table(roofline: Roofline) -> str:
     """What was measured, and what it allows."""
+    from vivace.cli.roofline_ops import as_gain_lines  # its arrays would make every command's help slow
+
     threads = sorted({one.threads for one in roofline.bandwidths})
     head = "".join(f"{count} thread{'s' if count > 1 else ''}".rjust(14) for count in threads)
     lines = [f"{roofline.processor}, kernel table {roofline.isa}, load average {roofline.load_average:.1f}"]
