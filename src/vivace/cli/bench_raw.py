@@ -21,7 +21,6 @@ from vivace.types.request import GenerationRequest, SamplingParams, StopParams
 
 if TYPE_CHECKING:
     from vivace.engine.core import Engine
-    from vivace.engine.precision import check_precision, parse_precision
     from vivace.execute.native import NativeExecutor
 
 HELP = "one sequence: tokens/s of reading a prompt and of continuing it"
@@ -136,7 +135,9 @@ def _measure(arguments: argparse.Namespace) -> RawFigures:
 
 
 def _open(arguments: argparse.Namespace) -> _Subject:
+    from vivace.engine.build import EngineConfig, choose_precision
     from vivace.engine.core import Engine
+    from vivace.engine.precision import check_precision, parse_precision
     from vivace.execute.native import NativeExecutor
     from vivace.files.catalogue import resolve
     from vivace.files.catalogue_rows import DEFAULT_MODEL
@@ -153,14 +154,16 @@ def _open(arguments: argparse.Namespace) -> _Subject:
         raise ConfigError(
             f"--prompt and --decode together take {length} tokens and the context holds {most}.", "Lower one of them."
         )
+    asked = EngineConfig(activation_bits=arguments.activation_bits, kv_format=arguments.kv_format)
+    activation_bits, kv_format = choose_precision(loaded, asked)
     executor = NativeExecutor(
         build_graph(loaded.spec),
         loaded.weights,
         num_blocks=-(-length // BLOCK_SIZE) + _SPARE_BLOCKS,
         max_rows=arguments.batch_tokens,
         num_threads=arguments.threads,
-        activation_bits=arguments.activation_bits,
-        kv_format=arguments.kv_format,
+        activation_bits=activation_bits,
+        kv_format=kv_format,
     )
     check_precision(arguments.precision, loaded.weights)
     config = SchedulerConfig(
