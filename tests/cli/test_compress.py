@@ -228,3 +228,29 @@ def test_a_wrong_recipe_is_refused_in_words(
     assert status == 2
     assert words in err
     assert not (tmp_path / "o.gguf").exists()
+
+
+def test_time_and_memory_are_told_before_the_work_and_held_against_what_it_took(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("compress", model, tmp_path / "out.gguf", "--recipe", "int4-fast")
+    status, out, _ = run(capsys, *asked, "--estimate")
+    assert status == 0
+    assert out.startswith("about ")
+    assert "MB of memory" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
+    status, out, err = run(capsys, *asked)
+    assert status == 0
+    assert err.startswith("vivace: about ")
+    assert "took" in out.splitlines()[-1]
+    assert "foretold" in out.splitlines()[-1]
+    figures = compress_json(capsys, *asked[1:], "--force")
+    assert figures["predicted_tensor_bytes"] == figures["tensor_bytes"]
+    assert all(figures[name] for name in ("predicted_s", "predicted_peak_bytes", "seconds", "peak_bytes"))
+
+
+def test_a_search_is_not_estimated(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--recipe", "mixed", "--bits-per-weight", 6, "--estimate")
+    status, _, err = run(capsys, "compress", model, tmp_path / "out.gguf", *asked)
+    assert status != 0
+    assert "What a search takes is not known before" in err

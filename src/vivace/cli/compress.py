@@ -3,8 +3,9 @@
 import argparse
 import json
 import sys
+import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from vivace.cli.work_progress import WorkProgress
 from vivace.types.errors import ConfigError
 
 if TYPE_CHECKING:
+    from vivace.compress.device import Device
+    from vivace.compress.estimate import Estimate
     from vivace.compress.recipe import Recipe
     from vivace.compress.samples import CalibrationText
     from vivace.compress.save import MixBudget, SavedModel
@@ -48,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="D",
         help="cpu (numpy), cuda, torch (torch on the CPU) or auto: cuda where torch finds it, else cpu (default)",
     )
+    parser.add_argument("--estimate", action="store_true", help="write nothing: say what time and memory it will take")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -104,6 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         VivaceError: the model, the recipe or the output can never work, or the check failed.
     """
     from vivace.compress.device import open_device
+    from vivace.compress.estimate import peak_resident_bytes
     from vivace.compress.save import check_output, compress_file
     from vivace.files.catalogue import resolve
 
@@ -116,6 +121,10 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(Path(arguments.model), arguments.out, overwrite=arguments.force)
     if arguments.like:
         text = _examined(arguments, text)
+    estimate = _foretold(arguments, recipe, text, device)
+    if arguments.estimate:
+        return 0
+    started = time.perf_counter()
     with WorkProgress() as progress:
         saved = compress_file(
             resolve(arguments.model),
@@ -131,11 +140,65 @@ def run(arguments: argparse.Namespace) -> int:
         from vivace.compress.sensitivity_plot import plot_sensitivity
 
         plot_sensitivity(saved.sensitivities, arguments.plot)
+    took = _Took(estimate, time.perf_counter() - started, peak_resident_bytes())
     if arguments.json:
-        print(json.dumps(_figures(saved)))
+        print(json.dumps(_figures(saved) | took.figures()))
     else:
         _print_summary(saved)
+        print(took.sentence())
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Took:
+    """What a run took beside what was foretold; no estimate where a layout is searched for."""
+
+    estimate: "Estimate | None"
+    seconds: float
+    peak_bytes: int
+
+    def figures(self) -> dict[str, object]:
+        return {**_predicted(self.estimate), "seconds": self.seconds, "peak_bytes": self.peak_bytes}
+
+    def sentence(self) -> str:
+        from vivace.compress.estimate import duration
+
+        real = f"  took {duration(self.seconds)} and {self.peak_bytes / 1e6:.0f} MB"
+        if self.estimate is None:
+            return real
+        return f"{real}; foretold {duration(self.estimate.seconds)} and {self.estimate.peak_bytes / 1e6:.0f} MB"
+
+
+def _predicted(estimate: "Estimate | None") -> dict[str, object]:
+    if estimate is None:
+        return {"predicted_s": None, "predicted_peak_bytes": None, "predicted_tensor_bytes": None}
+    return {
+        "predicted_s": estimate.seconds,
+        "predicted_peak_bytes": estimate.peak_bytes,
+        "predicted_tensor_bytes": estimate.tensor_bytes,
+    }
+
+
+def _foretold(
+    arguments: argparse.Namespace, recipe: "Recipe", text: "CalibrationText", device: "Device"
+) -> "Estimate | None":
+    """Said before the work: on standard error, or as the result with --estimate."""
+    from vivace.compress.estimate import estimate_file
+    from vivace.files.catalogue import resolve
+
+    if _budget(arguments) is not None:
+        if arguments.estimate:
+            raise ConfigError("What a search takes is not known before.", "Use --estimate with a recipe that is whole.")
+        return None
+    estimate = estimate_file(
+        resolve(arguments.model), arguments.out, recipe, text, overwrite=arguments.force, device=device
+    )
+    if arguments.estimate:
+        stages = {"stages": dict(estimate.stages)}
+        print(json.dumps(_predicted(estimate) | stages) if arguments.json else estimate.sentence())
+    else:
+        print(f"vivace: {estimate.sentence()}", file=sys.stderr, flush=True)
+    return estimate
 
 
 def _budget(arguments: argparse.Namespace) -> "MixBudget | None":

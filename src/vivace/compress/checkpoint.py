@@ -24,7 +24,7 @@ from vivace.execute.score import Tokens
 from vivace.types.errors import StorageError
 from vivace.types.weights import TensorFormat, WeightSource
 
-_VERSION = 1  # of the arithmetic and the layout: a checkpoint of another is not taken up
+_VERSION = 2  # of the arithmetic and the layout: a checkpoint of another is not taken up
 _STATE = "state.npz"
 
 
@@ -120,10 +120,26 @@ def _read_buffers(names: list[list[str]], arrays: Mapping[str, NDArray[Any]]) ->
 
 
 def run_key(source: Path, weights: WeightSource, recipe: Recipe, samples: Sequence[Tokens], device: str) -> str:
-    """A hash of what decides the result: shapes, formats and time of the source, recipe, samples and device."""
+    """Hashes of what decides the result: shapes, formats and time of the source, recipe, device; then the samples."""
+    read = hashlib.sha256()
+    for sample in samples:
+        read.update(np.ascontiguousarray(sample).tobytes())
+    return f"{_job_key(source, weights, recipe, device)} {read.hexdigest()}"
+
+
+def segments_done(folder: Path, source: Path, weights: WeightSource, recipe: Recipe, device: str) -> int:
+    """Segments that a stopped run has done, whatever text it read; 0 when nothing of this job is there."""
+    try:
+        with (folder / _STATE).open("rb") as held, np.load(held, allow_pickle=False) as arrays:
+            header = json.loads(str(arrays["header"]))
+        same = str(header["key"]).split()[0] == _job_key(source, weights, recipe, device)
+        return int(header["segments"]) if same else 0
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return 0
+
+
+def _job_key(source: Path, weights: WeightSource, recipe: Recipe, device: str) -> str:
     state = hashlib.sha256(f"{_VERSION} {source.resolve()} {source.stat().st_mtime_ns} {recipe!r} {device}".encode())
     for name in weights.names():
         state.update(repr(weights.info(name)).encode())
-    for sample in samples:
-        state.update(np.ascontiguousarray(sample).tobytes())
     return state.hexdigest()

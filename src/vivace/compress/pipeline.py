@@ -29,6 +29,8 @@ from vivace.types.weights import WeightSource
 
 Report = Callable[[int, int, str], None]
 """(steps done, steps in all, what is being done)."""
+Lap = Callable[[str, str], None]
+"""Told when a stage ends: "observe", "fold", "round", "advance" or "keep", and the segment or (of "round") tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ def compress_weights(
     *,
     device: Device | None = None,
     checkpoint: Checkpoint | None = None,
+    lap: Lap = lambda stage, name: None,
 ) -> CompressedModel:
     """Compress a model.
 
@@ -72,15 +75,15 @@ def compress_weights(
         report: told how far it is.
         device: where the heavy arithmetic runs; numpy when None.
         checkpoint: where progress is kept after every layer, and taken up again; for recipes that calibrate.
+        lap: told of every stage that ends.
 
     Raises:
         ConfigError: the recipe does not fit the model, or there are no samples for methods that need them.
     """
     if recipe.needs_calibration and not samples:
         raise ConfigError(f"The recipe {recipe.name!r} needs calibration text.", "Give some, or choose int4-fast.")
-    if ROTATION in recipe.folds:
-        spec, weights = rotated_spec(spec), RotatedWeights(spec, weights, recipe.calibration.seed)
-    run = _Run(spec, weights, recipe, plan_layout(spec, weights, recipe), device or NumpyDevice())
+    spec, weights = rotated(spec, weights, recipe)
+    run = _Run(spec, weights, recipe, plan_layout(spec, weights, recipe), device or NumpyDevice(), lap=lap)
     if recipe.needs_calibration:
         run.calibrated(samples, report, checkpoint)
     else:
@@ -88,11 +91,21 @@ def compress_weights(
     return run.result()
 
 
+def rotated(spec: ModelSpec, weights: WeightSource, recipe: Recipe) -> tuple[ModelSpec, WeightSource]:
+    """What is rounded: the model itself, or turned where the recipe says so."""
+    if ROTATION not in recipe.folds:
+        return spec, weights
+    return rotated_spec(spec), RotatedWeights(spec, weights, recipe.calibration.seed)
+
+
 class _Run:
     """The state of one compression."""
 
-    def __init__(self, spec: ModelSpec, weights: WeightSource, recipe: Recipe, layout: Layout, device: Device) -> None:
+    def __init__(
+        self, spec: ModelSpec, weights: WeightSource, recipe: Recipe, layout: Layout, device: Device, *, lap: Lap
+    ) -> None:
         self._device = device
+        self._told = lap
         self._spec = spec
         self._graph = build_graph(spec)
         self._source = weights
@@ -111,6 +124,7 @@ class _Run:
         for name, plan in self._layout.items():
             report(done, total, f"rounding {name}")
             self._round(name, None)
+            self._lap("round", name)
             done += math.prod(plan.shape)
         report(total, total, "rounded")
 
@@ -127,8 +141,10 @@ class _Run:
             linears = [op for op in segment if isinstance(op, Linear) and op.weight.startswith("layers.")]
             if linears:
                 statistics = walk.observe(segment, self._weight, self._wants_gram)
+                self._lap("observe", _segment_name(segment))
                 for method in self._recipe.channel_folds:
                     self._fold(method, segment, statistics)
+                self._lap("fold", _segment_name(segment))
                 inputs = {op.weight: (op, statistics[op.x]) for op in linears}
             else:
                 inputs = {}
@@ -138,12 +154,19 @@ class _Run:
                     self._round(name, seen)
                     if self._recipe.bias_correction and linear is not None and seen is not None:
                         self._correct_bias(linear, seen)
+                    self._lap("round", name)
             self._cache, self._folded = {}, {}
             if segment is not segments[-1]:
                 walk.advance(segment, self._weight)
+                self._lap("advance", _segment_name(segment))
                 if checkpoint is not None:
                     checkpoint.save(Progress(done + 1, self._stored, self._errors, walk.buffers))
+                    self._lap("keep", _segment_name(segment))
         report(len(segments), len(segments), "rounded")
+
+    def _lap(self, stage: str, name: str) -> None:
+        self._device.settle()
+        self._told(stage, name)
 
     def _taken_up(self, walk: CalibrationWalk, checkpoint: Checkpoint | None) -> int:
         """Segments that an interrupted run has done already."""

@@ -74,9 +74,14 @@ def own_text(
     source: LoadedModel, tokenizer: Tokenizer | None, settings: CalibrationSettings, report: Report
 ) -> list[Tokens]:
     """Windows that the model writes itself."""
-    settings = replace(settings, tokens=min(settings.tokens, source.spec.context_length))
-    executor = NativeExecutor(
-        build_graph(source.spec), source.weights, num_blocks=blocks_needed(settings), max_rows=settings.samples
-    )
+    executor, settings = writer(source, settings)
     bos = tokenizer.bos_id if tokenizer is not None else None
     return write_samples(executor, settings, bos, report)
+
+
+def writer(source: LoadedModel, settings: CalibrationSettings) -> tuple[NativeExecutor, CalibrationSettings]:
+    """What writes a model's own text, and windows no longer than its context."""
+    settings = replace(settings, tokens=min(settings.tokens, source.spec.context_length))
+    blocks = blocks_needed(settings)
+    executor = NativeExecutor(build_graph(source.spec), source.weights, num_blocks=blocks, max_rows=settings.samples)
+    return executor, settings

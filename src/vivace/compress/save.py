@@ -33,7 +33,7 @@ from vivace.types.weights import TensorFormat
 _CHECK_TOKENS = 96  # of the comparison after saving
 _SENSITIVITY_SAMPLES, _SENSITIVITY_TOKENS = 2, 256
 _UNSEEN_SAMPLES = 4
-_CHECK = CalibrationSettings(samples=1, tokens=_CHECK_TOKENS)
+CHECK = CalibrationSettings(samples=1, tokens=_CHECK_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def compress_file(
         StorageError: the result cannot be written.
     """
     check_output(source_path, out, overwrite=overwrite)
-    recipe = recipe if out.suffix else _for_folder(recipe, budget)
+    recipe = recipe if out.suffix else for_folder(recipe, budget)
     source = open_model(source_path)
     try:
         plan_layout(source.spec, source.weights, recipe), recipe.run_settings  # refuse before any work is done
@@ -99,7 +99,7 @@ def compress_file(
         samples = []
         if recipe.needs_calibration or budget is not None:
             samples = draw_samples(source, tokenizer, recipe.calibration, text, report)
-        workplace, place = out.with_name(f".{out.name}.resume"), device.name if device else "numpy"
+        workplace, place = workplace_of(out), device.name if device else "numpy"
 
         def compress(recipe: Recipe) -> CompressedModel:
             kept = Checkpoint(workplace, run_key(source.path, source.weights, recipe, samples, place))
@@ -113,7 +113,7 @@ def compress_file(
             model, sensitivities, trials = _chosen(job, budget, report)
             unchecked = workplace / out.name
             _write(unchecked, source, model)
-            window = samples[0][:_CHECK_TOKENS] if samples else own_text(source, tokenizer, _CHECK, report)[0]
+            window = samples[0][:_CHECK_TOKENS] if samples else own_text(source, tokenizer, CHECK, report)[0]
             verification = verify_file(unchecked, source, model, window)
             if unseen and budget is not None and budget.within is not None:
                 _hold(budget.within, source, unchecked, unseen)
@@ -122,6 +122,11 @@ def compress_file(
         return SavedModel(out, model, verification, source_bytes, tuple(sensitivities), tuple(trials))
     finally:
         source.close()
+
+
+def workplace_of(out: Path) -> Path:
+    """The folder of a run's progress and unfinished files."""
+    return out.with_name(f".{out.name}.resume")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -237,7 +242,7 @@ def check_output(source_path: Path, out: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"The folder {out.parent} is not writable.", "Choose another folder.")
 
 
-def _for_folder(recipe: Recipe, budget: MixBudget | None) -> Recipe:
+def for_folder(recipe: Recipe, budget: MixBudget | None) -> Recipe:
     """Folders quantise linears of layers alone, all alike: embedding and head stay in 16 bits."""
     formats = {rule.format for rule in recipe.rules if rule.match.startswith(("layers", "*"))}
     if budget is not None or len(formats) != 1 or not formats <= set(LAYOUTS):

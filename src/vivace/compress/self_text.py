@@ -3,6 +3,7 @@
 Liu et al., "LLM-QAT" (2023), section 3.1: what a model says is close to what it was trained on, and needs no data.
 """
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -47,6 +48,24 @@ def write_samples(
                 report(done, settings.samples * settings.tokens, "the model writes text")
         written += list(windows)
     return written
+
+
+def seconds_a_step(executor: Executor, settings: CalibrationSettings, steps: int = 4) -> float:
+    """What a step of `write_samples` takes in the middle of its windows, the mean of a few after a first one."""
+    windows = np.zeros((min(settings.samples, _BATCH), settings.tokens), np.int32)
+    generator = np.random.default_rng(settings.seed)
+    started = 0.0
+    for step in range(steps + 1):
+        position = settings.tokens // 2 + step
+        _draw(executor.forward(_one_token_each(windows, position)), generator, first=False)
+        if step == 0:
+            started = time.perf_counter()
+    return (time.perf_counter() - started) / steps
+
+
+def steps_needed(settings: CalibrationSettings) -> int:
+    """Steps that `write_samples` takes."""
+    return -(-settings.samples // _BATCH) * (settings.tokens - 1)
 
 
 def _draw(logits: np.ndarray, generator: np.random.Generator, *, first: bool) -> np.ndarray:
