@@ -164,7 +164,8 @@ class _Watch:
             if b"xxx" in line:
                 now_s = time.monotonic()
                 self._sight.gaps_s.append(now_s - seen_s)
-                seen_s, num_bytes = now_s, num_bytes + line.count(b"x")
+                (choice,) = json.loads(line.removeprefix(b"data: "))["choices"]
+                seen_s, num_bytes = now_s, num_bytes + len(choice["delta"]["content"])
         self._sight.fast_bytes.append(num_bytes)
         writer.close()
 
