@@ -175,3 +175,18 @@ def test_company_in_which_no_draft_can_pay_is_hardly_looked_at_until_it_gets_sma
     speculator.assume_costs(StepTimes({1: 5.0, 2: 5.2, 8: 6.0, 16: 24.0, 32: 48.0}))
     assert looks_of(speculator, 256, num_streams=16) == 2
     assert looks_of(speculator, 20, num_streams=1) == 20
+
+
+def test_what_is_learned_on_a_busy_machine_brings_no_drafts_where_they_cannot_pay() -> None:
+    def drafted(times: StepTimes) -> bool:
+        speculator = EngineSpeculator(SpeculationConfig(("ngram",), "measured", 8))
+        speculator.assume_costs(times)
+        places = [place([1, 2, 3] * 9, number=index, num_prompt=1) for index in range(16)]
+        for _ in range(64):  # others slow down the plain steps, and no step with drafts
+            speculator.note_step(DecodeStep(16, 16, 0, 16, 48.0))
+            speculator.note_step(DecodeStep(32, 16, 0, 32, 30.0))
+        return any(map(any, (speculator.propose(places, 16, 128) for _ in range(4))))
+
+    dear = {1: 5.0, 8: 14.0, 16: 25.0, 32: 49.0}
+    assert not drafted(StepTimes(dear))
+    assert drafted(StepTimes(dear | {32: 26.0}))

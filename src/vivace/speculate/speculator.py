@@ -71,6 +71,8 @@ class EngineSpeculator:
         self._num_idle = 0
         self._num_rests = 0
         self._resting_company = 0
+        self._start_costs: StepCosts | None = None
+        self._refused: dict[int, bool] = {}
 
     @property
     def max_drafts(self) -> int:
@@ -88,6 +90,12 @@ class EngineSpeculator:
     def assume_costs(self, times: StepTimes) -> None:
         """Begin with steps that were timed, see `measure_costs`; without them costs are learned slowly."""
         self._costs.assume(times)
+        if not times.ms:
+            return
+        self._start_costs = StepCosts()
+        self._start_costs.assume(times)
+        self._start_costs.look_at(times.context)
+        self._refused.clear()
 
     def rests(self, num_streams: int) -> bool:
         """Whether this step may go by unasked: after IDLE_LOOKS without drafts only every fourth step is looked at,
@@ -121,7 +129,8 @@ class EngineSpeculator:
         candidates = [
             Candidate(guess.cumulative, stream.window.length) for guess, stream in zip(guesses, streams, strict=True)
         ]
-        choice = self._policy.choose(candidates, num_rows, budget, self._costs)
+        room = 0 if self._refuses(len(places)) else budget
+        choice = self._policy.choose(candidates, num_rows, room, self._costs)
         if self._has_models:
             view = StepView(streams, places, guesses, num_rows, budget)
             plan = self._desk.plan(view, choice)
@@ -137,9 +146,23 @@ class EngineSpeculator:
         """Steps to go by unasked after a look."""
         if not self._policy.weighs_costs or self._num_idle == 0:
             return 0
-        if not self._has_models and not could_pay(num_streams, self._config.max_drafts, self._costs):
+        most = self._config.max_drafts
+        if self._refuses(num_streams) or not (self._has_models or could_pay(num_streams, most, self._costs)):
             return HOPELESS_RESTED_STEPS
         return min(MOST_RESTED_STEPS, RESTED_STEPS + num_streams // 2) if self._num_idle >= IDLE_LOOKS else 0
+
+    def _refuses(self, num_streams: int) -> bool:
+        """Whether drafts are not taken in such company, whatever is learned while serving.
+
+        Steps before serving were timed in turns, so that a load falls on all of them; what is learned while others come
+        and go on the machine can err by more, and then drafts seem to pay where they never do.
+        """
+        if not self._policy.weighs_costs or self._has_models or self._start_costs is None:
+            return False
+        if num_streams not in self._refused:
+            pays = could_pay(num_streams, self._config.max_drafts, self._start_costs)
+            self._refused[num_streams] = not pays
+        return self._refused[num_streams]
 
     def note_step(self, step: DecodeStep) -> None:
         """A step of streams and drafts alone has ended; what guessing took does not count as cost of its rows."""
