@@ -133,6 +133,7 @@ def test_a_row_in_which_nothing_may_be_said_fails_alone(compiler: GrammarCompile
         ({"regex": "(a"}, "structured_outputs.regex"),
         ({"regex": ""}, "structured_outputs.regex"),
         ({"json": {"type": "frog"}}, "structured_outputs.json"),
+        ({"json": {"$ref": "#"}}, "structured_outputs.json"),  # of itself and nothing else
         ({"json": 3}, "structured_outputs.json"),
         ({"json": "{"}, "structured_outputs.json"),
         ({"json_object": 1}, "structured_outputs.json_object"),
