@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,9 +16,9 @@ SCRIPTED = Path(__file__).parent / "scripted_vivace.py"
 
 
 @contextmanager
-def killable(command: list[str], stream_file: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
-    """A server process, killed at the end if it is not dead by then."""
-    arguments = [sys.executable, *command, "--port", "0", "--stream-file", str(stream_file)]
+def server_process(command: list[str], *options: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+    """A server process on a free port, killed at the end if it is not dead by then."""
+    arguments = [sys.executable, *command, "--port", "0", *options]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -30,6 +30,13 @@ def killable(command: list[str], stream_file: Path) -> Iterator[tuple[subprocess
         process.wait(DEADLINE_S)
         if process.stdout is not None:
             process.stdout.close()
+
+
+def killable(
+    command: list[str], stream_file: Path
+) -> AbstractContextManager[tuple[subprocess.Popen[str], httpx.Client]]:
+    """A server process whose streams are in a file."""
+    return server_process(command, "--stream-file", str(stream_file))
 
 
 def scripted(**options: object) -> list[str]:

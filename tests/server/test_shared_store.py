@@ -1,10 +1,8 @@
 """Several servers over one Redis, each a process: read anywhere, stopped from anywhere, taken over after kill -9."""
 
 import contextlib
-import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from factories import killable
+from factories.killable import scripted, server_process
 from factories.live_server import DEADLINE_S, read_numbered
 from factories.redis_server import needs_redis, redis_server
 from factories.scripted_service import SCRIPT
@@ -35,27 +35,8 @@ def url() -> Iterator[str]:
         yield url
 
 
-@contextlib.contextmanager
-def server(url: str, command: list[str]) -> Iterator[Server]:
-    """A server process, killed at the end if it is not dead by then."""
-    options = ["--port", "0", "--stream-store", url, "--stream-lease", LEASE_S]
-    process = subprocess.Popen(
-        [sys.executable, *command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    try:
-        assert process.stdout is not None
-        address = next(word for word in process.stdout.readline().split() if word.startswith("http"))
-        with httpx.Client(base_url=address, timeout=DEADLINE_S, trust_env=False) as client:
-            yield process, client
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait(DEADLINE_S)
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def scripted(**options: object) -> list[str]:
-    return [str(FACTORIES / "scripted_vivace.py"), json.dumps({"warm_up_passes": True, **options}), "serve"]
+def server(url: str, command: list[str]) -> contextlib.AbstractContextManager[Server]:
+    return server_process(command, "--stream-store", url, "--stream-lease", LEASE_S)
 
 
 def babbling(step_s: float) -> list[str]:
@@ -63,12 +44,7 @@ def babbling(step_s: float) -> list[str]:
 
 
 def read_until(response: httpx.Response, num_events: int) -> list[tuple[int | None, Any]]:
-    body = b""
-    for piece in response.iter_raw():
-        body += piece
-        if body.count(b"\n\n") >= num_events:
-            break
-    return read_numbered("\n\n".join(body.decode().split("\n\n")[:num_events]) + "\n\n")
+    return read_numbered(killable.read_until(response, num_events))
 
 
 def rest_of(client: httpx.Client, stream_id: str, after: int = 0) -> list[tuple[int | None, Any]]:
