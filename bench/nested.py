@@ -14,47 +14,21 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vivace.compress.evaluate import EvaluationSettings, read_windows
 from vivace.engine.precision import PrecisionPolicy, parse_precision
+from vivace.evaluate.levels import LEVEL_POLICIES, read_levels
 from vivace.execute.native import NativeExecutor
-from vivace.execute.score import iterate_logits, log_softmax
 from vivace.files.open import LoadedModel, open_model
 from vivace.graph.build import build_graph
 from vivace.types.errors import VivaceError
-from vivace.types.precision import LEVEL_NAMES
 from vivace.types.step import BLOCK_SIZE, ForwardBatch
 
 WINDOW, STREAMS = 1024, 8
 BANDS = ((0, 128), (128, 512), (512, WINDOW))
-POLICIES = (*(f"bands:0={name}" for name in reversed(LEVEL_NAMES)), "chapter")
-
-
-@dataclass(frozen=True, slots=True)
-class Levelled:
-    """An executor whose rows read what a policy says, for scoring; only what scoring calls."""
-
-    executor: NativeExecutor
-    policy: PrecisionPolicy
-
-    @property
-    def num_blocks(self) -> int:
-        """As the executor's."""
-        return self.executor.num_blocks
-
-    @property
-    def max_rows(self) -> int:
-        """As the executor's."""
-        return self.executor.max_rows
-
-    def forward(self, batch: ForwardBatch) -> NDArray[np.float32]:
-        """As the executor's, at the policy's levels."""
-        return self.executor.forward(replace(batch, row_levels=self.policy.levels(batch.positions, 1)))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -85,37 +59,15 @@ def open_native(model: LoadedModel, threads: int) -> NativeExecutor:
 
 
 def quality(options: argparse.Namespace, model: LoadedModel, reference: NativeExecutor, nested: NativeExecutor) -> None:
-    """Print a row for each policy and band."""
+    """Print a row for each policy and band, as `vivace evaluate --levels` does."""
     settings = EvaluationSettings(window_tokens=WINDOW, num_windows=options.windows)
     windows = read_windows(model, options.text, settings)
     print("| rows read | positions | perplexity ratio | KL divergence | same top token |\n|---|---|---|---|---|")
-    for name in POLICIES:
-        columns = [compare(reference, Levelled(nested, policy_of(name)), window) for window in windows]
-        loss, kl, same = (np.stack(column) for column in zip(*columns, strict=True))
-        for begin, end in (*BANDS, (0, WINDOW)):
-            part = slice(begin, end)
-            ratio, error = np.exp(loss[:, part].mean()), kl[:, part].std() / np.sqrt(kl[:, part].size)
-            print(
-                f"| {name} | {begin} to {end - 1} | {ratio:.4f} | {kl[:, part].mean():.4f} ± {error:.4f} "
-                f"| {same[:, part].mean():.1%} |",
-                flush=True,
-            )
-
-
-def compare(reference: NativeExecutor, found: Levelled, window: NDArray[np.int32]) -> tuple[NDArray[np.float64], ...]:
-    """Loss beyond the reference's, KL divergence and same top token of every position; the last has no loss."""
-    targets = np.append(window[1:], window[-1])
-    loss, kl, same = np.zeros(len(window)), np.zeros(len(window)), np.zeros(len(window))
-    for (at, expected), (_, got) in zip(
-        iterate_logits(reference, window, 0), iterate_logits(found, window, 0), strict=True
-    ):
-        p, q = log_softmax(expected), log_softmax(got)
-        rows = np.arange(len(p))
-        loss[at] = p[rows, targets[at]] - q[rows, targets[at]]
-        kl[at] = (np.exp(p) * (p - q)).sum(axis=1)
-        same[at] = p.argmax(axis=1) == q.argmax(axis=1)
-    loss[-1] = 0.0
-    return loss, kl, same
+    for band in read_levels(nested, reference, windows, lambda *_: None):
+        print(
+            f"| {band.rows} | {band.begin} to {band.end - 1} | {band.ppl_ratio:.4f} ± {band.ppl_ratio_error:.4f} "
+            f"| {band.kld:.4f} ± {band.kld_error:.4f} | {band.same_top:.1%} |"
+        )
 
 
 def step_of(streams: int, position: int, levels: Sequence[int]) -> ForwardBatch:
@@ -141,10 +93,10 @@ def seconds(executor: NativeExecutor, batch: ForwardBatch) -> float:
 def speed(options: argparse.Namespace, nested: NativeExecutor) -> None:
     """Print tokens a second by band, and the cost of a switch."""
     print("| rows read | positions | 1 stream | 8 streams |\n|---|---|---|---|")
-    for name in POLICIES:
+    for name, words in LEVEL_POLICIES.items():
         for begin, end in BANDS:
             position = (begin + end) // 2
-            level = int(policy_of(name).levels(np.array([position], np.int32), 1)[0])
+            level = int(policy_of(words).levels(np.array([position], np.int32), 1)[0])
             rates = []
             for streams in (1, STREAMS):
                 batch = step_of(streams, position, [level] * streams)

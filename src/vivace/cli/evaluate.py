@@ -35,6 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--activation-bits", type=int, choices=(8, 12), help="8 measures W8A8 and W4A8 (default: as each file asks)"
     )
+    parser.add_argument(
+        "--precision",
+        default="off",
+        metavar="P",
+        help="of MODEL's nested weights, as chat and serve take it (off: all)",
+    )
+    parser.add_argument(
+        "--levels", action="store_true", help="read every level of MODEL's nested weights, by bands of positions"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads that compute (default: the machine's cores)")
     parser.add_argument("--isa", metavar="NAME", help="force an instruction set, as VIVACE_ISA does")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -85,6 +94,8 @@ def _settings(arguments: argparse.Namespace) -> "ReportSettings":
     parts = PARTS if arguments.only is None else tuple(part.strip() for part in arguments.only.split(","))
     if unknown := [part for part in parts if part not in PARTS]:
         raise ConfigError(f"There is no part {unknown[0]!r}.", f"Choose some of {','.join(PARTS)}.")
+    if arguments.levels and "text" not in parts:
+        raise ConfigError("--levels needs the part 'text'.", f"Add it to --only {','.join(parts)}.")
     for name in _LIMITS:
         option = f"--{name.replace('_', '-')}"
         needed = "tasks" if name == "min_task_recovery" else "text"
@@ -99,6 +110,8 @@ def _settings(arguments: argparse.Namespace) -> "ReportSettings":
         parts=parts,
         tasks=arguments.tasks,
         task_items=min(arguments.task_items, _QUICK_ITEMS) if quick else arguments.task_items,
+        precision=arguments.precision,
+        levels=arguments.levels,
     )
     if not quick:
         return settings

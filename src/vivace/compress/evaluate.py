@@ -21,7 +21,7 @@ from vivace.text.build import build_tokenizer
 from vivace.types.errors import ConfigError
 from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.run_settings import DEFAULT_ACTIVATION_BITS
-from vivace.types.step import BLOCK_SIZE, Executor
+from vivace.types.step import BLOCK_SIZE, ForwardPass
 
 _LOGIT_ROWS = 32  # positions compared at once
 
@@ -144,11 +144,11 @@ def evaluate_files(
 
 
 def evaluate(
-    executor: Executor,
+    executor: ForwardPass,
     windows: Sequence[Tokens],
     num_bytes: int,
     *,
-    reference: Executor | None = None,
+    reference: ForwardPass | None = None,
     reference_bytes: int = 0,
     report: Report = lambda done, total, what: None,
 ) -> Evaluation:
@@ -157,13 +157,18 @@ def evaluate(
 
 
 def read_columns(
-    executor: Executor, windows: Sequence[Tokens], reference: Executor | None, report: Report
+    executor: ForwardPass,
+    windows: Sequence[Tokens],
+    reference: ForwardPass | None,
+    report: Report,
+    *,
+    first: int | None = None,
 ) -> "TokenColumns":
-    """What both models say of each scored token of the windows."""
+    """What both models say of each scored token: those after position `first` of a window; None: of its second half."""
     pieces = []
     for done, window in enumerate(windows):
         report(done, len(windows), "reading")
-        pieces.append(_window_columns(executor, reference, window))
+        pieces.append(_window_columns(executor, reference, window, first))
     report(len(windows), len(windows), "read")
     own, other, kl, same = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
     return TokenColumns(own, None if reference is None else other, kl, same)
@@ -248,13 +253,20 @@ class TokenColumns:
     kl: NDArray[np.float64]
     same_top: NDArray[np.bool_]
 
+    def only(self, part: NDArray[np.bool_]) -> "TokenColumns":
+        """The tokens that a mask names."""
+        other = None if self.reference is None else self.reference[part]
+        return TokenColumns(self.own[part], other, self.kl[part], self.same_top[part])
+
 
 _Columns = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]
 
 
-def _window_columns(executor: Executor, reference: Executor | None, window: Tokens) -> _Columns:
+def _window_columns(
+    executor: ForwardPass, reference: ForwardPass | None, window: Tokens, first: int | None
+) -> _Columns:
     """Of each scored token: log-probability by both, KL divergence, same top token."""
-    first = len(window) // 2
+    first = len(window) // 2 if first is None else first
     own = iterate_logits(executor, window[:-1], first, logit_rows=_LOGIT_ROWS)
     other = own if reference is None else iterate_logits(reference, window[:-1], first, logit_rows=_LOGIT_ROWS)
     pieces: list[_Columns] = []

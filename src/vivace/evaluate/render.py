@@ -60,7 +60,7 @@ def render_markdown(report: QualityReport) -> str:
             recovery = "" if paired.recovery is None else f"{paired.recovery:.1%}"
             other = [f"{paired.reference_accuracy:.1%}", recovery, f"{paired.p_value:.3f}"]
         lines.append(f"| {name} | {task.num_items} | {task.accuracy:.1%} | {' | '.join(other)} |")
-    lines += [*_generation_lines(report), *_speed_lines(report)]
+    lines += [*_level_lines(report), *_generation_lines(report), *_speed_lines(report)]
     return "\n".join(lines) + "\n"
 
 
@@ -75,6 +75,17 @@ def figure_rows(report: QualityReport) -> list[tuple[str, str]]:
             shown = f"{value:,}" if isinstance(value, int) else f"{value:.5g}"
             rows.append((words, shown if error is None else f"{shown} ± {error:.2g}"))
     return rows
+
+
+def _level_lines(report: QualityReport) -> list[str]:
+    if not report.levels:
+        return []
+    head = "| rows read | positions | perplexity | ratio | KL divergence | same top token |"
+    return ["", head, "|---|---|---|---|---|---|"] + [
+        f"| {band.rows} | {band.begin} to {band.end - 1} | {band.ppl:.3f} | {band.ppl_ratio:.4f} ± "
+        f"{band.ppl_ratio_error:.4f} | {band.kld:.4f} ± {band.kld_error:.4f} | {band.same_top:.1%} |"
+        for band in report.levels
+    ]
 
 
 def _generation_lines(report: QualityReport) -> list[str]:

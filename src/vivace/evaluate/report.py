@@ -24,8 +24,10 @@ from vivace.compress.pipeline import Report as Progress
 from vivace.compress.recipe import CalibrationSettings
 from vivace.compress.self_text import blocks_needed, write_samples
 from vivace.engine.build import EngineConfig, build_service
+from vivace.engine.precision import check_precision
 from vivace.evaluate.generation import PROMPTS, Answers, GenerationComparison, compare_generation, write_answers
 from vivace.evaluate.items import Choice, Item, LastWord, Sum, read_tasks
+from vivace.evaluate.levels import BandFigures, levelled, read_levels
 from vivace.evaluate.paired import PairedTest, compare_answers, wilson_interval
 from vivace.evaluate.tasks import MOST_TOKENS, Subject, answer_items
 from vivace.execute.native import NativeExecutor
@@ -50,6 +52,8 @@ class ReportSettings:
         task_items: most questions of one task; a tenth of them of tasks whose answers are written out.
         answers: prompts that are answered, and most tokens of an answer.
         speed_tokens: tokens read and written where speed is measured.
+        precision: how much of the model's nested weights is read, in words of `--precision`; the reference reads all.
+        levels: whether every level is read as well, by bands of positions.
     """
 
     text: EvaluationSettings = field(default_factory=EvaluationSettings)
@@ -58,6 +62,8 @@ class ReportSettings:
     task_items: int = 200
     answers: tuple[int, int] = (len(PROMPTS), 96)
     speed_tokens: tuple[int, int] = (256, 48)
+    precision: str = "off"
+    levels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,7 @@ class QualityReport:
     generation: GenerationComparison | None
     samples: tuple[tuple[str, str, str | None], ...]
     speed: dict[str, SpeedFigures]
+    levels: tuple[BandFigures, ...]
     seconds: float
 
     def as_dict(self) -> dict[str, object]:
@@ -109,6 +116,7 @@ class QualityReport:
             "task_recovery": self.task_recovery,
             "generation": None if self.generation is None else asdict(self.generation),
             "speed": {name: asdict(speed) for name, speed in self.speed.items()},
+            "levels": [asdict(band) for band in self.levels],
             "seconds": self.seconds,
         }
 
@@ -140,14 +148,16 @@ def make_report(
     asked = read_tasks(settings.tasks) if "tasks" in settings.parts else {}
     paths = [model_path] if reference_path is None else [model_path, reference_path]
     figures = columns = None
+    levels: tuple[BandFigures, ...] = ()
     tasks: dict[str, TaskFigures] = {}
     models: list[LoadedModel] = []
     try:
         for path in paths:
             models.append(open_model(path))
         _check_vocabularies(models)
+        _check_levels(models, settings)
         if "text" in settings.parts:
-            columns, figures = _read_text(models, text, settings.text, progress)
+            columns, figures, levels = _read_text(models, text, settings, progress)
         tasks = _ask(models, asked, settings, progress)
     finally:
         for model in models:
@@ -164,6 +174,7 @@ def make_report(
         generation=generation,
         samples=samples,
         speed=speed,
+        levels=levels,
         seconds=time.monotonic() - started,
     )
 
@@ -180,14 +191,25 @@ def _check_vocabularies(models: Sequence[LoadedModel]) -> None:
             raise ConfigError(f"{model.path} has no vocabulary to read text with.", "Use a whole model file.")
 
 
+def _check_levels(models: Sequence[LoadedModel], settings: ReportSettings) -> None:
+    """Refuse levels that a model does not have, before anything is measured."""
+    if settings.levels and len(models) < 2:
+        raise ConfigError("Levels are held against a reference.", "Name one with --against.")
+    check_precision("chapter" if settings.levels else settings.precision, models[0].weights)
+    check_precision(settings.precision, models[0].weights)
+
+
 def _read_text(
-    models: Sequence[LoadedModel], text: Path | None, settings: EvaluationSettings, progress: Progress
-) -> tuple[TokenColumns, Evaluation]:
+    models: Sequence[LoadedModel], text: Path | None, asked: ReportSettings, progress: Progress
+) -> tuple[TokenColumns, Evaluation, tuple[BandFigures, ...]]:
+    settings = asked.text
     windows = _own_windows(models[-1], settings, progress) if text is None else read_windows(models[0], text, settings)
-    executors = [make_executor(model, settings) for model in models]
-    columns = read_columns(executors[0], windows, executors[1] if len(executors) > 1 else None, progress)
+    executor, *others = (make_executor(model, settings) for model in models)
+    reference = others[0] if others else None
+    columns = read_columns(levelled(executor, asked.precision), windows, reference, progress)
+    levels = read_levels(executor, reference, windows, progress) if asked.levels and reference is not None else ()
     sizes = [sum(model.weights.info(name).num_bytes for name in model.weights.names()) for model in models]
-    return columns, summarise(columns, sizes[0], sizes[-1])
+    return columns, summarise(columns, sizes[0], sizes[-1]), levels
 
 
 def _own_windows(model: LoadedModel, settings: EvaluationSettings, progress: Progress) -> list[Tokens]:
@@ -214,7 +236,8 @@ def _ask(
     right: dict[str, list[list[bool]]] = {name: [] for name in chosen}
     for model in models:
         assert model.vocabulary is not None
-        executor = make_executor(model, settings.text, MOST_TOKENS)
+        precision = settings.precision if model is models[0] else "off"
+        executor = levelled(make_executor(model, settings.text, MOST_TOKENS), precision)
         subject = Subject(executor, build_tokenizer(model.vocabulary))
         for name, items in chosen.items():
             right[name].append(answer_items(subject, items, progress, name))
@@ -243,7 +266,8 @@ def _generate(
     prompts, written = PROMPTS[:count], list[Answers]()
     for number, path in enumerate(paths):
         progress(number, len(paths), "writing answers")
-        service = build_service(str(path), EngineConfig(num_threads=settings.text.num_threads))
+        precision = settings.precision if number == 0 else "off"
+        service = build_service(str(path), EngineConfig(num_threads=settings.text.num_threads, precision=precision))
         try:
             most = min(max_tokens, max(service.context_length // 2, 1))
             written.append(write_answers(service, prompts, most))
@@ -268,6 +292,7 @@ def _time(paths: Sequence[Path], settings: ReportSettings, progress: Progress) -
         sizes = ["--prompt", str(prompt), "--decode", str(decode), "--repeat", "2"]
         threads = settings.text.num_threads
         more = [] if threads is None else ["--threads", str(threads)]
+        more += ["--precision", settings.precision] if number == 0 else []
         done = subprocess.run([*command, *sizes, *more], capture_output=True, text=True, check=False)
         if done.returncode == 0:  # a model whose context is too short for it has no speed in the report
             values = json.loads(done.stdout)

@@ -12,7 +12,7 @@ from vivace.compress.pipeline import Report
 from vivace.evaluate.items import Choice, Item, LastWord, Sum, last_number, normal_number
 from vivace.execute.score import Tokens, log_softmax
 from vivace.text.tokenizer import Tokenizer
-from vivace.types.step import BLOCK_SIZE, Executor, ForwardBatch
+from vivace.types.step import BLOCK_SIZE, ForwardBatch, ForwardPass
 
 MOST_TOKENS = 1024  # of a question with its longest ending, where a report asks
 _SUM_TOKENS = 160
@@ -26,7 +26,7 @@ _SHOTS = (
 class Subject:
     """A model that is asked: its executor (whose KV blocks 0, 1, 2 ... are used) and its tokenizer."""
 
-    executor: Executor
+    executor: ForwardPass
     tokenizer: Tokenizer
 
     @property
@@ -124,7 +124,7 @@ def continue_greedily(subject: Subject, prompt: Sequence[int], most_tokens: int,
     return subject.tokenizer.decode(ids)
 
 
-def _forward(executor: Executor, tokens: Tokens, start: int, rows: int | None = None) -> np.ndarray:
+def _forward(executor: ForwardPass, tokens: Tokens, start: int, rows: int | None = None) -> np.ndarray:
     """Logits of the last `rows` of some tokens at positions from `start` on (all rows when None), a copy."""
     blocks = np.arange(executor.num_blocks, dtype=np.int32)[None, :]
     wanted = len(tokens) if rows is None else rows

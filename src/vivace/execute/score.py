@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.types.errors import ConfigError
-from vivace.types.step import BLOCK_SIZE, Executor, ForwardBatch
+from vivace.types.step import BLOCK_SIZE, ForwardBatch, ForwardPass
 
 Tokens = NDArray[np.int32]
 MAX_LOGIT_ROWS = 64  # rows of logits held at once: 64 rows of a vocabulary of 256 k are 64 MiB
@@ -78,7 +78,7 @@ def cut_windows(token_ids: Sequence[int], size: int, num_windows: int | None, bo
 
 
 def iterate_logits(
-    executor: Executor, tokens: Tokens, first: int, *, logit_rows: int = MAX_LOGIT_ROWS
+    executor: ForwardPass, tokens: Tokens, first: int, *, logit_rows: int = MAX_LOGIT_ROWS
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Run one sequence through KV blocks 0, 1, 2 ... and yield the logits of the positions from `first` on.
 
@@ -107,7 +107,7 @@ def iterate_logits(
         start = end
 
 
-def window_log_probabilities(executor: Executor, window: Tokens, first: int) -> NDArray[np.float64]:
+def window_log_probabilities(executor: ForwardPass, window: Tokens, first: int) -> NDArray[np.float64]:
     """Natural-log probabilities that the executor gave to the tokens after position `first` of a window.
 
     Returns:
@@ -120,7 +120,7 @@ def window_log_probabilities(executor: Executor, window: Tokens, first: int) -> 
     return found
 
 
-def score_windows(executor: Executor, windows: Sequence[Tokens]) -> TextScore:
+def score_windows(executor: ForwardPass, windows: Sequence[Tokens]) -> TextScore:
     """Perplexity over the second half of each window, so that every scored token has at least half a window before it.
 
     As llama.cpp's perplexity tool: of a window of n tokens, those from n / 2 + 1 on are scored.
@@ -135,7 +135,7 @@ def score_of(log_probabilities: NDArray[np.float64]) -> TextScore:
     return TextScore(count, -float(log_probabilities.mean()), error)
 
 
-def compare_executors(reference: Executor, candidate: Executor, windows: Sequence[Tokens]) -> Agreement:
+def compare_executors(reference: ForwardPass, candidate: ForwardPass, windows: Sequence[Tokens]) -> Agreement:
     """Same top token and KL divergence over all positions of the windows' second halves, the last included.
 
     Both executors read the same tokens at every position; neither is fed what it would have said itself.
@@ -177,7 +177,7 @@ def _compare(expected: NDArray[np.float64], found: NDArray[np.float64]) -> Colum
 
 
 def _paired_logits(
-    reference: Executor, candidate: Executor, window: Tokens, first: int
+    reference: ForwardPass, candidate: ForwardPass, window: Tokens, first: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Logits of both executors for the same positions, step by step."""
     rows = min(MAX_LOGIT_ROWS, reference.max_rows, candidate.max_rows)

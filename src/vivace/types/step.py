@@ -142,13 +142,8 @@ class BlockMemory(Protocol):
         ...
 
 
-class Executor(BlockMemory, Protocol):
-    """Runs the op list of one model over a KV pool it owns."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Columns of the logits."""
-        ...
+class ForwardPass(Protocol):
+    """What reading a text asks of an executor, or of what stands before one."""
 
     @property
     def num_blocks(self) -> int:
@@ -165,6 +160,15 @@ class Executor(BlockMemory, Protocol):
 
         The array may be a buffer that the next call overwrites.
         """
+        ...
+
+
+class Executor(ForwardPass, BlockMemory, Protocol):
+    """Runs the op list of one model over a KV pool it owns."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the logits."""
         ...
 
     def observed(self) -> NDArray[np.float32]:
