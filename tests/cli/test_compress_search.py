@@ -1,6 +1,8 @@
 """`smallest-within:` finds a layout that holds, and a run that was killed goes on to the very same bytes."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +65,32 @@ def test_a_killed_run_goes_on_and_makes_the_same_bytes(
     assert walked[0] == 3  # the two that were done are not done again
     assert (model.parent / "o.gguf").read_bytes() == (model.parent / "whole.gguf").read_bytes()
     assert not (model.parent / ".o.gguf.resume").exists()
+
+
+def test_a_moved_model_goes_on_and_a_changed_one_begins_anew(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [sys.executable, "-c", KILLED_AFTER_A_LAYER, *asked(model, "o.gguf", "int4-gptq")]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    shutil.copytree(model.parent / ".o.gguf.resume", model.parent / "kept")
+    walked = []
+    save = Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", lambda self, done: (walked.append(done.segments), save(self, done))[1])
+    moved = model.with_name("moved.gguf")
+    moved.write_bytes(model.read_bytes())
+    os.utime(moved, (1, 1))
+    assert main(asked(moved, "o.gguf", "int4-gptq")) == 0
+    assert walked[0] == 3
+    walked.clear()
+    content = bytearray(model.read_bytes())
+    content[-200] ^= 1  # a bit of the last tensor; length and time stay
+    times = model.stat()
+    model.write_bytes(content)
+    os.utime(model, ns=(times.st_atime_ns, times.st_mtime_ns))
+    (model.parent / "kept").rename(model.parent / ".o.gguf.resume")
+    assert main([*asked(model, "o.gguf", "int4-gptq"), "--force"]) == 0
+    assert walked[0] == 1
+    capsys.readouterr()
 
 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_none(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from compress.models import random_windows, write_uneven_gguf
-from vivace.compress.checkpoint import Checkpoint, run_key
+from vivace.compress.checkpoint import Checkpoint, fingerprint, run_key
 from vivace.compress.estimate import End, Pace, Work, duration, estimate_file, foretell
 from vivace.compress.layout import plan_layout
 from vivace.compress.pipeline import compress_weights
@@ -106,7 +106,7 @@ def test_a_run_that_was_stopped_is_estimated_by_what_is_left(tmp_path: Path, mon
     monkeypatch.setattr("vivace.compress.estimate.foretell", kept)
     estimate_file(source.path, out, recipe)
     samples = random_windows(source.spec, count=2, size=32)
-    key = run_key(source.path, source.weights, recipe, samples, "numpy")
+    key = run_key(fingerprint(source.spec, source.weights), recipe, samples, "numpy")
 
     def stop(done: int, total: int, what: str) -> None:
         if done == 2:  # the embedding and a layer

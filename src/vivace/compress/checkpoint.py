@@ -21,10 +21,12 @@ from vivace.compress.arrays import Array, on_host
 from vivace.compress.recipe import Recipe
 from vivace.compress.stored import StoredTensor
 from vivace.execute.score import Tokens
+from vivace.files.open import LoadedModel
 from vivace.types.errors import StorageError
+from vivace.types.model import ModelSpec
 from vivace.types.weights import TensorFormat, WeightSource
 
-_VERSION = 2  # of the arithmetic and the layout: a checkpoint of another is not taken up
+_VERSION = 3  # of the arithmetic and the layout: a checkpoint of another is not taken up
 _STATE = "state.npz"
 
 
@@ -119,27 +121,37 @@ def _read_buffers(names: list[list[str]], arrays: Mapping[str, NDArray[Any]]) ->
     ]
 
 
-def run_key(source: Path, weights: WeightSource, recipe: Recipe, samples: Sequence[Tokens], device: str) -> str:
-    """Hashes of what decides the result: shapes, formats and time of the source, recipe, device; then the samples."""
+def fingerprint(spec: ModelSpec, weights: WeightSource) -> str:
+    """A hash of what a model is: its numbers, and every byte of its tensors, wherever they lie and whenever they came.
+
+    All bytes and not some: a second a few gigabytes, and nothing that was changed can be taken for what it was.
+    """
+    state = hashlib.sha256(repr(spec).encode())
+    for name in weights.names():
+        state.update(repr(weights.info(name)).encode())
+        state.update(weights.raw(name).data)
+        weights.release(name)
+    return state.hexdigest()
+
+
+def run_key(source: str, recipe: Recipe, samples: Sequence[Tokens], device: str) -> str:
+    """Hashes of what decides the result: the source's fingerprint, recipe, device; then the samples."""
     read = hashlib.sha256()
     for sample in samples:
         read.update(np.ascontiguousarray(sample).tobytes())
-    return f"{_job_key(source, weights, recipe, device)} {read.hexdigest()}"
+    return f"{_job_key(source, recipe, device)} {read.hexdigest()}"
 
 
-def segments_done(folder: Path, source: Path, weights: WeightSource, recipe: Recipe, device: str) -> int:
+def segments_done(folder: Path, source: LoadedModel, recipe: Recipe, device: str) -> int:
     """Segments that a stopped run has done, whatever text it read; 0 when nothing of this job is there."""
     try:
         with (folder / _STATE).open("rb") as held, np.load(held, allow_pickle=False) as arrays:
             header = json.loads(str(arrays["header"]))
-        same = str(header["key"]).split()[0] == _job_key(source, weights, recipe, device)
+        same = str(header["key"]).split()[0] == _job_key(fingerprint(source.spec, source.weights), recipe, device)
         return int(header["segments"]) if same else 0
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return 0
 
 
-def _job_key(source: Path, weights: WeightSource, recipe: Recipe, device: str) -> str:
-    state = hashlib.sha256(f"{_VERSION} {source.resolve()} {source.stat().st_mtime_ns} {recipe!r} {device}".encode())
-    for name in weights.names():
-        state.update(repr(weights.info(name)).encode())
-    return state.hexdigest()
+def _job_key(source: str, recipe: Recipe, device: str) -> str:
+    return hashlib.sha256(f"{_VERSION} {source} {recipe!r} {device}".encode()).hexdigest()

@@ -183,7 +183,7 @@ def estimate_file(
         layout, _ = plan_layout(spec, weights, recipe), recipe.run_settings  # refuse before any work is done
         done = 0
         if recipe.needs_calibration:
-            done = segments_done(workplace_of(out), source.path, source.weights, recipe, device.name)
+            done = segments_done(workplace_of(out), source, recipe, device.name)
         text_s, check_s, executor_bytes = _probe_executors(source, recipe, text)
         pipeline = probe_pipeline(source.spec, source.weights, recipe, layout, device)
         count_s = _probe_counting()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vivace.compress.checkpoint import Checkpoint, run_key
+from vivace.compress.checkpoint import Checkpoint, fingerprint, run_key
 from vivace.compress.device import Device
 from vivace.compress.importance import input_importance
 from vivace.compress.layout import plan_layout
@@ -100,9 +100,10 @@ def compress_file(
         if recipe.needs_calibration or budget is not None:
             samples = draw_samples(source, tokenizer, recipe.calibration, text, report)
         workplace, place = workplace_of(out), device.name if device else "numpy"
+        origin = fingerprint(source.spec, source.weights) if samples else ""  # without samples nothing is kept
 
         def compress(recipe: Recipe) -> CompressedModel:
-            kept = Checkpoint(workplace, run_key(source.path, source.weights, recipe, samples, place))
+            kept = Checkpoint(workplace, run_key(origin, recipe, samples, place))
             return compress_weights(
                 source.spec, source.weights, recipe, samples, report, device=device, checkpoint=kept
             )
