@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from factories.hf_folders import hf_spec, write_hf_folder
+from factories.tiny_models import random_weights
 from vivace.cli.main import main
 from vivace.files.open import LoadedModel, open_model
 from vivace.types.run_settings import RunSettings
@@ -52,6 +53,26 @@ def test_a_folder_holds_the_blocks_that_a_file_would(model: Path, recipe: str, l
     assert sorted(path.name for path in model.parent.iterdir()) == ["model", "out", "out.gguf"]
     folder.close()
     file.close()
+
+
+@pytest.mark.parametrize("recipe", ["int8", "w8a8", "int4", "int4-gptq"])
+def test_norms_of_a_family_that_stores_them_less_one_come_back_to_the_bit(tmp_path: Path, recipe: str) -> None:
+    spec = hf_spec("gemma3", num_layers=2, ffn_size=128)
+    weights = random_weights(spec, 3)
+    for name in weights.names():
+        if name.endswith("norm.weight"):
+            weights.arrays[name][:] *= np.float32(0.3)  # small ones are those that lose bits
+    write_hf_folder(tmp_path / "model", spec, weights=weights)
+    asked = ["--samples", "2", "--tokens", "32", "--device", "cpu"]
+    out = str(tmp_path / "out")
+    assert main(["compress", str(tmp_path / "model"), out, "--recipe", recipe, *asked]) == 0
+    written, source = open_model(tmp_path / "out"), open_model(tmp_path / "model")
+    assert written.weights.info("final_norm.weight").format == TensorFormat.F32
+    np.testing.assert_array_equal(
+        written.weights.dequantize("final_norm.weight"), source.weights.dequantize("final_norm.weight")
+    )
+    written.close()
+    source.close()
 
 
 def test_groups_of_64_and_the_kv_format_are_written_and_read(model: Path) -> None:

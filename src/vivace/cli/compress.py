@@ -109,7 +109,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from vivace.compress.device import open_device
     from vivace.compress.estimate import peak_resident_bytes
-    from vivace.compress.save import check_output, compress_file
+    from vivace.compress.output import check_output
+    from vivace.compress.save import compress_file
     from vivace.files.catalogue import resolve
 
     recipe, text = _recipe(arguments), _text(arguments)

@@ -20,11 +20,12 @@ from vivace.compress.checkpoint import segments_done
 from vivace.compress.device import Device, NumpyDevice
 from vivace.compress.evaluate import EvaluationSettings, make_executor
 from vivace.compress.layout import Layout, plan_layout
+from vivace.compress.output import check_output, for_folder, workplace_of
 from vivace.compress.pipeline import rotated
 from vivace.compress.probe import Kind, LayerPace, PipelinePace, layer_kinds, probe_disk, probe_pipeline
 from vivace.compress.recipe import CalibrationSettings, Recipe
 from vivace.compress.samples import CalibrationText, writer
-from vivace.compress.save import CHECK, check_output, for_folder, workplace_of
+from vivace.compress.save import CHECK
 from vivace.compress.self_text import seconds_a_step, steps_needed
 from vivace.compress.text_kinds import relabelled
 from vivace.execute.score import iterate_logits
@@ -174,7 +175,7 @@ def estimate_file(
         ModelFileError: the source is damaged.
     """
     check_output(source_path, out, overwrite=overwrite)
-    recipe = recipe if out.suffix else for_folder(recipe, None)
+    recipe = recipe if out.suffix else for_folder(recipe, mixes=False)
     device = device or NumpyDevice()
     now = resident_bytes()
     source = open_model(source_path)

@@ -1,9 +1,6 @@
 """From a path and a recipe to a file that is checked: the whole of `vivace compress`, without its command line."""
 
-import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,24 +8,27 @@ from vivace.compress.checkpoint import Checkpoint, fingerprint, run_key
 from vivace.compress.device import Device
 from vivace.compress.importance import input_importance
 from vivace.compress.layout import plan_layout
+from vivace.compress.output import (
+    as_output_holds,
+    check_output,
+    for_folder,
+    put_in_place,
+    removed_unless_interrupted,
+    workplace_of,
+    write_output,
+)
 from vivace.compress.pipeline import CompressedModel, Report, compress_weights
-from vivace.compress.recipe import CalibrationSettings, Recipe, TensorRule
+from vivace.compress.recipe import CalibrationSettings, Recipe
 from vivace.compress.samples import CalibrationText, draw_samples, own_text
 from vivace.compress.sensitivity import FORMATS, PartSensitivity, measure_kv, measure_sensitivity, mixed_recipe
 from vivace.compress.smallest import LayoutSearch, QualityBound, Trial, find_smallest, hold_file_to, measure
 from vivace.compress.timing import left_for_formats, time_formats, with_times
 from vivace.compress.verify import Verification, verify_file
 from vivace.execute.score import Tokens
-from vivace.files.compressed_writer import LAYOUTS, write_compressed_folder
-from vivace.files.gguf_model_writer import write_gguf_model
-from vivace.files.gguf_writer import WritableValue
 from vivace.files.open import LoadedModel, open_model
-from vivace.files.run_settings import gguf_notes
 from vivace.text.build import build_tokenizer
 from vivace.text.tokenizer import Tokenizer
-from vivace.types.errors import ConfigError, StorageError
 from vivace.types.kv import KV_FORMAT_NAMES
-from vivace.types.weights import TensorFormat
 
 _CHECK_TOKENS = 96  # of the comparison after saving
 _SENSITIVITY_SAMPLES, _SENSITIVITY_TOKENS = 2, 256
@@ -91,14 +91,13 @@ def compress_file(
         StorageError: the result cannot be written.
     """
     check_output(source_path, out, overwrite=overwrite)
-    recipe = recipe if out.suffix else for_folder(recipe, budget)
+    recipe = recipe if out.suffix else for_folder(recipe, mixes=budget is not None)
     source = open_model(source_path)
     try:
         plan_layout(source.spec, source.weights, recipe), recipe.run_settings  # refuse before any work is done
         tokenizer = None if source.vocabulary is None else build_tokenizer(source.vocabulary)
-        samples = []
-        if recipe.needs_calibration or budget is not None:
-            samples = draw_samples(source, tokenizer, recipe.calibration, text, report)
+        reads = recipe.needs_calibration or budget is not None
+        samples = draw_samples(source, tokenizer, recipe.calibration, text, report) if reads else []
         workplace, place = workplace_of(out), device.name if device else "numpy"
         origin = fingerprint(source.spec, source.weights) if samples else ""  # without samples nothing is kept
 
@@ -108,26 +107,25 @@ def compress_file(
                 source.spec, source.weights, recipe, samples, report, device=device, checkpoint=kept
             )
 
-        with _removed_unless_interrupted(workplace):
+        with removed_unless_interrupted(workplace):
             unseen = _unseen(source, tokenizer, recipe, text, report) if budget and budget.within else []
             job = _Job(source, recipe, samples, unseen, compress)
-            model, sensitivities, trials = _chosen(job, budget, report)
+            found, sensitivities, trials = _chosen(job, budget, report)
+            model = as_output_holds(out, source, found)
             unchecked = workplace / out.name
-            _write(unchecked, source, model)
+            write_output(unchecked, source, model)
             window = samples[0][:_CHECK_TOKENS] if samples else own_text(source, tokenizer, CHECK, report)[0]
             verification = verify_file(unchecked, source, model, window)
             if unseen and budget is not None and budget.within is not None:
                 _hold(budget.within, source, unchecked, unseen)
-            _put_in_place(unchecked, out)
-        source_bytes = sum(source.weights.info(name).num_bytes for name in source.weights.names())
-        return SavedModel(out, model, verification, source_bytes, tuple(sensitivities), tuple(trials))
+            put_in_place(unchecked, out)
+        return SavedModel(out, model, verification, _bytes_of(source), tuple(sensitivities), tuple(trials))
     finally:
         source.close()
 
 
-def workplace_of(out: Path) -> Path:
-    """The folder of a run's progress and unfinished files."""
-    return out.with_name(f".{out.name}.resume")
+def _bytes_of(source: LoadedModel) -> int:
+    return sum(source.weights.info(name).num_bytes for name in source.weights.names())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,26 +154,6 @@ def _chosen(
         search, budget.within, job.compress, lambda model: measure(source, model, job.unseen), report
     )
     return model, parts, trials
-
-
-def _put_in_place(made: Path, out: Path) -> None:
-    """One move; a folder that is replaced goes where the made one was, and is deleted with it."""
-    if out.is_dir():
-        out.rename(made.with_name("replaced"))
-    made.replace(out)
-
-
-@contextmanager
-def _removed_unless_interrupted(folder: Path) -> Iterator[None]:
-    """A run that was stopped from outside leaves its progress; one that is done, or can never work, leaves nothing."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unseen(
@@ -218,55 +196,3 @@ def _mixed(source: LoadedModel, recipe: Recipe, parts: Sequence[PartSensitivity]
         parts = with_times(source.spec, parts, times)
         left = left_for_formats(times, parts, budget.most_ms)
     return mixed_recipe(source.spec, parts, budget.bits_per_weight, recipe, most_ms=left)[0]
-
-
-def check_output(source_path: Path, out: Path, *, overwrite: bool) -> None:
-    """Refuse an output path before any work is done.
-
-    Raises:
-        ConfigError: it is no .gguf name, is the source, exists already, or its folder does not.
-    """
-    if out.suffix not in (".gguf", ""):
-        raise ConfigError(
-            f"The output {out} does not end in .gguf.",
-            "Compression writes GGUF files, or, to a name without an ending, compressed-tensors folders.",
-        )
-    if not out.suffix and source_path.is_file():
-        raise ConfigError(f"{source_path} is no Hugging Face folder to take settings from.", "End OUT in .gguf.")
-    if not out.parent.is_dir() or (out.suffix and out.is_dir()):
-        raise ConfigError(f"{out} cannot be a file: its folder is missing, or it is one.", "Make the folder first.")
-    if out.exists() and source_path.exists() and out.samefile(source_path):
-        raise ConfigError(f"{out} is the model itself.", "Choose another name.")
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} exists already.", "Choose another name, or allow it to be replaced (--force).")
-    if not os.access(out.parent, os.W_OK):
-        raise ConfigError(f"The folder {out.parent} is not writable.", "Choose another folder.")
-
-
-def for_folder(recipe: Recipe, budget: MixBudget | None) -> Recipe:
-    """Folders quantise linears of layers alone, all alike: embedding and head stay in 16 bits."""
-    formats = {rule.format for rule in recipe.rules if rule.match.startswith(("layers", "*"))}
-    if budget is not None or len(formats) != 1 or not formats <= set(LAYOUTS):
-        raise ConfigError(
-            "A compressed-tensors folder holds layers of one format.",
-            f"Use a recipe with all of them in {' or '.join(LAYOUTS)}, or end OUT in .gguf.",
-        )
-    ends = (TensorRule("embed.weight", TensorFormat.F16), TensorRule("lm_head.weight", TensorFormat.F16))
-    return replace(recipe, rules=(*ends, *recipe.rules))
-
-
-def _write(out: Path, source: LoadedModel, model: CompressedModel) -> None:
-    notes: dict[str, WritableValue] = {"vivace.recipe": model.recipe.name, "vivace.source": source.name}
-    notes |= gguf_notes(model.recipe.run_settings)
-    try:
-        out.parent.mkdir(exist_ok=True)
-        if out.suffix:
-            write_gguf_model(out, source, model.weights, notes)
-        else:
-            write_compressed_folder(
-                out, source, model.weights, model.recipe.run_settings, tied=model.spec.tied_embeddings
-            )
-    except OSError as error:
-        raise StorageError(
-            f"{out} cannot be written: {error.strerror}.", "Free some space, or choose another."
-        ) from None

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.files.compressed_tensors import BLOCK, INTEGER, METHOD, PACKED
-from vivace.files.families import FAMILIES
+from vivace.files.families import FAMILIES, Family
 from vivace.files.hf_names import stored_name
 from vivace.files.open import LoadedModel
 from vivace.files.run_settings import KV_FORMAT_FIELD, SECTION
@@ -54,7 +54,7 @@ def write_compressed_folder(
             tensors |= _quantised(theirs, weights.raw(name), weights.info(name).shape, bits, group)
             continue
         values = weights.dequantize(name)
-        if family.stored_norm_offset and name.endswith("norm.weight"):
+        if _is_shifted(name, family):
             values = values - np.float32(family.stored_norm_offset)
         tensors[theirs] = values if values.ndim == 1 else values.astype(np.float16)
     folder.mkdir()
@@ -87,6 +87,17 @@ def check_layout(source: LoadedModel, weights: WeightSource) -> tuple[str, int, 
         )
     layout, bits = LAYOUTS[formats.pop()]
     return layout, bits, math.gcd(*(_group(weights.raw(name), weights.info(name).shape, bits) for name in matrices))
+
+
+def norms_as_read(architecture: str, weights: WeightSource) -> dict[str, NDArray[np.float32]]:
+    """Norms that the family stores as w - 1, as float32 gives them back: under a half, not quite what they were."""
+    family = FAMILIES[architecture]
+    offset = np.float32(family.stored_norm_offset)
+    return {name: weights.dequantize(name) - offset + offset for name in weights.names() if _is_shifted(name, family)}
+
+
+def _is_shifted(name: str, family: Family) -> bool:
+    return family.stored_norm_offset != 0 and name.endswith("norm.weight")
 
 
 def _is_linear(name: str, weights: WeightSource) -> bool:

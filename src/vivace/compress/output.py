@@ -1,0 +1,116 @@
+"""Where a compression's result goes: paths that can work, a run's workplace, the file or folder, put there in one move.
+
+Owns what is on disk around a run; what is written is decided elsewhere.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from vivace.compress.pipeline import CompressedModel
+from vivace.compress.recipe import Recipe, TensorRule
+from vivace.compress.stored import StoredWeights, store_floats
+from vivace.files.compressed_writer import LAYOUTS, norms_as_read, write_compressed_folder
+from vivace.files.gguf_model_writer import write_gguf_model
+from vivace.files.gguf_writer import WritableValue
+from vivace.files.open import LoadedModel
+from vivace.files.run_settings import gguf_notes
+from vivace.types.errors import ConfigError, StorageError
+from vivace.types.weights import TensorFormat
+
+
+def workplace_of(out: Path) -> Path:
+    """The folder of a run's progress and unfinished files."""
+    return out.with_name(f".{out.name}.resume")
+
+
+def put_in_place(made: Path, out: Path) -> None:
+    """One move; a folder that is replaced goes where the made one was, and is deleted with it."""
+    if out.is_dir():
+        out.rename(made.with_name("replaced"))
+    made.replace(out)
+
+
+@contextmanager
+def removed_unless_interrupted(folder: Path) -> Iterator[None]:
+    """A run that was stopped from outside leaves its progress; one that is done, or can never work, leaves nothing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_output(source_path: Path, out: Path, *, overwrite: bool) -> None:
+    """Refuse an output path before any work is done.
+
+    Raises:
+        ConfigError: it is no .gguf name, is the source, exists already, or its folder does not.
+    """
+    if out.suffix not in (".gguf", ""):
+        raise ConfigError(
+            f"The output {out} does not end in .gguf.",
+            "Compression writes GGUF files, or, to a name without an ending, compressed-tensors folders.",
+        )
+    if not out.suffix and source_path.is_file():
+        raise ConfigError(f"{source_path} is no Hugging Face folder to take settings from.", "End OUT in .gguf.")
+    if not out.parent.is_dir() or (out.suffix and out.is_dir()):
+        raise ConfigError(f"{out} cannot be a file: its folder is missing, or it is one.", "Make the folder first.")
+    if out.exists() and source_path.exists() and out.samefile(source_path):
+        raise ConfigError(f"{out} is the model itself.", "Choose another name.")
+    if out.exists() and not overwrite:
+        raise ConfigError(f"{out} exists already.", "Choose another name, or allow it to be replaced (--force).")
+    if not os.access(out.parent, os.W_OK):
+        raise ConfigError(f"The folder {out.parent} is not writable.", "Choose another folder.")
+
+
+def for_folder(recipe: Recipe, *, mixes: bool) -> Recipe:
+    """Folders quantise linears of layers alone, all alike: embedding and head stay in 16 bits."""
+    formats = {rule.format for rule in recipe.rules if rule.match.startswith(("layers", "*"))}
+    if mixes or len(formats) != 1 or not formats <= set(LAYOUTS):
+        raise ConfigError(
+            "A compressed-tensors folder holds layers of one format.",
+            f"Use a recipe with all of them in {' or '.join(LAYOUTS)}, or end OUT in .gguf.",
+        )
+    ends = (TensorRule("embed.weight", TensorFormat.F16), TensorRule("lm_head.weight", TensorFormat.F16))
+    return replace(recipe, rules=(*ends, *recipe.rules))
+
+
+def as_output_holds(out: Path, source: LoadedModel, model: CompressedModel) -> CompressedModel:
+    """The model with every tensor as the output can hold it: all of them, but norms that folders store less one.
+
+    A norm that a method has scaled under a half loses its last bits there, so it has to lose them before the check.
+    """
+    if out.suffix:
+        return model
+    read = norms_as_read(source.spec.architecture, model.weights)
+    held = {name: store_floats(values, TensorFormat.F32) for name, values in read.items()}
+    return replace(model, weights=StoredWeights(held, model.weights))
+
+
+def write_output(out: Path, source: LoadedModel, model: CompressedModel) -> None:
+    """Write a compressed model as a GGUF file, or as a folder where `out` has no ending.
+
+    Raises:
+        StorageError: there is no room, or no right to write.
+    """
+    notes: dict[str, WritableValue] = {"vivace.recipe": model.recipe.name, "vivace.source": source.name}
+    notes |= gguf_notes(model.recipe.run_settings)
+    try:
+        out.parent.mkdir(exist_ok=True)
+        if out.suffix:
+            write_gguf_model(out, source, model.weights, notes)
+        else:
+            write_compressed_folder(
+                out, source, model.weights, model.recipe.run_settings, tied=model.spec.tied_embeddings
+            )
+    except OSError as error:
+        raise StorageError(
+            f"{out} cannot be written: {error.strerror}.", "Free some space, or choose another."
+        ) from None
