@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from speculate_report import ADAPTIVE, PLAIN, brief, print_report, read_parts
+from speculate_report import ADAPTIVE, PLAIN, brief, print_report, read_parts, told_of
 from speculate_workloads import WORKLOADS
 from vivace.engine.core import Engine
 from vivace.execute.native import NativeExecutor
@@ -45,7 +45,6 @@ from vivace.text.template import ChatTemplate
 from vivace.text.tokenizer import Tokenizer
 from vivace.types.events import TokenEvent
 from vivace.types.request import ChatMessage, GenerationRequest, SamplingParams, StopParams
-from vivace.types.speculation import SpeculationUsage
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +165,6 @@ def measure(
         "variants": {name: asdict(tally) for name, tally in tallies.items()},
         "kinds": {kind: told_of(usage) for kind, usage in kinds if usage.num_turns},
     }
-
-
-def told_of(usage: SpeculationUsage) -> dict[str, float]:
-    """Sums of a kind of text that may be added up."""
-    names = ("num_turns", "num_tokens", "num_drafted", "num_accepted", "cost")
-    return {name: getattr(usage, name) for name in names}
 
 
 def open_subject(options: argparse.Namespace) -> Subject:

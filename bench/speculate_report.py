@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vivace.speculate.text_kind import KINDS
+from vivace.types.speculation import SpeculationUsage
 
 ADAPTIVE = "adaptive"
 PLAIN = "plain"
@@ -22,6 +23,12 @@ Sums = dict[str, float]
 def read_parts(path: Path) -> list[Part]:
     """The parts of a file, one a line."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def told_of(usage: SpeculationUsage) -> dict[str, float]:
+    """Sums of a kind of text that may be added up."""
+    names = ("num_turns", "num_tokens", "num_drafted", "num_accepted", "cost")
+    return {name: getattr(usage, name) for name in names}
 
 
 def brief(part: Part) -> str:

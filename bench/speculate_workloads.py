@@ -4,6 +4,7 @@ import gzip
 import itertools
 import json
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,11 +53,29 @@ def chat_prompts(data: Path) -> Iterator[str]:
         yield from (text for text in texts if text is not None)
 
 
+def chinese_chat_prompts(data: Path) -> Iterator[str]:
+    """First words of Chinese dialogues about travel and about films, in turns."""
+    with zipfile.ZipFile(data / "crosswoz" / "val.json.zip") as archive:
+        travel = json.loads(archive.read("val.json")).values()
+    films = json.loads((data / "kdconv" / "film_dev.json").read_text(encoding="utf-8"))
+    for one, other in zip(travel, films, strict=False):
+        yield one["messages"][0]["content"]
+        yield other["messages"][0]["message"]
+
+
+def chinese_task_prompts(data: Path) -> Iterator[str]:
+    """Chinese instructions of all kinds, texts to write and programs among them."""
+    for row in json.loads((data / "llamafactory" / "alpaca_zh_demo.json").read_text(encoding="utf-8")):
+        yield f"{row['instruction']}\n{row['input']}".strip()
+
+
 WORKLOADS: dict[str, tuple[Callable[[Path], Iterator[str]], bool]] = {
     "repeat": (repeat_prompts, True),
     "copy": (copy_prompts, True),
     "code": (code_prompts, False),
     "mt_bench": (question_prompts, True),
     "chat": (chat_prompts, True),
+    "chat_zh": (chinese_chat_prompts, True),
+    "tasks_zh": (chinese_task_prompts, True),
 }
 """Prompts of each workload, and whether they are turns of a chat."""

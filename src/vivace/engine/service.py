@@ -25,6 +25,7 @@ from vivace.text.tokenizer import Tokenizer
 from vivace.types.answer import Answer, AnswerChunk
 from vivace.types.errors import OverloadedError
 from vivace.types.events import EngineEvent
+from vivace.types.grammar import GrammarSource
 from vivace.types.model import ModelSpec
 from vivace.types.place import RequestPlace
 from vivace.types.request import ChatMessage, GenerationRequest
@@ -201,7 +202,7 @@ class ModelService:
             yield chunk
         if builder.done:
             return
-        self._loop.submit(request, sink, timeline)
+        self._loop.submit(self._readable(request), sink, timeline)
         try:
             while not builder.done:
                 for chunk in self._chunks(request, builder, await arrived.get()):
@@ -209,6 +210,13 @@ class ModelService:
         finally:
             if not builder.done:
                 self._loop.cancel(request.request_id)
+
+    def _readable(self, request: GenerationRequest) -> GenerationRequest:
+        """The request with a grammar that was kept as a text read again."""
+        if not isinstance(request.grammar, GrammarSource) or self._limits.grammars is None:
+            return request
+        kind, text = request.grammar.kind, request.grammar.text
+        return replace(request, grammar=self._limits.grammars.compile(kind, text, "structured_outputs"))
 
     def iterate(self, request: GenerationRequest) -> Generator[AnswerChunk, None, None]:
         """The answer piece by piece, without an event loop; closing the iterator early cancels the request.
@@ -320,7 +328,7 @@ class ModelService:
                 if builders[index].done:
                     del builders[index]
                     continue
-                self._loop.submit(request, partial(_put_numbered, arrived, index), timeline)
+                self._loop.submit(self._readable(request), partial(_put_numbered, arrived, index), timeline)
             while builders:
                 index, events = arrived.get()
                 for chunk in self._chunks(requests[index], builders[index], events):

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from vivace.engine.rules import Rule, shown
-from vivace.text.grammar import CompiledGrammar, GrammarCompiler, GrammarKind
+from vivace.text.grammar import CompiledGrammar, GrammarCompiler
 from vivace.types.errors import RequestError
+from vivace.types.grammar import GrammarKind
 
 MAX_CHARACTERS = 100_000
 _Reading = tuple[GrammarKind, str]

@@ -10,6 +10,7 @@ from vivace.server.completion_reply import CompletionReply
 from vivace.server.reply import Kept, Reply
 from vivace.server.response_reply import ResponseReply
 from vivace.server.wire_format import ChunkFormat, TypedFormat, WireFormat
+from vivace.types.grammar import Grammar, GrammarSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,24 @@ def kind_of(reply: Reply) -> Kind:
     return next(kind for kind in KINDS.values() if isinstance(reply, kind.reply))
 
 
+def encode_kept(kept: Kept[Any]) -> bytes:
+    """What the journal keeps; a grammar as it was written."""
+    return msgspec.json.encode(kept, enc_hook=_written)
+
+
 def decode_kept(kind: str, data: bytes) -> Kept[Any]:
     """What the journal kept of a request of this kind."""
-    kept: Kept[Any] = msgspec.json.decode(data, type=KINDS[kind].kept)
+    kept: Kept[Any] = msgspec.json.decode(data, type=KINDS[kind].kept, dec_hook=_read)
     return kept
+
+
+def _written(value: object) -> GrammarSource:
+    if isinstance(value, Grammar):
+        return value.source
+    raise NotImplementedError(f"{type(value).__name__} cannot be kept")
+
+
+def _read(wanted: type, value: object) -> GrammarSource:
+    if wanted is Grammar:
+        return msgspec.convert(value, GrammarSource)
+    raise NotImplementedError(f"{wanted.__name__} cannot be read")

@@ -22,6 +22,23 @@ class InputItem(WireMessage, kw_only=True):
     status: str | None = None
 
 
+class TextFormat(msgspec.Struct, kw_only=True):
+    """What the text has to look like: type `text`, `json_object` or `json_schema`; `strict` is always so here."""
+
+    type: str = "text"
+    name: str | None = None
+    description: str | None = None
+    schema: dict[str, object] | None = None
+    strict: bool | None = None
+
+
+class TextSettings(msgspec.Struct, kw_only=True):
+    """The field `text` of a request."""
+
+    format: TextFormat | None = None
+    verbosity: str | None = None
+
+
 class ResponseRequest(GenerationFields, kw_only=True):
     """Body of POST /v1/responses."""
 
@@ -29,7 +46,6 @@ class ResponseRequest(GenerationFields, kw_only=True):
         "conversation": RefusedField("Stored conversations", "Use previous_response_id, or send the whole input."),
         "prompt": RefusedField("Prompt templates", "Send instructions and input."),
         "reasoning": RefusedField("Reasoning settings", "Leave the field out.", ({},)),
-        "text": RefusedField("Structured output", "Ask for JSON in the input.", ({"format": {"type": "text"}}, {})),
         "max_tool_calls": RefusedField("Tool calling", "Leave the field out."),
         "context_management": RefusedField("Compaction", 'Leave the field out, or send "truncation": "auto".', ([],)),
         "background_options": RefusedField("Completion windows", "Leave the field out.", ({},)),
@@ -44,6 +60,7 @@ class ResponseRequest(GenerationFields, kw_only=True):
     store: bool | None = None
     previous_response_id: str | None = None
     truncation: str | None = None
+    text: TextSettings | None = None
     metadata: dict[str, str] | None = None
 
 
@@ -114,6 +131,7 @@ class ResponseSettings(msgspec.Struct, kw_only=True):
     top_logprobs: int = 0
     max_output_tokens: int | None = None
     truncation: str = "disabled"
+    text: dict[str, dict[str, Any]] = msgspec.field(default_factory=lambda: {"format": {"type": "text"}})
     metadata: dict[str, str] = {}
 
 
@@ -131,7 +149,6 @@ class ResponseBody(ResponseSettings, kw_only=True):
     parallel_tool_calls: bool = False
     tool_choice: Literal["none"] = "none"
     tools: list[Any] = []
-    text: dict[str, dict[str, str]] = msgspec.field(default_factory=lambda: {"format": {"type": "text"}})
 
 
 class ResponseEvent(msgspec.Struct, kw_only=True):

@@ -1,8 +1,10 @@
 """/v1/responses: the Responses API over the same numbered logs. A response's id is the name of its stream."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,10 +20,11 @@ from vivace.server.json_response import json_response
 from vivace.server.load_control import LoadControl
 from vivace.server.loading import LoadingModel
 from vivace.server.response_reply import ResponseReply
-from vivace.server.response_types import LOGPROBS, DeletedResponse, ResponseRequest, ResponseSettings
+from vivace.server.response_types import LOGPROBS, DeletedResponse, ResponseRequest, ResponseSettings, TextFormat
 from vivace.server.safety import Safety
 from vivace.server.stream_endpoints import event_number
 from vivace.server.streams import Streams
+from vivace.server.structure import of_text_format
 from vivace.stream.errors import UnknownStreamError
 from vivace.stream.options import KEEP, RunOptions
 from vivace.stream.readable import ReadableStream
@@ -159,6 +162,7 @@ def _admit(service: ModelService, wire: ResponseRequest, said: list[ChatMessage]
     if wire.max_output_tokens is not None:
         STOP_RULES["max_tokens"]("max_output_tokens", wire.max_output_tokens)
         given["max_tokens"] = wire.max_output_tokens
+    given |= _structure(wire, given)
     given["logprobs"] = _logprobs(wire)
     given["long_chat"] = given.get("long_chat") or _LONG_CHAT[wire.truncation]
     instructions = [] if wire.instructions is None else [ChatMessage("system", wire.instructions)]
@@ -168,6 +172,28 @@ def _admit(service: ModelService, wire: ResponseRequest, said: list[ChatMessage]
         if error.param == "prompt":
             error.param = "input"
         raise
+
+
+def _structure(wire: ResponseRequest, given: Mapping[str, object]) -> dict[str, object]:
+    """The structure that `text` asks for."""
+    if wire.text is None:
+        return {}
+    if wire.text.verbosity not in (None, "medium"):
+        raise RequestError(
+            "Verbosity is not supported.", "Leave it out and say in the input how long to be.", param="text.verbosity"
+        )
+    wanted = None if wire.text.format is None else of_text_format(wire.text.format, "text.format")
+    if wanted is None:
+        return {}
+    if "structured_outputs" in given:
+        raise RequestError("text.format is not the only structure asked for.", "Send one of them.", param="text.format")
+    return {"structured_outputs": wanted}
+
+
+def _text_settings(wire: ResponseRequest) -> dict[str, dict[str, object]]:
+    """The field `text` as the response tells it back."""
+    wanted = TextFormat() if wire.text is None or wire.text.format is None else wire.text.format
+    return {"format": {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}}
 
 
 def _logprobs(wire: ResponseRequest) -> int | None:
@@ -191,6 +217,7 @@ def _settings(service: ModelService, wire: ResponseRequest, admitted: Generation
         top_logprobs=wire.top_logprobs or 0,
         max_output_tokens=wire.max_output_tokens,
         truncation=wire.truncation or "disabled",
+        text=_text_settings(wire),
         metadata=wire.metadata or {},
     )
 

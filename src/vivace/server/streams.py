@@ -8,13 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-import msgspec
 from starlette.requests import HTTPConnection
 
 from vivace.engine.service import ModelService
 from vivace.server.caller import owner_in
 from vivace.server.event_stream import EventStream, sse_events
-from vivace.server.kinds import decode_kept, kind_of
+from vivace.server.kinds import decode_kept, encode_kept, kind_of
 from vivace.server.loading import LoadingModel, ModelState
 from vivace.server.outcome import dropped_header
 from vivace.server.progress import tell_progress
@@ -140,7 +139,7 @@ class Streams:
             StorageError: the stream cannot be kept as the operator wants.
         """
         kind = kind_of(kept.reply).name
-        request = msgspec.json.encode(kept)
+        request = encode_kept(kept)
         record = RunRecord(stream_id or new_stream_id(), owner, kind, request, kept.options.retain_s)
         run = self._start(self._run(service, record, kept, kept.begun, ()))
         if (told := self._greeting()) is not None:

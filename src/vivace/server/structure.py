@@ -1,9 +1,12 @@
 """The structure of an answer: the ways in which requests ask for one, as the one way that admission knows."""
 
 from vivace.server.requests import GenerationFields, ResponseFormat
+from vivace.server.response_types import TextFormat
 from vivace.types.errors import RequestError
 
 FORMATS = ("text", "json_object", "json_schema")
+EXAMPLE = '{"type": "json_schema", "json_schema": {"name": "...", "schema": {...}}}'
+TEXT_EXAMPLE = '{"type": "json_schema", "name": "...", "schema": {...}}'
 
 
 def structured_outputs(fields: GenerationFields) -> dict[str, object] | None:
@@ -38,20 +41,28 @@ def of_format(wanted: ResponseFormat, param: str) -> dict[str, object] | None:
     Raises:
         RequestError: there is no such format, or its schema is missing.
     """
-    if wanted.type not in FORMATS:
+    schema = None if wanted.json_schema is None else wanted.json_schema.schema
+    return _of(wanted.type, schema, param, f"{param}.json_schema", EXAMPLE)
+
+
+def of_text_format(wanted: TextFormat, param: str) -> dict[str, object] | None:
+    """The same for a text format of the Responses API, which has the schema beside the type."""
+    return _of(wanted.type, wanted.schema, param, f"{param}.schema", TEXT_EXAMPLE)
+
+
+def _of(
+    kind: str, schema: dict[str, object] | None, param: str, schema_param: str, example: str
+) -> dict[str, object] | None:
+    if kind not in FORMATS:
         raise RequestError(
-            f"The response format {wanted.type[:64]!r} is not supported.",
+            f"The response format {kind[:64]!r} is not supported.",
             f"Use one of {', '.join(FORMATS)}.",
             param=f"{param}.type",
         )
-    if wanted.type == "json_object":
+    if kind == "json_object":
         return {"json_object": True}
-    if wanted.type == "text":
+    if kind == "text":
         return None
-    if wanted.json_schema is None:
-        raise RequestError(
-            "The response format has no schema.",
-            'Send {"type": "json_schema", "json_schema": {"name": "...", "schema": {...}}}.',
-            param=f"{param}.json_schema",
-        )
-    return {"json": wanted.json_schema.schema}
+    if schema is None:
+        raise RequestError("The response format has no schema.", f"Send {example}.", param=schema_param)
+    return {"json": schema}

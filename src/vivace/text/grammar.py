@@ -6,18 +6,18 @@ Owns the automaton of each answer. The package is an extra: it is imported when 
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vivace.text.tokenizer import Tokenizer
 from vivace.types.errors import EngineError, RequestError
+from vivace.types.grammar import GrammarKind, GrammarSource
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-GrammarKind = Literal["json", "regex", "grammar"]
 KEPT_GRAMMARS = 64
 ONE_BLANK = {"whitespace_pattern": r" ?"}  # between the parts of JSON: small models fill pages with blanks otherwise
 MISSING = "Structured output needs the package llguidance, which is not installed."
@@ -83,7 +83,7 @@ class GrammarCompiler:
         if fault:
             told = " ".join(fault.split())[:300]
             raise RequestError(f"The grammar in {param} cannot be read: {told}", "Correct it.", param=param)
-        compiled = CompiledGrammar(matcher, self._tokenizer.vocab_size, self._vocab_size)
+        compiled = CompiledGrammar(GrammarSource(kind, text), matcher, self._tokenizer.vocab_size, self._vocab_size)
         try:
             can_begin = bool(compiled.follow().allowed(np.zeros(0, np.int32)).any())
         except EngineError:
@@ -115,7 +115,8 @@ class _Tokens:
 class CompiledGrammar:
     """A Grammar (`types.grammar`); the automaton in it is only ever copied."""
 
-    def __init__(self, matcher: "LLMatcher", num_tokens: int, vocab_size: int) -> None:
+    def __init__(self, source: GrammarSource, matcher: "LLMatcher", num_tokens: int, vocab_size: int) -> None:
+        self.source = source
         self._matcher = matcher
         self._num_tokens = num_tokens
         self._vocab_size = vocab_size
