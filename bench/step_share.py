@@ -3,8 +3,10 @@
     python bench/step_share.py [--model M] [--streams 1 8 16] [--tokens 120] [--json]
 
 A step is a call on the core that computes rows, a call on the core that draws tokens, and Python before, between and
-after them. `critical` is the Python that nothing else runs beside: a step's time less both calls. `beside` is the
-Python that runs while the other threads compute already. Medians over the steps in which all streams write.
+after them. `alone` is the Python that nothing else runs beside: a step's time less both calls. It is 0 where the core
+began with the step by itself, with the tokens it had drawn (`ahead`: the share of such steps); with `--no-ahead` it
+never does. `beside` is the Python that runs while the other threads compute already. Means over the steps in which all
+streams write, the slowest twentieth left out: those in which the system had something else to do.
 """
 
 import argparse
@@ -36,44 +38,76 @@ PROMPT_TOKENS = 64
 CONTEXT = 1024
 
 
+@dataclass(frozen=True, slots=True)
+class TimedStep:
+    """When the core began with a step and was done, and the Python that ran beside it and between its calls."""
+
+    num_rows: int
+    began_s: float
+    ended_s: float
+    beside_s: float
+    between_s: float
+    is_ahead: bool
+
+
 class TimedExecutor(NativeExecutor):
     """Notes when the core was called and when it came back."""
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
-        self.calls: list[tuple[float, float, float, int]] = []  # started, finish began, finish ended, rows
-        self.draws: list[float] = []
+        self.steps: list[TimedStep] = []
+        self._began_s = self._finishing_s = 0.0
+        self._is_ahead = False
 
     def start(self, batch: ForwardBatch) -> None:
         """Begin, and note when."""
-        self._started_s, self._num_rows = time.perf_counter(), len(batch.token_ids)
+        self._num_rows = len(batch.token_ids)
+        self._is_ahead, self._began_s = False, time.perf_counter()
         super().start(batch)
 
     def finish(self) -> NDArray[np.float32]:
         """Finish, and note when that began and ended."""
-        began_s = time.perf_counter()
+        self._finishing_s = time.perf_counter()
         logits = super().finish()
-        self.calls.append((self._started_s, began_s, time.perf_counter(), self._num_rows))
+        self._computed_s = time.perf_counter()
         return logits
 
     def draw(
         self, logits: NDArray[np.float32], rows: Sequence[DrawNumbers], histories: Sequence[NDArray[np.int32]]
     ) -> list[int]:
-        """Draw, and note how long it took."""
-        began_s = time.perf_counter()
+        """Draw, and note that the step is over."""
+        called_s = time.perf_counter()
         tokens = super().draw(logits, rows, histories)
-        self.draws.append(time.perf_counter() - began_s)
+        self._note(called_s - self._computed_s)
         return tokens
+
+    def relay(
+        self, rows: Sequence[DrawNumbers], histories: Sequence[NDArray[np.int32]], stops: Sequence[NDArray[np.int32]]
+    ) -> tuple[list[int], NDArray[np.float32] | None]:
+        """Finish and draw, and note whether the next step has begun."""
+        self._finishing_s = time.perf_counter()
+        tokens, logits = super().relay(rows, histories, stops)
+        self._note(0.0)
+        if logits is None:
+            self._is_ahead, self._began_s = True, self._ended_s
+        return tokens, logits
+
+    def _note(self, between_s: float) -> None:
+        """A step has ended; so much Python ran between its rows and its draws."""
+        self._ended_s = time.perf_counter()
+        beside_s = self._finishing_s - self._began_s
+        self.steps.append(TimedStep(self._num_rows, self._began_s, self._ended_s, beside_s, between_s, self._is_ahead))
 
 
 @dataclass(frozen=True, slots=True)
 class StepShare:
-    """Milliseconds of a step of `streams` rows."""
+    """Milliseconds of a step of `streams` rows, and the share of them that began by themselves."""
 
     streams: int
     step_ms: float
-    critical_ms: float
+    alone_ms: float
     beside_ms: float
+    ahead: float
 
 
 def measure(executor: TimedExecutor, loop: EngineLoop, streams: int, tokens: int) -> StepShare:
@@ -97,19 +131,24 @@ def measure(executor: TimedExecutor, loop: EngineLoop, streams: int, tokens: int
         loop.submit(request, sink)
     for _ in range(streams):
         ended.acquire()
-    whole = [
-        (now, drawn, after)
-        for now, drawn, after in zip(executor.calls, executor.draws, executor.calls[1:], strict=False)
-        if now[3] == after[3] == streams
+    pairs = [
+        (now, after)
+        for now, after in zip(executor.steps, executor.steps[1:], strict=False)
+        if now.num_rows == after.num_rows == streams
     ]
-    executor.calls.clear()
-    executor.draws.clear()
+    executor.steps.clear()
     return StepShare(
         streams,
-        1e3 * statistics.median(after[0] - now[0] for now, _, after in whole),
-        1e3 * statistics.median(after[0] - now[2] - drawn for now, drawn, after in whole),
-        1e3 * statistics.median(now[1] - now[0] for now, _, _ in whole),
+        1e3 * usual([after.began_s - now.began_s for now, after in pairs]),
+        1e3 * usual([0.0 if after.is_ahead else after.began_s - now.ended_s + now.between_s for now, after in pairs]),
+        1e3 * usual([after.beside_s for _, after in pairs]),
+        statistics.mean(after.is_ahead for _, after in pairs),
     )
+
+
+def usual(numbers: list[float]) -> float:
+    """The mean without the largest twentieth."""
+    return statistics.mean(sorted(numbers)[: max(1, len(numbers) * 19 // 20)])
 
 
 def main() -> None:
@@ -118,6 +157,7 @@ def main() -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 16])
     parser.add_argument("--tokens", type=int, default=120)
+    parser.add_argument("--ahead", action=argparse.BooleanOptionalAction, default=True, help="steps may begin alone")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     loaded = open_model(resolve(arguments.model))
@@ -125,7 +165,10 @@ def main() -> None:
     num_blocks = most * (-(-(PROMPT_TOKENS + arguments.tokens) // 16) + 2)
     executor = TimedExecutor(build_graph(loaded.spec), loaded.weights, num_blocks=num_blocks)
     config = SchedulerConfig(max_batch_tokens=512, max_sequences=most, context_length=CONTEXT, prefix_cache=False)
-    loop = EngineLoop(Engine(executor, config))
+    engine = Engine(executor, config)
+    loop = EngineLoop(engine)
+    if not arguments.ahead:
+        engine.scheduler.plan_ahead = lambda plan: None  # type: ignore[method-assign]
     try:
         shares = [measure(executor, loop, streams, arguments.tokens) for streams in arguments.streams]
     finally:
@@ -133,9 +176,11 @@ def main() -> None:
     if arguments.json:
         print(json.dumps([asdict(share) for share in shares]))
         return
-    print("streams   step, ms   Python alone, ms   Python beside the core, ms")
+    print("streams   step, ms   Python alone, ms   Python beside the core, ms   began by itself")
     for share in shares:
-        print(f"{share.streams:7d}{share.step_ms:11.2f}{share.critical_ms:19.3f}{share.beside_ms:29.3f}")
+        print(
+            f"{share.streams:7d}{share.step_ms:11.2f}{share.alone_ms:19.3f}{share.beside_ms:29.3f}{share.ahead:18.0%}"
+        )
 
 
 if __name__ == "__main__":

@@ -156,14 +156,15 @@ void bind_program(nb::module_& module) {
   auto program = nb::class_<Builder>(module, "Program");
   bind_sampling(program);
   bind_steps(program);
+  bind_relay(program);
   program
       .def(
           "__init__",
           [](Builder* self, const std::string& isa, std::shared_ptr<ThreadPool> threads, int max_rows, int max_selected,
              size_t arena_bytes, std::shared_ptr<KvPool> kv) {
             if (max_rows < 1 || max_selected < 1) throw std::invalid_argument("rows and logit rows must be at least 1");
-            new (self)
-                Builder{Program(isa, std::move(threads), max_rows, max_selected, arena_bytes, std::move(kv)), {}, {}};
+            new (self) Builder{
+                {}, {}, Program(isa, std::move(threads), max_rows, max_selected, arena_bytes, std::move(kv)), {}, {}};
           },
           "isa"_a, "threads"_a, "max_rows"_a, "max_selected"_a, "arena_bytes"_a, "kv"_a)
       .def("add_buffer",

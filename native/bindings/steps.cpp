@@ -6,11 +6,11 @@
 #include <nanobind/stl/vector.h>
 
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <utility>
 
 #include "bindings/builder.h"
+#include "bindings/step_arrays.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -19,63 +19,7 @@ namespace vivace {
 
 namespace {
 
-using IntVector = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using IntTable = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using LevelVector = nb::ndarray<const int8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using FloatTable = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
-
-template <class Array>
-int length(const Array& array) {
-  return static_cast<int>(array.shape(0));
-}
-
-// The arrays of a step. Those that are optional come as in types/step.py.
-struct StepArrays {
-  IntVector token_ids, positions, sequence_starts;
-  IntTable block_tables;
-  IntVector logit_rows;
-  std::optional<IntVector> window_starts, sink_ends, slots;
-  std::optional<IntTable> local_tables;
-  std::optional<IntVector> observe_rows;
-  std::optional<LevelVector> row_levels;
-
-  BatchView view() const {
-    BatchView batch{
-        token_ids.data(),  positions.data(),  sequence_starts.data(),      block_tables.data(),
-        logit_rows.data(), length(token_ids), length(sequence_starts) - 1, static_cast<int>(block_tables.shape(1)),
-        length(logit_rows)};
-    if (length(positions) != batch.num_rows || length(block_tables) != batch.num_sequences || batch.num_sequences < 1)
-      throw std::invalid_argument("the arrays of the batch do not fit together");
-    add_optional(batch);
-    return batch;
-  }
-
-  void add_optional(BatchView& batch) const {
-    if (window_starts.has_value() != sink_ends.has_value())
-      throw std::invalid_argument("window_starts and sink_ends come together");
-    if (window_starts) {
-      if (length(*window_starts) != batch.num_rows || length(*sink_ends) != batch.num_rows)
-        throw std::invalid_argument("window_starts and sink_ends must have one entry a row");
-      batch.window_starts = window_starts->data();
-      batch.sink_ends = sink_ends->data();
-    }
-    if ((slots && length(*slots) != batch.num_rows) || (local_tables && length(*local_tables) != batch.num_sequences))
-      throw std::invalid_argument("there must be a slot for every row and a local table for every sequence");
-    if (slots) batch.slots = slots->data();
-    if (local_tables) {
-      batch.local_tables = local_tables->data();
-      batch.max_local_blocks = static_cast<int>(local_tables->shape(1));
-    }
-    if (observe_rows) {
-      batch.observe_rows = observe_rows->data();
-      batch.num_observed = length(*observe_rows);
-    }
-    if (row_levels) {
-      if (length(*row_levels) != batch.num_rows) throw std::invalid_argument("row_levels must have one entry a row");
-      batch.row_levels = row_levels->data();
-    }
-  }
-};
 
 // Whoever called keeps the arrays alive and as they are until `finish`.
 void start(Builder& self, IntVector token_ids, IntVector positions, IntVector sequence_starts, IntTable block_tables,
@@ -87,15 +31,19 @@ void start(Builder& self, IntVector token_ids, IntVector positions, IntVector se
   self.program.start(arrays.view());
 }
 
+FloatTable logits(Builder& self) {
+  const Buffer& output = self.program.output();
+  return FloatTable(output.floats(),
+                    {static_cast<size_t>(self.program.num_selected()), static_cast<size_t>(output.width)},
+                    nb::find(self), {static_cast<int64_t>(output.stride()), 1});
+}
+
 FloatTable finish(Builder& self) {
   {
     nb::gil_scoped_release release;
     self.program.finish();
   }
-  const Buffer& output = self.program.output();
-  return FloatTable(output.floats(),
-                    {static_cast<size_t>(self.program.num_selected()), static_cast<size_t>(output.width)},
-                    nb::find(self), {static_cast<int64_t>(output.stride()), 1});
+  return logits(self);
 }
 
 // float32 (observed rows of the last call, blocks of its tables), a fresh array.
@@ -124,6 +72,7 @@ void bind_steps(nb::class_<Builder>& program) {
            "local_tables"_a.none() = nb::none(), "observe_rows"_a.none() = nb::none(),
            "row_levels"_a.none() = nb::none())
       .def("finish", &finish)
+      .def("logits", &logits)
       .def("observed", &observed)
       .def("time_ops", [](Builder& self) { self.program.time_ops(); })
       .def("op_seconds", &op_seconds);

@@ -55,6 +55,8 @@ class Program {
   // `finish` on. What the batch points to stays as it is until then, and the threads do nothing else.
   void start(const BatchView& batch);
   void finish();
+  // Throws std::invalid_argument when `start` would not take the batch.
+  void check(const BatchView& batch) const;
 
   // From now on each step notes what its ops take, the wait for others included; a few microseconds a step.
   void time_ops();
@@ -81,7 +83,6 @@ class Program {
   size_t arena_bytes() const { return arena_.size(); }
 
  private:
-  void check(const BatchView& batch) const;
   void check_blocks(const BatchView& batch, int sequence) const;
   void check_local_blocks(const BatchView& batch, int sequence) const;
   void plan_tiles(const BatchView& batch);

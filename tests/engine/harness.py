@@ -28,13 +28,13 @@ def small_config(**others: object) -> SchedulerConfig:
     return SchedulerConfig(**sizes)  # type: ignore[arg-type]
 
 
-def run_to_end(engine: Engine, limit: int = 10_000) -> list[EngineEvent]:
-    """Step until nothing is left, checking the blocks after each step."""
+def run_to_end(engine: Engine, limit: int = 10_000, *, runs_ahead: bool = False) -> list[EngineEvent]:
+    """Step until nothing is left, checking the blocks after each step; steps may begin by themselves if it says so."""
     events: list[EngineEvent] = []
     for _ in range(limit):
         if not engine.has_work:
             return events
-        events += engine.step()
+        events += engine.step(may_run_ahead=lambda: runs_ahead)
         engine.scheduler.check()
     raise AssertionError(f"not done after {limit} steps")
 

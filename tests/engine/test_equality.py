@@ -2,8 +2,10 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,11 +73,13 @@ def requests_of(vocab_size: int, max_tokens: int = 12) -> list[GenerationRequest
     ]
 
 
-def answers(executor: Executor, requests: list[GenerationRequest], config: SchedulerConfig) -> list[Tokens]:
+def answers(
+    executor: Executor, requests: list[GenerationRequest], config: SchedulerConfig, *, runs_ahead: bool = False
+) -> list[Tokens]:
     engine = Engine(executor, config)
     for request in requests:
         engine.add(request)
-    events = run_to_end(engine)
+    events = run_to_end(engine, runs_ahead=runs_ahead)
     return [
         {choice: tokens_of(events, request.request_id, choice) for choice in range(request.n)} for request in requests
     ]
@@ -95,6 +99,44 @@ def test_alone_equals_batched_equals_chunked(kind: str, architecture: str, chunk
     executor = executor_of(kind, architecture)
     config = SchedulerConfig(max_chunk_tokens=chunk, max_prompt_tokens_beside_streams=chunk)
     assert answers(executor, requests_of(executor.vocab_size), config) == alone(kind, architecture)
+
+
+@pytest.mark.parametrize("layers", [LAYERS_OF_ONE_KIND, ("native", "gemma3")])
+def test_steps_that_begin_by_themselves_change_nothing(
+    layers: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor, expected = executor_of(*layers), alone(*layers)
+    relayed: list[bool] = []
+    plain = NativeExecutor.relay
+
+    def relay(self: NativeExecutor, *arguments: Any) -> Any:
+        told = plain(self, *arguments)
+        relayed.append(told[1] is None)
+        return told
+
+    monkeypatch.setattr(NativeExecutor, "relay", relay)
+    requests = [
+        replace(request, stopping=replace(request.stopping, max_tokens=12 + 3 * index))
+        for index, request in enumerate(requests_of(executor.vocab_size))
+    ]
+    longer = answers(executor, requests, SchedulerConfig(), runs_ahead=True)
+    for tokens, short in zip(longer, expected, strict=True):
+        assert {choice: told[:12] for choice, told in tokens.items()} == short
+    assert longer == answers(executor, requests, SchedulerConfig())
+    assert sum(relayed) > 10
+
+
+def test_no_step_begins_by_itself_after_a_token_that_ends_an_answer() -> None:
+    executor, expected = executor_of(*LAYERS_OF_ONE_KIND), alone(*LAYERS_OF_ONE_KIND)
+    requests = requests_of(executor.vocab_size)
+    late = [index for index, tokens in enumerate(expected) if tokens[0].index(tokens[0][8]) > 4]
+    assert late
+    for index in late:
+        stopping = StopParams(40, stop_token_ids=(expected[index][0][8],))
+        stopped = [*requests[:index], replace(requests[index], stopping=stopping), *requests[index + 1 :]]
+        told = answers(executor, stopped, SchedulerConfig(), runs_ahead=True)
+        assert told[index][0] == expected[index][0][: expected[index][0].index(expected[index][0][8])]
+        assert told[:index] + told[index + 1 :] == expected[:index] + expected[index + 1 :]
 
 
 @pytest.mark.parametrize("kind", MAKERS)

@@ -34,6 +34,14 @@ logger = logging.getLogger(__name__)
 
 MAX_FAILURES_IN_A_ROW = 3
 NOTHING: Mapping[bytes, BlockContent] = {}
+Question = Callable[[], bool]
+
+
+def never() -> bool:
+    """Whether the engine may run ahead, when nobody says otherwise."""
+    return False
+
+
 KV_LOOK_STEPS = 8  # the use of KV memory is looked at every so many steps
 
 
@@ -84,6 +92,7 @@ class Engine:
         self._recorder = EngineRecorder(clock)
         self._num_failures_in_a_row = 0
         self._unnoted: tuple[StepPlan, float] | None = None  # the last step and its milliseconds
+        self._began_ns = 0  # of the step that runs
 
     @property
     def healthy(self) -> bool:
@@ -94,6 +103,15 @@ class Engine:
     def has_work(self) -> bool:
         """Whether `step` would compute something."""
         return self.scheduler.has_work
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a step is under way that began by itself. Until the next `step` nothing else may be asked then."""
+        return self._runner.under_way is not None
+
+    def hold(self) -> None:
+        """Somebody is about to ask for something: begin no step before that. May be called from any thread."""
+        self._runner.hold()
 
     def is_live(self, request_id: str) -> bool:
         """Whether a request has not ended."""
@@ -132,7 +150,7 @@ class Engine:
         self.scheduler.forget_prefixes()
         return self._recorded(events)
 
-    def step(self, meanwhile: Callable[[], None] = do_nothing) -> list[EngineEvent]:
+    def step(self, meanwhile: Callable[[], None] = do_nothing, may_run_ahead: Question = never) -> list[EngineEvent]:
         """Plan, run and commit one step; returns what there is to tell, in order.
 
         An executor that raises fails the requests of that step; the others go on. Requests that have waited longer than
@@ -141,37 +159,51 @@ class Engine:
         Args:
             meanwhile: called once, while the executor computes if there is something to compute. It must not raise, and
                 leaves the engine alone.
+            may_run_ahead: asked after `meanwhile`: whether the next step may begin by itself as soon as this one's
+                tokens are drawn, where it does not depend on them but as its input. Then the engine `is_ahead`
+                afterwards.
         """
         expired = self._recorded(self.scheduler.expire())
-        return expired + self._step(meanwhile)
+        return expired + self._step(meanwhile, may_run_ahead)
 
-    def _step(self, meanwhile: Callable[[], None]) -> list[EngineEvent]:
-        began_ns = self._clock()
-        plan = self.scheduler.schedule()
+    def _step(self, meanwhile: Callable[[], None], may_run_ahead: Question) -> list[EngineEvent]:
+        plan = self._runner.under_way
+        if plan is None:
+            self._began_ns = self._clock()
+            plan = self.scheduler.schedule()
         if not plan.shares:
             meanwhile()
             return []
         running = self.scheduler.running
         if self._recorder.awaits_start:
             self._recorder.note_started(running[share.sequence_id].request.request_id for share in plan.shares)
-        started_ns = self._clock()
+        started_ns = self._began_ns if self.is_ahead else self._clock()
         try:
-            result = self._runner.run(plan, running, partial(self._meanwhile, meanwhile))
+            result = self._runner.run(plan, running, partial(self._meanwhile, plan, meanwhile, may_run_ahead))
         except Exception as error:
             logger.exception("a step of %d rows failed", plan.num_tokens)
             return self._recorded(self._fail_step(plan, error))
         self._num_failures_in_a_row = 0
-        self._unnoted = (plan, (self._clock() - started_ns) / 1e6)
+        began_ns, self._began_ns = self._began_ns, self._clock()
+        self._unnoted = (plan, (self._began_ns - started_ns) / 1e6)
         self._recorder.note_step(plan, result)
         events = self._recorded(self.scheduler.commit(plan, result))
         if self._speculator is not None and is_decode(plan):
             self._speculator.note_step(decode_step(plan, len(result.draws), (self._clock() - began_ns) / 1e6))
         return events
 
-    def _meanwhile(self, meanwhile: Callable[[], None]) -> None:
-        """What can be done beside a step: the caller's part, and the books of the step before."""
+    def _meanwhile(self, plan: StepPlan, meanwhile: Callable[[], None], may_run_ahead: Question) -> None:
+        """What can be done beside a step: the caller's part, the books of the step before, the plan of the next."""
         meanwhile()
         self._note_last()
+        if not self._runner.can_relay or not may_run_ahead():
+            return
+        following = self.scheduler.plan_ahead(plan)
+        if following is None:
+            return
+        self._runner.prepare(following, self.scheduler.running)
+        if not may_run_ahead():  # what came before holds were forgotten
+            self._runner.forgo()
 
     def _note_last(self) -> None:
         """Learn from the last step what steps cost, if that has not been done."""
@@ -245,6 +277,7 @@ class Engine:
 
     def close(self) -> None:
         """Free the executor, what left its pool, and the models that guess."""
+        self._runner.settle()
         if self.tiers is not None:
             self.tiers.close()
         if self._speculator is not None:

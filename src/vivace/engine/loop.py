@@ -65,13 +65,13 @@ class EngineLoop:
         with self._entrance:
             if self._is_closed:
                 raise OverloadedError("The engine is closed.", "Ask a server that is running.")
-            self._inbox.put(partial(self._add, request, sink, timeline))
+            self._post(partial(self._add, request, sink, timeline))
 
     def cancel(self, request_id: str, choice: int | None = None) -> None:
         """End a request, or one choice of it; returns at once. Nothing happens to one that has ended."""
         with self._entrance:
             if not self._is_closed:
-                self._inbox.put(partial(self._cancel, request_id, choice))
+                self._post(partial(self._cancel, request_id, choice))
 
     def set_background(self, is_on: bool) -> None:
         """Whether moments without work are used to bring back blocks that may be needed."""
@@ -81,7 +81,7 @@ class EngineLoop:
         """Whether drafts are made from the next step on. Returns at once."""
         with self._entrance:
             if not self._is_closed:
-                self._inbox.put(partial(self._engine.scheduler.set_speculation, is_on))
+                self._post(partial(self._engine.scheduler.set_speculation, is_on))
 
     @property
     def knows_readers(self) -> bool:
@@ -93,7 +93,7 @@ class EngineLoop:
         with self._entrance:
             if not self._is_closed:
                 note = self._engine.scheduler.note_reader
-                self._inbox.put(partial(note, request_id, lead_s, is_all=is_all))
+                self._post(partial(note, request_id, lead_s, is_all=is_all))
 
     def ask(self, question: Callable[[Engine], AnswerT]) -> "Future[AnswerT]":
         """Have something done with the engine between two steps, on its thread; returns at once.
@@ -105,7 +105,7 @@ class EngineLoop:
         with self._entrance:
             if self._is_closed:
                 raise OverloadedError("The engine is closed.", "Ask a server that is running.")
-            self._inbox.put(partial(self._answer, question, answer))
+            self._post(partial(self._answer, question, answer))
         return answer
 
     def stats(self) -> EngineStats:
@@ -117,9 +117,14 @@ class EngineLoop:
         with self._entrance:
             if not self._is_closed:
                 self._is_closed = True
-                self._inbox.put(self._leave)
+                self._post(self._leave)
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def _post(self, message: Callable[[], None]) -> None:
+        """Put a message into the inbox; the engine begins no step by itself before it is taken."""
+        self._inbox.put(message)
+        self._engine.hold()
 
     # The engine thread ------------------------------------------------------------------------------------------------
 
@@ -128,7 +133,7 @@ class EngineLoop:
             try:
                 self._take_messages()
                 if self._engine.has_work and self._broken_by is None and not self._has_left:
-                    self._untold = self._engine.step(meanwhile=self._tell_last)
+                    self._untold = self._engine.step(self._tell_last, self._inbox.empty)
             except Exception as error:
                 logger.exception("the engine broke")
                 self._break(error)
@@ -140,8 +145,10 @@ class EngineLoop:
         """Handle all messages that are there; sleep until there is one when there is no other work.
 
         What the last step brought is told first, unless the next step begins at once: then it is told while that one
-        is computed.
+        is computed. While a step is under way that began by itself, messages wait for its end.
         """
+        if self._engine.is_ahead and self._broken_by is None:
+            return
         if not self._inbox.empty() or not self._engine.has_work:
             self._tell_last()
         if not self._engine.has_work or self._broken_by is not None:

@@ -1,16 +1,17 @@
 """From plan to result: the arrays of a step, one forward pass, one draw for each row of logits. Writes no sequence."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vivace.engine.precision import PrecisionPolicy
-from vivace.sample.sampler import Sampler
+from vivace.sample.sampler import Sampler, draws_of_tokens
 from vivace.sample.settings import DrawRow
 from vivace.schedule.sequence import Sequence
 from vivace.speculate.verify import draw_and_compare
+from vivace.types.relay import RelayExecutor
 from vivace.types.step import BLOCK_SIZE, Draw, Executor, ForwardBatch, PatientExecutor, StepPlan, StepResult
 
 Ints = NDArray[np.int32]
@@ -18,6 +19,15 @@ Ints = NDArray[np.int32]
 
 def do_nothing() -> None:
     """What there is to do while the executor computes, when nobody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedStep:
+    """The step that follows the one under way by itself, and the rows that its tokens are drawn from."""
+
+    plan: StepPlan
+    rows: list[DrawRow]
+    stops: list[Ints]
 
 
 class StepRunner:
@@ -40,9 +50,17 @@ class StepRunner:
     ) -> None:
         self._executor = executor
         self._patient = executor if isinstance(executor, PatientExecutor) else None
+        self._relay = executor if isinstance(executor, RelayExecutor) else None
+        self._prepared: PreparedStep | None = None
+        self.under_way: StepPlan | None = None  # began by itself after the step before; `run` takes it
         self._sampler = sampler
         self._has_local_layers = has_local_layers
         self._precision = precision
+
+    @property
+    def can_relay(self) -> bool:
+        """Whether a step can begin by itself when the one before it is done."""
+        return self._relay is not None
 
     def run(
         self, plan: StepPlan, sequences: Mapping[int, Sequence], meanwhile: Callable[[], None] = do_nothing
@@ -50,27 +68,26 @@ class StepRunner:
         """Compute the plan's rows and draw the tokens it wants.
 
         Args:
-            plan: with at least one share.
+            plan: with at least one share; `under_way` if there is one.
             sequences: the running ones, by id.
             meanwhile: done once while the executor computes, or before it does where it cannot do both. It leaves plan
-                and sequences alone.
+                and sequences alone, and may `prepare` what follows.
 
         Raises:
             Exception: whatever the executor raises; no sequence has changed then.
         """
-        if plan.block_copies:
-            self._executor.copy_blocks(plan.block_copies)
-        if plan.local_copies:
-            self._executor.copy_local_blocks(plan.local_copies)
-        for block, content in plan.block_writes:
-            self._executor.write_block(block, content)
-        for block, content in plan.local_writes:
-            self._executor.write_local_block(block, content)
-        batch = build_batch(plan, sequences, has_local_layers=self._has_local_layers)
-        if self._precision is not None:
-            batch = replace(batch, row_levels=self._precision.levels(batch.positions, len(plan.shares)))
-        logits = self._forward(batch, meanwhile)
-        observed = self._observed(plan, sequences) if batch.observe_rows is not None else {}
+        is_under_way, self.under_way, self._prepared = plan is self.under_way, None, None
+        batch = None if is_under_way else self._begin(plan, sequences)
+        try:
+            meanwhile()
+        except BaseException:  # what was started is finished whatever happens
+            self._end(batch)
+            raise
+        if self._prepared is not None:
+            return self._pass_on(self._prepared)
+        logits = self._end(batch)
+        has_observed = batch is not None and batch.observe_rows is not None
+        observed = self._observed(plan, sequences) if has_observed else {}
         if any(share.drafts for share in plan.shares):
             return StepResult(tuple(self._verified(plan, sequences, logits)), observed)
         rows = [
@@ -79,16 +96,73 @@ class StepRunner:
         ]
         return StepResult(self._sampler.sample(logits, rows), observed)
 
-    def _forward(self, batch: ForwardBatch, meanwhile: Callable[[], None]) -> NDArray[np.float32]:
-        if self._patient is None:
-            meanwhile()
-            return self._executor.forward(batch)
-        self._patient.start(batch)
-        try:
-            meanwhile()
-        finally:  # what was started is finished whatever happens
-            logits = self._patient.finish()
-        return logits
+    def prepare(self, following: StepPlan, sequences: Mapping[int, Sequence]) -> None:
+        """Let a step begin by itself when the one that runs is done; to be called in its `meanwhile`.
+
+        It does not where a token ends its answer, or is to be drawn with more than the executor knows.
+
+        Args:
+            following: one row for each share of the step that runs, in its order.
+            sequences: the running ones, by id.
+        """
+        owners = [sequences[share.sequence_id] for share in following.shares]
+        if self._relay is None or not all(owner.settings.draws_plainly(owner.num_known) for owner in owners):
+            return
+        self._relay.prepare(self._batch(following, sequences))
+        rows = [DrawRow(owner.settings, owner.tokens) for owner in owners]
+        self._prepared = PreparedStep(following, rows, [owner.stops for owner in owners])
+
+    def forgo(self) -> None:
+        """Let nothing follow by itself after all; in `meanwhile`, as `prepare`."""
+        self._prepared = None
+
+    def hold(self) -> None:
+        """As `forgo`, from any thread and at any time; too late for a step that has begun."""
+        if self._relay is not None:
+            self._relay.hold()
+
+    def settle(self) -> None:
+        """Let the executor finish what is under way, and forget what it brings."""
+        if self.under_way is not None:
+            self.under_way = None
+            self._end(None)
+
+    def _begin(self, plan: StepPlan, sequences: Mapping[int, Sequence]) -> ForwardBatch:
+        if plan.block_copies:
+            self._executor.copy_blocks(plan.block_copies)
+        if plan.local_copies:
+            self._executor.copy_local_blocks(plan.local_copies)
+        for block, content in plan.block_writes:
+            self._executor.write_block(block, content)
+        for block, content in plan.local_writes:
+            self._executor.write_local_block(block, content)
+        batch = self._batch(plan, sequences)
+        if self._patient is not None:
+            self._patient.start(batch)
+        return batch
+
+    def _end(self, batch: ForwardBatch | None) -> NDArray[np.float32]:
+        """Logits of the batch that was begun with; None: it began by itself."""
+        if self._patient is not None:
+            return self._patient.finish()
+        assert batch is not None, "only a patient executor goes on by itself"
+        return self._executor.forward(batch)
+
+    def _pass_on(self, prepared: PreparedStep) -> StepResult:
+        """Finish, with the prepared step under way after it if nothing speaks against it."""
+        assert self._relay is not None
+        settings, histories = [row.settings.plain for row in prepared.rows], [row.tokens for row in prepared.rows]
+        tokens, logits = self._relay.relay(settings, histories, prepared.stops)
+        if logits is not None:
+            return StepResult(draws_of_tokens(tokens, logits, prepared.rows))
+        self.under_way = prepared.plan
+        return StepResult(tuple(map(Draw, tokens)))
+
+    def _batch(self, plan: StepPlan, sequences: Mapping[int, Sequence]) -> ForwardBatch:
+        batch = build_batch(plan, sequences, has_local_layers=self._has_local_layers)
+        if self._precision is None:
+            return batch
+        return replace(batch, row_levels=self._precision.levels(batch.positions, len(plan.shares)))
 
     def _observed(self, plan: StepPlan, sequences: Mapping[int, Sequence]) -> dict[int, NDArray[np.float32]]:
         """The masses of the observed rows of each sequence that has some."""

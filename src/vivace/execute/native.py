@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace import _native
-from vivace.execute.native_program import ProgramParts, build_program, draw, forward, lower_fused, start
+from vivace.execute.native_program import ProgramParts, build_program, draw, forward, lower_fused, prepare, relay, start
 from vivace.graph.graph import Graph
 from vivace.graph.ops import Embed, FusedLinear, Linear
 from vivace.graph.passes import cut_after_layer, validate
@@ -156,6 +156,22 @@ class NativeExecutor:
             return self._program.finish()
         finally:
             self._started = None
+
+    def prepare(self, batch: ForwardBatch) -> None:
+        """Say what would follow the step under way; see `types.relay.RelayExecutor`."""
+        prepare(self._program, batch)
+
+    def relay(
+        self, rows: Sequence[DrawNumbers], histories: Sequence[NDArray[np.int32]], stops: Sequence[NDArray[np.int32]]
+    ) -> tuple[list[int], NDArray[np.float32] | None]:
+        """Finish, draw, and begin with the prepared step; see `types.relay.RelayExecutor`."""
+        told = relay(self._program, rows, histories, stops)
+        self._started = None  # what was refused is still under way
+        return told
+
+    def hold(self) -> None:
+        """Let no prepared step follow by itself; see `types.relay.RelayExecutor`."""
+        self._program.hold()
 
     def time_ops(self) -> None:
         """From the next step on, note what each op takes; forgets what was noted."""

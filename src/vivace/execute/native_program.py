@@ -129,6 +129,48 @@ def draw(
         raise EngineError(f"The native executor refused to draw: {error}.") from None
 
 
+def prepare(program: _native.Program, batch: ForwardBatch) -> None:
+    """Say which step would follow; see `types.relay.RelayExecutor`.
+
+    Raises:
+        EngineError: the batch does not fit the program.
+    """
+    try:
+        program.prepare(
+            batch.positions,
+            batch.sequence_starts,
+            batch.block_tables,
+            batch.logit_rows,
+            batch.window_starts,
+            batch.sink_ends,
+            batch.slots,
+            batch.local_tables,
+            batch.row_levels,
+        )
+    except ValueError as error:
+        raise EngineError(f"The native executor refused a step: {error}.") from None
+
+
+def relay(
+    program: _native.Program,
+    rows: Sequence[DrawNumbers],
+    histories: Sequence[NDArray[np.int32]],
+    stops: Sequence[NDArray[np.int32]],
+) -> tuple[list[int], NDArray[np.float32] | None]:
+    """Finish, draw and go on; see `types.relay.RelayExecutor`.
+
+    Raises:
+        EngineError: the rows are not those of the step under way, or a token is outside the vocabulary.
+    """
+    numbers = [row.numbers for row in rows]
+    biases = [row.bias_ids for row in rows], [row.bias_values for row in rows]
+    try:
+        tokens, goes_on = program.relay(numbers, histories, *biases, stops)
+    except ValueError as error:
+        raise EngineError(f"The native executor refused to draw: {error}.") from None
+    return tokens, None if goes_on else program.logits()
+
+
 class _Emitter:
     """Turns a CoreGraph into calls on a program. One method an op name, see `_EMIT`."""
 

@@ -50,9 +50,7 @@ class Sampler:
             return tuple(self._sample_row(logits[index], row) for index, row in enumerate(rows))
         settings = [row.settings for row in rows]
         tokens = self._drawer.draw(logits, [mine.plain for mine in settings], [row.tokens for row in rows])
-        if not any(mine.num_logprobs is not None for mine in settings) and min(tokens, default=0) >= 0:
-            return tuple(map(Draw, tokens))
-        return tuple(_told(logits[index], row, tokens[index]) for index, row in enumerate(rows))
+        return draws_of_tokens(tokens, logits, rows)
 
     def _sample_row(self, raw: NDArray[np.float32], row: DrawRow) -> Draw:
         settings = row.settings
@@ -68,6 +66,13 @@ class Sampler:
             with np.errstate(over="ignore"):  # a huge logit over a small temperature is an honest 0 or 1
                 token_id = draw(logits, settings.params, number)
         return _told(raw, row, token_id)
+
+
+def draws_of_tokens(tokens: Sequence[int], logits: NDArray[np.float32], rows: Sequence[DrawRow]) -> tuple[Draw, ...]:
+    """What a `Drawer` has drawn as draws, with log-probabilities where they were asked for."""
+    if not any(row.settings.num_logprobs is not None for row in rows) and min(tokens, default=0) >= 0:
+        return tuple(map(Draw, tokens))
+    return tuple(_told(logits[index], row, tokens[index]) for index, row in enumerate(rows))
 
 
 def _without_banned(logits: NDArray[np.float32], rows: Sequence[DrawRow]) -> NDArray[np.float32]:

@@ -50,6 +50,11 @@ class DrawSettings:
         object.__setattr__(self, "is_adjusted", penalised or bool(params.logit_bias))
         object.__setattr__(self, "plain", _numbers_of(self))
 
+    def draws_plainly(self, position: int) -> bool:
+        """Whether `plain` says all about the token at a position, and nothing but the token is wanted."""
+        is_free = self.grammar is None and self.num_logprobs is None
+        return is_free and not (self.banned and self.banned_at == position)
+
 
 @dataclass(slots=True)
 class DrawRow:

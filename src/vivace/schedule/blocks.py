@@ -159,6 +159,18 @@ class BlockDesk:
         self._note_covered(sequence)
         return min(num_more, sequence.num_covered - sequence.num_known)
 
+    def make_room_for_next(self, sequences: Iterable[Sequence]) -> bool:
+        """Give each a slot for the one token that is not known yet; False, and no change, where blocks are short."""
+        lacking = [sequence for sequence in sequences if sequence.num_known >= sequence.num_covered]
+        if any(kind.pool.num_available < len(lacking) for kind in self._kinds):
+            return False
+        return all(self.make_room(sequence, 1) for sequence in lacking)
+
+    @property
+    def moves(self) -> bool:
+        """Whether blocks are to be copied, filled or thinned out before the next step."""
+        return bool(self._due) or any(self._copies) or any(self._writes)
+
     def advance(self, sequence: Sequence) -> None:
         """The sequence has computed more: let others find its full blocks, and take back those no row will see."""
         if sequence.num_computed >= (sequence.num_published + 1) * BLOCK_SIZE:

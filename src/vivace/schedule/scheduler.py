@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from vivace.cache.block_pool import BlockPool
 from vivace.cache.block_table import num_blocks_for
 from vivace.cache.tiers import BlockTiers
+from vivace.schedule.ahead import plan_ahead
 from vivace.schedule.blocks import BlockDesk
 from vivace.schedule.books import check_books, count_kv_tokens
 from vivace.schedule.completion import CompletionEstimator
@@ -173,6 +174,12 @@ class Scheduler:
         self._grow_running()
         self._admit_waiting()
         return StepPlan(tuple(self._shares()), *self.blocks.take_copies(), *self.blocks.take_writes())
+
+    def plan_ahead(self, plan: StepPlan) -> StepPlan | None:
+        """What follows the step under way if none of its tokens ends an answer (see ahead.py); None: that is open."""
+        has_newcomers = self._roster.waiting and len(self.running) < self._config.max_sequences
+        is_open = has_newcomers or self.order.knows_readers or self._desk.is_awake
+        return None if is_open else plan_ahead(plan, self._roster, self.blocks)
 
     def commit(self, plan: StepPlan, result: StepResult) -> list[EngineEvent]:
         """Write what a step brought into its sequences and return what there is to tell."""

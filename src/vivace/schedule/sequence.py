@@ -53,6 +53,7 @@ class Sequence:
         last_token: the youngest known token.
         num_prompt: tokens of the prompt.
         choice: number of the answer within its request.
+        stops: `stop_ids` as the core reads them, int32 (s,).
     """
 
     sequence_id: int
@@ -80,12 +81,14 @@ class Sequence:
     last_token: int = field(init=False)
     num_prompt: int = field(init=False)
     choice: int = field(init=False)
+    stops: NDArray[np.int32] = field(init=False)
     _tokens: NDArray[np.int32] = field(init=False)
 
     def __post_init__(self) -> None:
         known = self.request.prompt_ids + self.request.answer_ids
         self.num_known, self.num_prompt = len(known), len(self.request.prompt_ids)
         self.last_token, self.choice = known[-1], self.order[1]
+        self.stops = np.array(sorted(self.stop_ids), dtype=np.int32)
         self._tokens = np.empty(len(known) + min(64, self.max_known - len(known)), dtype=np.int32)
         self._tokens[: self.num_known] = known
 
