@@ -214,7 +214,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--calibrate-on", type=Path, action="append", required=True)
     parser.add_argument("--sensitivity", type=Path, required=True, help="a JSON file, made when it is missing")
     parser.add_argument("--ggml", type=Path, help="a library with ggml_quantize_chunk, for the rows of llama.cpp")
-    parser.add_argument("--base", default="int4", choices=sorted(PRESETS), help="whose methods all rows use")
+    parser.add_argument("--base", default="int4-awq", choices=sorted(PRESETS), help="whose methods all rows use")
     parser.add_argument("--rows", nargs="+", default=["Q5_0", "chapter", "llama.cpp-Q4_0", "llama.cpp-Q4_K_M"])
     parser.add_argument("--no-mixed", nargs="*", default=["Q8_0"], help="rows that get no mixed row beside them")
     parser.add_argument("--windows", type=int, default=16)

@@ -249,8 +249,22 @@ def test_time_and_memory_are_told_before_the_work_and_held_against_what_it_took(
     assert all(figures[name] for name in ("predicted_s", "predicted_peak_bytes", "seconds", "peak_bytes"))
 
 
-def test_a_search_is_not_estimated(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ("--recipe", "mixed", "--bits-per-weight", 6, "--estimate")
-    status, _, err = run(capsys, "compress", model, tmp_path / "out.gguf", *asked)
-    assert status != 0
-    assert "What a search takes is not known before" in err
+@pytest.mark.parametrize(
+    "recipe", [("mixed", "--bits-per-weight", 6, "--ms-per-token", 9), ("smallest-within:kl:0.5",)]
+)
+def test_searches_and_the_doctor_are_told_before_the_work_as_well(
+    tmp_path: Path, model: Path, text: Path, capsys: pytest.CaptureFixture[str], recipe: tuple[str, ...]
+) -> None:
+    sizes = ("--samples", 8, "--tokens", 32, "--device", "cpu", "--json")
+    asked = (model, tmp_path / "out.gguf", "--calibrate-on", text, "--like", text, *sizes, "--recipe", *recipe)
+    status, out, err = run(capsys, "compress", *asked, "--estimate")
+    assert status == 0, err
+    told = json.loads(out)
+    assert {"doctor", "inputs", "parts"} <= set(told["stages"])
+    assert told["predicted_s"] == pytest.approx(sum(told["stages"].values()))
+    assert ("comparing" in told["stages"]) == recipe[0].startswith("smallest")
+    assert not (tmp_path / "out.gguf").exists()
+    figures = compress_json(capsys, *asked)
+    assert figures["predicted_s"] > 0
+    if "--bits-per-weight" in recipe:
+        assert figures["predicted_tensor_bytes"] == pytest.approx(figures["tensor_bytes"], rel=0.02)

@@ -9,10 +9,11 @@ from compress.models import random_windows, write_uneven_gguf
 from vivace.compress.checkpoint import Checkpoint, fingerprint, run_key
 from vivace.compress.estimate import End, Pace, Work, duration, estimate_file, foretell
 from vivace.compress.layout import plan_layout
+from vivace.compress.output import workplace_of
 from vivace.compress.pipeline import compress_weights
 from vivace.compress.probe import LayerPace, PipelinePace, layer_kinds
 from vivace.compress.recipe import PRESETS, CalibrationSettings
-from vivace.compress.save import compress_file, workplace_of
+from vivace.compress.save import compress_file
 from vivace.files.open import open_model
 
 KIND, OTHER = ("a",), ("b",)
@@ -23,7 +24,7 @@ PIPELINE = PipelinePace(
     token_s=0.125,
 )
 PACE = Pace(PIPELINE, 5.0, 2.0, 0.001, 0.002, now_bytes=1000, executor_bytes=300, seen_bytes=10)
-WORK = Work((KIND,) * 4, {"embed.weight": End(16, 0.0)}, 8, 50, 40, out_bytes=100, source_bytes=200)
+WORK = Work((KIND,) * 4, {"embed.weight": End(16, 0.0)}, 2, 8, 50, 40, out_bytes=100, source_bytes=200)
 SMALL = CalibrationSettings(samples=2, tokens=32, seed=1)
 
 
@@ -60,7 +61,7 @@ def test_durations_are_told_as_people_say_them(seconds: float, said: str) -> Non
     assert duration(seconds) == said
 
 
-@pytest.mark.parametrize("name", ["int8", "chapter", "int4", "int4-gptq"])
+@pytest.mark.parametrize("name", ["int8", "chapter", "int4", "int4-awq"])
 @pytest.mark.parametrize("architecture", ["llama", "gemma3"])
 def test_foretold_bytes_are_those_of_the_file_and_nothing_is_written(
     tmp_path: Path, name: str, architecture: str

@@ -120,12 +120,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("There is no file to make.", "Give OUT, or --simulate TEXT.")
     device = open_device(arguments.device)
     check_output(Path(arguments.model), arguments.out, overwrite=arguments.force)
-    if arguments.like:
-        text = _examined(arguments, text)
     estimate = _foretold(arguments, recipe, text, device)
     if arguments.estimate:
         return 0
     started = time.perf_counter()
+    if arguments.like:
+        text = _examined(arguments, text)
     with WorkProgress() as progress:
         saved = compress_file(
             resolve(arguments.model),
@@ -152,9 +152,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Took:
-    """What a run took beside what was foretold; no estimate where a layout is searched for."""
+    """What a run took beside what was foretold."""
 
-    estimate: "Estimate | None"
+    estimate: "Estimate"
     seconds: float
     peak_bytes: int
 
@@ -165,14 +165,10 @@ class _Took:
         from vivace.compress.estimate import duration
 
         real = f"  took {duration(self.seconds)} and {self.peak_bytes / 1e6:.0f} MB"
-        if self.estimate is None:
-            return real
         return f"{real}; foretold {duration(self.estimate.seconds)} and {self.estimate.peak_bytes / 1e6:.0f} MB"
 
 
-def _predicted(estimate: "Estimate | None") -> dict[str, object]:
-    if estimate is None:
-        return {"predicted_s": None, "predicted_peak_bytes": None, "predicted_tensor_bytes": None}
+def _predicted(estimate: "Estimate") -> dict[str, object]:
     return {
         "predicted_s": estimate.seconds,
         "predicted_peak_bytes": estimate.peak_bytes,
@@ -180,26 +176,37 @@ def _predicted(estimate: "Estimate | None") -> dict[str, object]:
     }
 
 
-def _foretold(
-    arguments: argparse.Namespace, recipe: "Recipe", text: "CalibrationText", device: "Device"
-) -> "Estimate | None":
+def _foretold(arguments: argparse.Namespace, recipe: "Recipe", text: "CalibrationText", device: "Device") -> "Estimate":
     """Said before the work: on standard error, or as the result with --estimate."""
-    from vivace.compress.estimate import estimate_file
-    from vivace.files.catalogue import resolve
-
-    if _budget(arguments) is not None:
-        if arguments.estimate:
-            raise ConfigError("What a search takes is not known before.", "Use --estimate with a recipe that is whole.")
-        return None
-    estimate = estimate_file(
-        resolve(arguments.model), arguments.out, recipe, text, overwrite=arguments.force, device=device
-    )
+    estimate = _measured(arguments, recipe, text, device)
     if arguments.estimate:
         stages = {"stages": dict(estimate.stages)}
         print(json.dumps(_predicted(estimate) | stages) if arguments.json else estimate.sentence())
     else:
         print(f"vivace: {estimate.sentence()}", file=sys.stderr, flush=True)
     return estimate
+
+
+def _measured(arguments: argparse.Namespace, recipe: "Recipe", text: "CalibrationText", device: "Device") -> "Estimate":
+    """Of the run or the search, and of the doctor before it."""
+    from dataclasses import replace
+
+    from vivace.compress.estimate import estimate_file
+    from vivace.compress.estimate_search import estimate_search
+    from vivace.files.catalogue import resolve
+
+    source, out, force, budget = resolve(arguments.model), arguments.out, arguments.force, _budget(arguments)
+    if budget is None:
+        found = estimate_file(source, out, recipe, text, overwrite=force, device=device)
+    else:
+        found = estimate_search(source, out, recipe, budget, text, overwrite=force, device=device)
+    if not arguments.like or not arguments.calibrate_on:
+        return found
+    from vivace.cli.compress_doctor import foretell_doctor
+
+    doctor = foretell_doctor(arguments.model, arguments.calibrate_on, arguments.like)
+    stages = {"doctor": doctor.seconds, **found.stages}
+    return replace(found, stages=stages, peak_bytes=max(found.peak_bytes, doctor.peak_bytes))
 
 
 def _budget(arguments: argparse.Namespace) -> "MixBudget | None":
@@ -256,7 +263,7 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
         )
     if arguments.plot is not None and not mixed:
         raise ConfigError("--plot needs --recipe mixed.", "Other recipes measure no sensitivity.")
-    recipe = find_recipe("int4" if mixed else arguments.recipe)
+    recipe = find_recipe("int4-awq" if mixed else arguments.recipe)
     given = {name: value for name in ("samples", "tokens", "seed") if (value := getattr(arguments, name)) is not None}
     return replace(recipe, calibration=replace(recipe.calibration, **given))
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from vivace.types.errors import ConfigError
 
 if TYPE_CHECKING:
     from vivace.compress.doctor import Diagnosis
+    from vivace.compress.estimate import Estimate
 
 NAME = "compress doctor"
 HELP = "check calibration text against what a model is used on"
@@ -34,7 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         VivaceError: the model or a text can never work.
     """
-    found = examine(arguments.model, arguments.calibrate_on, arguments.like, arguments.samples, arguments.tokens)
+    sizes = arguments.samples, arguments.tokens
+    estimate = foretell_doctor(arguments.model, arguments.calibrate_on, arguments.like, *sizes)
+    print(f"vivace: {estimate.sentence()}", file=sys.stderr, flush=True)
+    found = examine(arguments.model, arguments.calibrate_on, arguments.like, *sizes)
     print(json.dumps(asdict(found) | {"is_good": found.is_good}) if arguments.json else _text(found))
     return 0 if found.is_good else ONE_SIDED_STATUS
 
@@ -67,6 +72,21 @@ def examine(
             )
     finally:
         model.close()
+
+
+def foretell_doctor(
+    model_name: str, paths: Sequence[Path], like: Sequence[Path], samples: int = 16, tokens: int = 256
+) -> "Estimate":
+    """What `examine` of the same will take.
+
+    Raises:
+        VivaceError: the model or a text can never work.
+    """
+    from vivace.compress.estimate_search import estimate_doctor
+    from vivace.compress.recipe import CalibrationSettings
+    from vivace.files.catalogue import resolve
+
+    return estimate_doctor(resolve(model_name), paths, like, CalibrationSettings(samples=samples, tokens=tokens))
 
 
 def _text(found: "Diagnosis") -> str:

@@ -113,7 +113,7 @@ def diagnose(
     sets = (calibration[:half], reference[: 2 * half : 2], reference[1 : 2 * half : 2])
     inputs = walk_together(spec, weights, sets, report)
     embedding = weights.dequantize("embed.weight")
-    distance, p_value = two_sample_test(_features(calibration, embedding), _features(reference, embedding))
+    distance, p_value = two_sample_test(window_features(calibration, embedding), window_features(reference, embedding))
     found = Diagnosis(
         kinds=kinds,
         token_coverage=coverage,
@@ -173,7 +173,7 @@ def _discrepancy(kernel: NDArray[np.float64], sides: NDArray[np.bool_]) -> float
     return float(sides @ kernel @ weights + ~sides @ kernel @ others - 2 * cross)
 
 
-def _features(windows: Sequence[Tokens], embedding: Floats) -> Floats:
+def window_features(windows: Sequence[Tokens], embedding: Floats) -> Floats:
     """A window as the mean of its tokens' embeddings, each of unit length."""
     rows = embedding / np.maximum(np.linalg.norm(embedding, axis=1, keepdims=True), 1e-6)
     return np.stack([rows[window].mean(axis=0) for window in windows])

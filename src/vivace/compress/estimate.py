@@ -75,7 +75,7 @@ class Work:
     Attributes:
         layers: the kind of each layer still to do.
         ends: each tensor outside layers that is still to be rounded, by name.
-        tokens: of calibration; 0 without.
+        samples: of calibration; `tokens` of all of them, 0 without.
         stream_bytes: what the walk holds between layers: the residual stream of all tokens.
         pages_bytes: keys and values of one step of the walk.
         out_bytes: of the tensors that are made.
@@ -84,6 +84,7 @@ class Work:
 
     layers: tuple[Kind, ...]
     ends: Mapping[str, End]
+    samples: int
     tokens: int
     stream_bytes: int
     pages_bytes: int
@@ -93,11 +94,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Seconds by stage, the most bytes that the process will hold, and bytes of the tensors that come out."""
+    """Seconds by stage, the most bytes that the process will hold, and bytes of the tensors that come out, if known."""
 
     stages: Mapping[str, float]
     peak_bytes: int
-    tensor_bytes: int
+    tensor_bytes: int | None
 
     @property
     def seconds(self) -> float:
@@ -106,8 +107,8 @@ class Estimate:
 
     def sentence(self) -> str:
         """For people: "about 2 min 10 s, 640 MB of memory, 90.1 MB of tensors"."""
-        size = f"{self.peak_bytes / 1e6:.0f} MB of memory, {self.tensor_bytes / 1e6:.1f} MB of tensors"
-        return f"about {duration(self.seconds)}, {size}"
+        size = "" if self.tensor_bytes is None else f", {self.tensor_bytes / 1e6:.1f} MB of tensors"
+        return f"about {duration(self.seconds)}, {self.peak_bytes / 1e6:.0f} MB of memory{size}"
 
 
 def duration(seconds: float) -> str:
@@ -174,26 +175,35 @@ def estimate_file(
         ConfigError: a path or the recipe can never work.
         ModelFileError: the source is damaged.
     """
-    check_output(source_path, out, overwrite=overwrite)
+    source = open_model(source_path)
+    try:
+        return foretell(*measure_run(source, out, recipe, text, overwrite=overwrite, device=device))
+    finally:
+        source.close()
+
+
+def measure_run(
+    source: LoadedModel,
+    out: Path,
+    recipe: Recipe,
+    text: CalibrationText | None,
+    *,
+    overwrite: bool,
+    device: Device | None,
+) -> tuple[Pace, Work]:
+    """The paces of a run, and what it has to do; see `estimate_file`."""
+    check_output(source.path, out, overwrite=overwrite)
     recipe = recipe if out.suffix else for_folder(recipe, mixes=False)
     device = device or NumpyDevice()
     now = resident_bytes()
-    source = open_model(source_path)
-    try:
-        spec, weights = rotated(source.spec, source.weights, recipe)
-        layout, _ = plan_layout(spec, weights, recipe), recipe.run_settings  # refuse before any work is done
-        done = 0
-        if recipe.needs_calibration:
-            done = segments_done(workplace_of(out), source, recipe, device.name)
-        text_s, check_s, executor_bytes = _probe_executors(source, recipe, text)
-        pipeline = probe_pipeline(source.spec, source.weights, recipe, layout, device)
-        count_s = _probe_counting()
-        pace = Pace(
-            pipeline, text_s, check_s, probe_disk(out.parent), count_s, now, executor_bytes, peak_resident_bytes()
-        )
-        return foretell(pace, _work(source, recipe, layout, done))
-    finally:
-        source.close()
+    spec, weights = rotated(source.spec, source.weights, recipe)
+    layout, _ = plan_layout(spec, weights, recipe), recipe.run_settings  # refuse before any work is done
+    done = segments_done(workplace_of(out), source, recipe, device.name) if recipe.needs_calibration else 0
+    text_s, check_s, executor_bytes = _probe_executors(source, recipe, text)
+    pipeline = probe_pipeline(source.spec, source.weights, recipe, layout, device)
+    count_s, disk_s = _probe_counting(), probe_disk(out.parent)
+    pace = Pace(pipeline, text_s, check_s, disk_s, count_s, now, executor_bytes, peak_resident_bytes())
+    return pace, _work(source, recipe, layout, done)
 
 
 def _work(source: LoadedModel, recipe: Recipe, layout: Layout, done: int) -> Work:
@@ -207,6 +217,7 @@ def _work(source: LoadedModel, recipe: Recipe, layout: Layout, done: int) -> Wor
     return Work(
         layers=tuple(layer_kinds(layout, spec.num_layers)[max(done - 1, 0) :]),
         ends=_ends(layout, out_bytes, walked=bool(tokens), resumed=done > 0),
+        samples=settings.samples,
         tokens=tokens,
         stream_bytes=4 * tokens * spec.hidden_size,
         pages_bytes=8 * step * spec.num_layers * spec.attention.num_kv_heads * spec.attention.head_dim,
@@ -238,7 +249,7 @@ def _probe_executors(source: LoadedModel, recipe: Recipe, text: CalibrationText 
     executor_bytes = max(resident_bytes() - before, 0)
     del executor
     if given and needed:
-        text_s = _reading_s(source, recipe.calibration, text)
+        text_s = reading_s(source, recipe.calibration, text)
     started = time.perf_counter()
     checker = make_executor(source, EvaluationSettings(), CHECK.tokens)
     for _ in iterate_logits(checker, np.zeros(CHECK.tokens - 1, np.int32), CHECK.tokens // 2):
@@ -246,8 +257,8 @@ def _probe_executors(source: LoadedModel, recipe: Recipe, text: CalibrationText 
     return text_s, 2 * (time.perf_counter() - started), executor_bytes
 
 
-def _reading_s(source: LoadedModel, settings: CalibrationSettings, text: CalibrationText | None) -> float:
-    """Reading all of it, and splitting a sixteenth of what is drawn into tokens."""
+def reading_s(source: LoadedModel, settings: CalibrationSettings, text: CalibrationText | None) -> float:
+    """Seconds of reading all of it, and splitting a sixteenth of what is drawn into tokens."""
     if source.vocabulary is None or text is None:
         return 0.0
     tokenizer = build_tokenizer(source.vocabulary)

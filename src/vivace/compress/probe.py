@@ -84,11 +84,11 @@ def probe_pipeline(
     """
     kinds = layer_kinds(layout, spec.num_layers)
     chosen = [kinds.index(kind) for kind in list(dict.fromkeys(kinds))[:_MOST_KINDS]]
-    samples = _windows(spec, recipe.calibration) if recipe.needs_calibration else []
+    samples = probe_windows(spec, recipe.calibration) if recipe.needs_calibration else []
     meter, clock = _Meter(), _Clock()
     for stages, size in ((meter, _METERED_WEIGHTS), (clock, _END_WEIGHTS)):
         rows = min(spec.vocab_size, max(size // spec.hidden_size, 256))
-        cut_spec, cut, rules = _cut(spec, weights, recipe, chosen, rows)
+        cut_spec, cut, rules = cut_model(spec, weights, recipe, chosen, rows)
         seen = [window % rows for window in samples]
         stages.begin()
         made = compress_weights(cut_spec, cut, rules, seen, device=device, lap=stages)
@@ -177,14 +177,14 @@ def _pace(clock: _Clock, meter: _Meter, kinds: Sequence[Kind], num_tokens: int) 
     return PipelinePace(layers, weight_s, weight_bytes, first_s / rows)
 
 
-def _windows(spec: ModelSpec, settings: CalibrationSettings) -> list[Tokens]:
+def probe_windows(spec: ModelSpec, settings: CalibrationSettings) -> list[Tokens]:
     """About one step of the walk, of windows as long as the real ones."""
     size = min(settings.tokens, spec.context_length)
     count = min(settings.samples, max(1, _TOKENS // size))
     return list(np.random.default_rng(settings.seed).integers(spec.vocab_size, size=(count, size)).astype(np.int32))
 
 
-def _cut(
+def cut_model(
     spec: ModelSpec, weights: WeightSource, recipe: Recipe, layers: Sequence[int], rows: int
 ) -> tuple[ModelSpec, StoredWeights, Recipe]:
     """The layers asked for and the first rows of embedding and head as a model of its own, with the rules they have."""

@@ -141,10 +141,9 @@ class Recipe:
         return next((rule for rule in self.rules if rule.applies(name, num_layers)), None)
 
 
-def _layers(format: TensorFormat, **more: object) -> tuple[TensorRule, ...]:
-    """Embedding and head in 8 bits, layers in `format`."""
-    ends = (TensorRule("embed.weight", TensorFormat.Q8_0), TensorRule("lm_head.weight", TensorFormat.Q8_0))
-    return (*ends, TensorRule("layers.*", format, **more))  # type: ignore[arg-type]
+def _layers(format: TensorFormat, ends: TensorFormat = TensorFormat.Q8_0) -> tuple[TensorRule, ...]:
+    """Embedding and head in `ends`, layers in `format`."""
+    return TensorRule("embed.weight", ends), TensorRule("lm_head.weight", ends), TensorRule("layers.*", format)
 
 
 def _chapter_rules() -> tuple[TensorRule, ...]:
@@ -158,13 +157,23 @@ def _chapter_rules() -> tuple[TensorRule, ...]:
     )
 
 
+FORMER_NAMES = {"int4-gptq": "int4"}
+"""Names that recipes had before."""
+
 PRESETS: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe("int8", _layers(TensorFormat.Q8_0)),
-        # Without GPTQ, which lost again what AWQ won in a first trial on little text (docs/compression.md).
-        Recipe("int4", _layers(TensorFormat.Q4_0), folds=("awq",), importance=True),
-        Recipe("int4-gptq", _layers(TensorFormat.Q4_0), folds=("awq",), rounding="gptq", importance=True),
+        # AWQ and GPTQ together keep most at either width, on as much text as these have (docs/compression.md).
+        Recipe("int4", _layers(TensorFormat.Q4_0), folds=("awq",), rounding="gptq", importance=True),
+        Recipe(
+            "int4-small",
+            _layers(TensorFormat.Q4_0, TensorFormat.Q5_0),
+            folds=("awq",),
+            rounding="gptq",
+            importance=True,
+        ),
+        Recipe("int4-awq", _layers(TensorFormat.Q4_0), folds=("awq",), importance=True),
         Recipe("int4-fast", _layers(TensorFormat.Q4_0)),
         Recipe("int4-nearest", _layers(TensorFormat.Q4_0), scales="minmax"),
         Recipe("int4-asymmetric", _layers(TensorFormat.Q4_1), folds=("awq",), importance=True),

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from vivace.compress.activation_schemes import ActivationScheme
-from vivace.compress.recipe import PRESETS, THIRDS, CalibrationSettings, Recipe, TensorRule
+from vivace.compress.recipe import FORMER_NAMES, PRESETS, THIRDS, CalibrationSettings, Recipe, TensorRule
 from vivace.types.errors import ConfigError
 from vivace.types.weights import TensorFormat
 
@@ -15,6 +15,7 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         ConfigError: neither, or a file that says something else than a recipe; the message names the field.
     """
+    name = FORMER_NAMES.get(name, name)
     if name in PRESETS:
         return PRESETS[name]
     path = Path(name)

@@ -31,8 +31,8 @@ from vivace.text.tokenizer import Tokenizer
 from vivace.types.kv import KV_FORMAT_NAMES
 
 _CHECK_TOKENS = 96  # of the comparison after saving
-_SENSITIVITY_SAMPLES, _SENSITIVITY_TOKENS = 2, 256
-_UNSEEN_SAMPLES = 4
+SENSITIVITY_SAMPLES, SENSITIVITY_TOKENS = 2, 256
+UNSEEN_SAMPLES = 4
 CHECK = CalibrationSettings(samples=1, tokens=_CHECK_TOKENS)
 
 
@@ -164,7 +164,7 @@ def _unseen(
     report: Report,
 ) -> list[Tokens]:
     """Windows from the same text as the samples, drawn anew, for a search to measure on."""
-    settings = replace(recipe.calibration, samples=_UNSEEN_SAMPLES, seed=recipe.calibration.seed + 1)
+    settings = replace(recipe.calibration, samples=UNSEEN_SAMPLES, seed=recipe.calibration.seed + 1)
     return draw_samples(source, tokenizer, settings, text, report)
 
 
@@ -180,7 +180,7 @@ def _sensitivities(
     source: LoadedModel, samples: Sequence[Tokens], budget: MixBudget, report: Report
 ) -> list[PartSensitivity]:
     """What each part suffers."""
-    windows = [sample[:_SENSITIVITY_TOKENS] for sample in samples[:_SENSITIVITY_SAMPLES]]
+    windows = [sample[:SENSITIVITY_TOKENS] for sample in samples[:SENSITIVITY_SAMPLES]]
     importance = input_importance(source.spec, source.weights, samples, report)
     parts = measure_sensitivity(source.spec, source.weights, windows, report, importance=importance)
     if budget.kv_tokens is not None:

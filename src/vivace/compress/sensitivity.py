@@ -82,6 +82,7 @@ def measure_sensitivity(
     *,
     importance: Importance | None = None,
     formats: Sequence[TensorFormat] = FORMATS,
+    parts: Mapping[str, tuple[str, ...]] | None = None,
 ) -> list[PartSensitivity]:
     """Round each part alone and compare.
 
@@ -93,11 +94,12 @@ def measure_sensitivity(
         importance: E[x^2] of the inputs of matrices by their names (`importance.py`); scales are chosen and errors
             weighed by it, as recipes that calibrate do.
         formats: what parts may be given, the lowest first.
+        parts: those to measure, as `model_parts` names them; None is all.
     """
     graph = build_graph(spec)
     num_blocks = -(-max(len(window) for window in windows) // BLOCK_SIZE)
     reference = KeptReference(NativeExecutor(graph, weights, num_blocks=num_blocks), windows)
-    parts = model_parts(spec)
+    parts = parts or model_parts(spec)
     found = []
     for done, (name, matrices) in enumerate(parts.items()):
         report(done, len(parts), f"sensitivity of {name}")
@@ -149,7 +151,7 @@ def mixed_recipe(
     spec: ModelSpec,
     sensitivities: Sequence[PartSensitivity],
     bits_per_weight: float | None,
-    base: Recipe = PRESETS["int4"],
+    base: Recipe = PRESETS["int4-awq"],
     *,
     most_ms: float | None = None,
 ) -> tuple[Recipe, Allocation]:

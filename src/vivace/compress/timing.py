@@ -24,6 +24,7 @@ from vivace.types.step import ForwardBatch
 from vivace.types.weights import TensorFormat, WeightSource
 
 _ROUNDS, _STEPS = 5, 8
+TIMED_STEPS = _ROUNDS * (_STEPS + 1)  # of each executor
 _HEAD = "head"
 _LAYERS = "layers"
 

@@ -1,0 +1,228 @@
+"""Time and peak memory of a search for a layout (`mixed`, `smallest-within`) and of the doctor, told before they begin.
+
+The parts of one layer stand for those of all, and a run of the recipe that a search is based on for each of its trials;
+both are measured as `estimate.py` measures a run.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vivace.compress.device import Device
+from vivace.compress.doctor import window_features
+from vivace.compress.estimate import (
+    Estimate,
+    Pace,
+    Work,
+    foretell,
+    measure_run,
+    peak_resident_bytes,
+    reading_s,
+    resident_bytes,
+)
+from vivace.compress.evaluate import EvaluationSettings, make_executor
+from vivace.compress.importance import input_importance
+from vivace.compress.input_sets import walk_together
+from vivace.compress.probe import cut_model, probe_windows
+from vivace.compress.recipe import PRESETS, CalibrationSettings, Recipe
+from vivace.compress.regret import LAYERS_PROBED
+from vivace.compress.samples import CalibrationText
+from vivace.compress.save import SENSITIVITY_SAMPLES, SENSITIVITY_TOKENS, UNSEEN_SAMPLES, MixBudget
+from vivace.compress.self_text import seconds_a_step
+from vivace.compress.sensitivity import FORMATS, measure_sensitivity, model_parts
+from vivace.compress.smallest import MOST_TRIALS
+from vivace.compress.timing import TIMED_STEPS
+from vivace.files.open import LoadedModel, open_model
+from vivace.graph.weights import weight_shapes
+from vivace.numerics.kv_formats import KV_FORMATS, holds
+
+_SMALL, _LARGE = "layers.0.attn.v", "layers.0.mlp.down"
+_COMPARED = SENSITIVITY_SAMPLES * SENSITIVITY_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class SearchPace:
+    """What was measured of a search, in seconds.
+
+    Attributes:
+        layer_token_s: a token in a layer of the walk that looks at inputs.
+        build_s: an executor of the whole model.
+        step_s: one of its steps of one token.
+        part_s: a part's executor and its comparison, whatever the part.
+        weight_s: a weight of a layer in all formats, as they are chosen and measured.
+        ends_s: embedding and head, all of it.
+    """
+
+    layer_token_s: float
+    build_s: float
+    step_s: float
+    part_s: float
+    weight_s: float
+    ends_s: float
+
+    @property
+    def token_s(self) -> float:
+        """A token that two executors read and that is compared: two readings, and probabilities of both."""
+        return 2 * max(self.part_s - self.build_s, 0.0) / _COMPARED
+
+
+def estimate_search(
+    source_path: Path,
+    out: Path,
+    recipe: Recipe,
+    budget: MixBudget,
+    text: CalibrationText | None = None,
+    *,
+    overwrite: bool = False,
+    device: Device | None = None,
+) -> Estimate:
+    """What `compress_file` with the same arguments will take; writes nothing.
+
+    A search for the smallest is told with all the trials that it may make, and without its bytes, which it is to find.
+
+    Raises:
+        ConfigError: a path or the recipe can never work.
+        ModelFileError: the source is damaged.
+    """
+    source = open_model(source_path)
+    try:
+        pace, work = measure_run(source, out, recipe, text, overwrite=overwrite, device=device)
+        search = probe_search(source, recipe)
+        pace = replace(pace, seen_bytes=max(pace.seen_bytes, peak_resident_bytes()))
+        if budget.within is not None:
+            return foretell_trials(pace, work, search, _looking(source, recipe, budget, search))
+        once = foretell(pace, replace(work, out_bytes=_mixed_bytes(source, budget, work.out_bytes)))
+        stages = {**once.stages, **_looking(source, recipe, budget, search)}
+        return Estimate(stages, once.peak_bytes, once.tensor_bytes)
+    finally:
+        source.close()
+
+
+def foretell_trials(pace: Pace, work: Work, search: SearchPace, looking: Mapping[str, float]) -> Estimate:
+    """A search for the smallest: every trial is a run and a comparison on unseen windows; text and check come once.
+
+    What holds most: the best so far and the one at work in memory, one of them packed, beside the source's executor.
+    """
+    once = foretell(pace, work)
+    trials = {stage: MOST_TRIALS * once.stages[stage] for stage in ("walk", "rounding", "writing")}
+    windows = work.tokens // max(work.samples, 1) * UNSEEN_SAMPLES
+    compared = (MOST_TRIALS + 1) * (2 * search.build_s + windows * search.token_s)
+    unseen_s = once.stages["text"] * min(1.0, UNSEEN_SAMPLES / max(work.samples, 1))
+    stages = {**once.stages, **trials, **looking, "comparing": compared, "unseen text": unseen_s}
+    held = work.source_bytes + 3 * work.out_bytes + pace.executor_bytes
+    peak = max(once.peak_bytes + work.out_bytes, pace.now_bytes + held)
+    return Estimate(stages, peak, None)
+
+
+def probe_search(source: LoadedModel, recipe: Recipe) -> SearchPace:
+    """Look at a layer's inputs; measure a small and a large part of a layer, embedding and head, as a search does."""
+    spec, weights = source.spec, source.weights
+    cut_spec, cut, _ = cut_model(spec, weights, recipe, [0], min(spec.vocab_size, 256))
+    windows = [window % cut_spec.vocab_size for window in probe_windows(spec, recipe.calibration)]
+    started = time.perf_counter()
+    importance = input_importance(cut_spec, cut, windows)
+    looked = time.perf_counter()
+    executor = make_executor(source, EvaluationSettings(), SENSITIVITY_TOKENS)
+    built = time.perf_counter()
+    step_s = seconds_a_step(executor, CalibrationSettings(samples=1, tokens=64))
+    del executor
+    parts = model_parts(spec)
+    few = {name: parts[name] for name in (_SMALL, _LARGE, "embed", "lm_head") if name in parts}
+    random = np.random.default_rng(0)
+    shown = random.integers(spec.vocab_size, size=(SENSITIVITY_SAMPLES, min(SENSITIVITY_TOKENS, spec.context_length)))
+    times: list[float] = []
+    measure_sensitivity(
+        spec,
+        weights,
+        list(shown.astype(np.int32)),
+        lambda done, total, what: times.append(time.perf_counter()),
+        importance=importance,
+        parts=few,
+    )
+    took = dict(zip(few, np.diff(times).tolist(), strict=True))
+    shapes = weight_shapes(spec)
+    small, large = (sum(math.prod(shapes[name]) for name in parts[part]) for part in (_SMALL, _LARGE))
+    weight_s = max(took[_LARGE] - took[_SMALL], 0.0) / max(large - small, 1)
+    return SearchPace(
+        layer_token_s=(looked - started) / sum(map(len, windows)),
+        build_s=built - looked,
+        step_s=step_s,
+        part_s=max(took[_SMALL] - small * weight_s, 0.0),
+        weight_s=weight_s,
+        ends_s=sum(seconds for part, seconds in took.items() if not part.startswith("layers.")),
+    )
+
+
+def _looking(source: LoadedModel, recipe: Recipe, budget: MixBudget, search: SearchPace) -> dict[str, float]:
+    """Seconds of what a search looks at before it compresses: inputs, parts, keys and values, steps of formats."""
+    spec, settings = source.spec, recipe.calibration
+    shapes, parts = weight_shapes(spec), model_parts(spec)
+    inner = [names for part, names in parts.items() if part.startswith("layers.")]
+    in_layers = sum(math.prod(shapes[name]) for names in inner for name in names)
+    tokens = settings.samples * min(settings.tokens, spec.context_length)
+    kv_formats = [row for row in KV_FORMATS.values() if holds(row, spec.attention.head_dim)]
+    builds = 2 * len(FORMATS) - 1  # of `time_formats`
+    return {
+        "inputs": tokens * spec.num_layers * search.layer_token_s,
+        "parts": search.part_s * (len(inner) + 1) + search.weight_s * in_layers + search.ends_s,
+        "keys and values": search.part_s * (len(kv_formats) + 1) if budget.kv_tokens is not None else 0.0,
+        "steps": builds * (search.build_s + TIMED_STEPS * search.step_s) if budget.most_ms is not None else 0.0,
+    }
+
+
+def _mixed_bytes(source: LoadedModel, budget: MixBudget, otherwise: int) -> int:
+    """About what a mix comes to: its budget, and what is no matrix; else as the base recipe has it."""
+    if budget.bits_per_weight is None:
+        return otherwise
+    shapes = weight_shapes(source.spec)
+    matrices = sum(math.prod(shape) for shape in shapes.values() if len(shape) > 1)
+    kept = sum(source.weights.info(name).num_bytes for name, shape in shapes.items() if len(shape) == 1)
+    return int(budget.bits_per_weight * matrices / 8) + kept
+
+
+def estimate_doctor(
+    source_path: Path, paths: Sequence[Path], like: Sequence[Path], settings: CalibrationSettings
+) -> Estimate:
+    """What the doctor takes with so many windows of either text.
+
+    A layer that is probed for regret is done as it will be; all others are looked at alone.
+
+    Raises:
+        ConfigError: a text cannot be read, or the model has no vocabulary.
+        ModelFileError: the model is damaged.
+    """
+    now = resident_bytes()
+    source = open_model(source_path)
+    try:
+        spec = source.spec
+        texts_s = sum(reading_s(source, settings, CalibrationText(tuple(of))) for of in (paths, like))
+        half = settings.samples // 2
+        one = PRESETS["int4-fast"]
+        cut_spec, cut, _ = cut_model(spec, source.weights, one, [0], min(spec.vocab_size, 256))
+        size = min(settings.tokens, spec.context_length)
+        windows = list(np.random.default_rng(0).integers(cut_spec.vocab_size, size=(half, size)).astype(np.int32))
+        started = time.perf_counter()
+        walk_together(cut_spec, cut, (windows, windows, windows), lambda *_: None)
+        probed = time.perf_counter()
+        input_importance(cut_spec, cut, windows)
+        walked_s = 3 * (time.perf_counter() - probed)
+        window_features(windows, source.weights.dequantize("embed.weight"))
+        features_s = 2 * (time.perf_counter() - probed - walked_s / 3)
+        num_probed = min(LAYERS_PROBED, spec.num_layers)
+        stages = {
+            "text": texts_s,
+            "probes": num_probed * (probed - started),
+            "walk": (spec.num_layers - num_probed / 2) * walked_s,
+            "windows": features_s,
+        }
+        source_bytes = sum(source.weights.info(name).num_bytes for name in source.weights.names())
+        embedding = 8 * spec.vocab_size * spec.hidden_size  # its values, and as unit vectors
+        stream = 3 * 4 * half * size * spec.hidden_size
+        peak = max(peak_resident_bytes(), now + source_bytes + stream + embedding)
+        return Estimate(stages, peak, None)
+    finally:
+        source.close()
