@@ -94,6 +94,14 @@ def test_least_squares_clipping_beats_the_whole_range(kind: GridKind, bits: int)
     assert quantization_error(random_matrix(), scheme, "mse") < quantization_error(random_matrix(), scheme, "minmax")
 
 
+def test_eight_bits_gain_by_a_scale_whose_steps_meet_the_weights() -> None:
+    scheme = QuantScheme(8, "symmetric", "group", 32, "F16")
+    dense = np.random.default_rng(3).standard_normal((64, 256)).astype(np.float32)
+    coarse = np.float32(0.013) * np.random.default_rng(4).integers(-7, 8, (64, 256)).astype(np.float32)
+    assert quantization_error(dense, scheme, "mse") < 0.85 * quantization_error(dense, scheme, "minmax")
+    assert quantization_error(coarse, scheme, "mse") < 0.1 * quantization_error(coarse, scheme, "minmax")
+
+
 def test_importance_moves_the_error_to_columns_that_matter_less() -> None:
     matrix = random_matrix(64)
     importance = np.random.default_rng(1).gamma(0.2, 1.0, 64).astype(np.float32)

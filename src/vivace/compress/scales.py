@@ -20,8 +20,9 @@ ScaleRule = Callable[[Floats, QuantScheme, Floats | None], Affine]
 """(groups (rows, groups, columns), scheme, importance broadcastable to the groups or None) -> scales and offsets."""
 
 PERCENTILE = 99.9  # chapter 18.2.2, calibrate_scale
-_SHRINK_STEPS = 13
-_LARGEST_SHRINK = 0.45
+_COARSE_CLIPPINGS = np.linspace(1.1, 0.45, 13, dtype=np.float32).tolist()
+_FINE_CLIPPINGS = np.linspace(1.3, 0.97, 32, dtype=np.float32).tolist()
+_FINE_BITS = 6  # from here on clipping does not pay, and what helps is a scale whose steps meet the weights
 _ALL_BITS_WEIGHT = 16.0  # clipping helps four bits and hurts eight; their errors differ by about 256
 
 
@@ -75,8 +76,9 @@ def percentile(groups: Floats, scheme: QuantScheme, _importance: Floats | None =
 def least_squares(groups: Floats, scheme: QuantScheme, importance: Floats | None = None) -> Affine:
     """The least (weighted) squared error over a row of clippings, each refined by a least-squares fit to its codes.
 
-    Clipping a few weights buys a finer grid for all others. With importance E[x^2] of the inputs the error is that of
-    the layer's output when inputs do not correlate.
+    Clipping a few weights buys a finer grid for all others; with many bits no weight is worth it, and a somewhat
+    coarser grid that happens to meet more of them is looked for instead. With importance E[x^2] of the inputs the error
+    is that of the layer's output when inputs do not correlate.
     """
     xp = namespace(groups)
     low, high = xp.amin(groups, axis=-1), xp.amax(groups, axis=-1)
@@ -84,7 +86,7 @@ def least_squares(groups: Floats, scheme: QuantScheme, importance: Floats | None
     sums = _Sums.of(groups, xp.broadcast_to(weights, (weights.shape[0], *groups.shape[1:])))
     best = _spanning(low, high, scheme)
     least = _loss(sums, round_to_grid(groups, scheme, best), best, scheme)
-    for shrink in np.linspace(1.1, _LARGEST_SHRINK, _SHRINK_STEPS, dtype=np.float32).tolist():
+    for shrink in _FINE_CLIPPINGS if scheme.bits >= _FINE_BITS and scheme.kind != "nested" else _COARSE_CLIPPINGS:
         start = _spanning(low * shrink, high * shrink, scheme)
         codes = round_to_grid(groups, scheme, start)
         candidate = sums.refit(codes, start, scheme)
