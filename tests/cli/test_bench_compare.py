@@ -197,6 +197,39 @@ def test_a_whole_run_compares_us_with_ourselves_and_lists_the_absent(
     assert "same top token" in table
 
 
+def test_a_comparison_that_was_stopped_goes_on_where_it_was(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cases, "CASES", {"quick": (Case(1, 8, 4), Case(2, 8, 4))})
+    kept, first, again = tmp_path / "state.json", tmp_path / "first.json", tmp_path / "again.json"
+    command = ["bench", "compare", "--model", str(model), "--rows", "vivace", "--threads", "1", "--cases", "quick"]
+    command += ["--turns", "2", "--state", str(kept)]
+    calls: list[int] = []
+    plain = PeerProcess.generate
+
+    def generate(self: PeerProcess, prompts: Sequence[Sequence[int]], num_tokens: int) -> Answer:
+        calls.append(len(prompts))
+        if len(calls) == 8:  # two of the question, three of one stream, the warm-up of two, one of theirs, and so far
+            raise KeyboardInterrupt
+        return plain(self, prompts, num_tokens)
+
+    monkeypatch.setattr(PeerProcess, "generate", generate)
+    assert main([*command, "--json", str(first)]) == 130
+    assert main([*command, "--json", str(first)]) == 0
+    assert calls[8:] == [1, 1, 2, 2]  # the question again, the warm-up, and the one run that was missing
+    num_calls = len(calls)
+    assert main([*command, "--json", str(again)]) == 0
+    assert len(calls) == num_calls + 2
+    one, two = (json.loads(path.read_text(encoding="utf-8")) for path in (first, again))
+    assert one["figures"] == two["figures"]
+    assert len(one["figures"]["write 3"]["vivace"]["runs"]) == 2
+    assert main([*command, "--turns", "1"]) == 2
+    assert "another comparison (conditions differ)" in capsys.readouterr().err
+    kept.write_text("{}", encoding="utf-8")
+    assert main(command) == 2
+    assert "cannot be read as the state" in capsys.readouterr().err
+
+
 def test_a_child_that_cannot_load_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIVACE_CACHE", str(tmp_path))
     options = {"model": str(tmp_path / "none.gguf"), "threads": 1, "shapes": [[1, 8]]}

@@ -20,7 +20,7 @@ from vivace.types.errors import ConfigError, MissingExtraError
 if TYPE_CHECKING:
     from vivace.cli.compare.child_process import PeerProcess
     from vivace.cli.compare.peers import Peer
-    from vivace.cli.compare.report import Comparison
+    from vivace.cli.compare.report import Comparison, RowFacts
 
 HELP = "vivace and other engines on the same prompts, in turns"
 DESCRIPTION = (
@@ -61,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--retries", type=int, default=0, metavar="K", help="repeat disturbed runs (default: 0)")
     how.add_argument(
         "--quality", type=Path, metavar="TEXT", help="say how near each row is to float32 on a text, beside its speed"
+    )
+    how.add_argument(
+        "--state", type=Path, metavar="FILE", help="keep each run there; the same command goes on where it was stopped"
     )
     how.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
     how.add_argument("--plot", type=Path, metavar="FILE", help="draw a PNG (needs matplotlib)")
@@ -182,6 +185,7 @@ def _compare(arguments: argparse.Namespace) -> "Comparison":
     from vivace.cli.compare.peers import OURSELVES
     from vivace.cli.compare.report import Comparison
     from vivace.cli.compare.sanity import ANSWER_TOKENS
+    from vivace.cli.compare.state import SavedComparison
     from vivace.cli.compare.turns import Conditions, Failures, measure
 
     model = _model_file(arguments.model)
@@ -189,25 +193,32 @@ def _compare(arguments: argparse.Namespace) -> "Comparison":
     conditions = Conditions(arguments.turns, arguments.quiet, arguments.patience, arguments.retries)
     machine = {"processor": processor_name(), "threads": threads, "system": platform.platform()}
     comparison = Comparison(machine, model.name, OURSELVES, asdict(conditions))
-    cases = CASES[arguments.cases]
+    cases, rows = CASES[arguments.cases], choose_rows(arguments.rows)
+    asked = {"machine": machine, "model": model.name, "rows": [row.name for row in rows], "cases": arguments.cases}
+    saved = SavedComparison(arguments.state, {**asked, "conditions": comparison.conditions})
     text = _read_text(model)
     with ExitStack() as stack:
         running = {}
-        for row in choose_rows(arguments.rows):
+        for row in rows:
             shapes = [[1, len(text.question_ids) + ANSWER_TOKENS], *([case.streams, case.length + 1] for case in cases)]
             options = {"threads": threads, "shapes": shapes}
             process = _start(row, model, options, comparison, install=arguments.install)
             if process is not None:
                 stack.callback(process.close)
                 running[row.name] = process
-                _note_facts(row.name, process, text, comparison)
+                _note_facts(row.name, process, text, comparison, saved.facts.get(row.name))
+                saved.keep_facts(comparison.facts)
         if arguments.quality:
             _note_quality(running, model, arguments.quality, comparison)
+            saved.keep_facts(comparison.facts)
         running = {name: process for name, process in running.items() if name not in comparison.absent}
         failures = Failures()
-        comparison.figures = measure(running, cases, conditions, encode=text.encode, failures=failures, progress=_say)
+        comparison.figures = measure(
+            running, cases, conditions, encode=text.encode, failures=failures, progress=_say, kept=saved
+        )
         comparison.absent.update(failures.reasons)
         _note_memory(running, comparison)
+        saved.keep_facts(comparison.facts)
     return comparison
 
 
@@ -261,8 +272,10 @@ def _start(
         return None
 
 
-def _note_facts(name: str, process: "PeerProcess", text: _Text, comparison: "Comparison") -> None:
-    """Time to the first token, and whether the row makes sense."""
+def _note_facts(
+    name: str, process: "PeerProcess", text: _Text, comparison: "Comparison", known: "RowFacts | None"
+) -> None:
+    """Time to the first token, and whether the row makes sense; as an earlier start found it if there was one."""
     from vivace.cli.compare.environments import PeerError
     from vivace.cli.compare.report import RowFacts
     from vivace.cli.compare.sanity import ask
@@ -273,6 +286,9 @@ def _note_facts(name: str, process: "PeerProcess", text: _Text, comparison: "Com
     except PeerError as error:
         comparison.absent[name] = str(error)
         return
+    if known is not None:
+        comparison.facts[name] = known
+        return
     comparison.facts[name] = RowFacts(process.engine, start_s, process.load_s, 0, answer)
     _say(f"{name}: first token after {start_s:.2f} s; says {answer.text!r}")
 
@@ -281,12 +297,17 @@ def _note_quality(running: Mapping[str, "PeerProcess"], model: Path, text: Path,
     from vivace.cli.compare.environments import PeerError
     from vivace.cli.compare.quality import QualityCheck
 
+    comparison.conditions["quality_text"] = text.name
+    unknown = {
+        name: process
+        for name, process in running.items()
+        if name not in comparison.absent and comparison.facts[name].quality is None
+    }
+    if not unknown:
+        return
     _say(f"reading {text.name} with the oracle, for the quality of the rows")
     check = QualityCheck(model, text)
-    comparison.conditions["quality_text"] = text.name
-    for name, process in running.items():
-        if name in comparison.absent:
-            continue
+    for name, process in unknown.items():
         try:
             comparison.facts[name] = replace(comparison.facts[name], quality=check.of(process))
         except PeerError as error:
@@ -296,4 +317,5 @@ def _note_quality(running: Mapping[str, "PeerProcess"], model: Path, text: Path,
 def _note_memory(running: Mapping[str, "PeerProcess"], comparison: "Comparison") -> None:
     for name, process in running.items():
         if name not in comparison.absent:
-            comparison.facts[name] = replace(comparison.facts[name], peak_bytes=process.peak_memory_bytes())
+            facts = comparison.facts[name]
+            comparison.facts[name] = replace(facts, peak_bytes=max(facts.peak_bytes, process.peak_memory_bytes()))

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from vivace.cli.compare.cases import Case, figures_of, prompts_of
 from vivace.cli.compare.child_process import PeerProcess
@@ -52,6 +53,27 @@ class Failures:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one row: its figures, and how busy the machine was beside it."""
+
+    figures: dict[str, float]
+    others: float
+    load: float
+
+
+class RunKeeper(Protocol):
+    """Keeps runs, so that a comparison that was stopped need not repeat them."""
+
+    def run_of(self, case: Case, turn: int, row: str) -> Run | None:
+        """A run that was kept."""
+        ...
+
+    def keep(self, case: Case, turn: int, row: str, run: Run) -> None:
+        """Keep a run."""
+        ...
+
+
 def measure(
     rows: Mapping[str, PeerProcess],
     cases: Sequence[Case],
@@ -60,6 +82,7 @@ def measure(
     encode: Callable[[str], Sequence[int]],
     failures: Failures,
     progress: Callable[[str], None],
+    kept: RunKeeper | None = None,
 ) -> Figures:
     """Run every case on every row, `turns` times; every second turn goes through the rows backwards.
 
@@ -70,48 +93,56 @@ def measure(
         encode: text to ids, for the prompts.
         failures: rows that fail are added here.
         progress: told one line a run.
+        kept: runs of an earlier start, which are not repeated; those of this one are added. None: nothing is kept.
     """
     figures: Figures = {}
     for case in cases:
+        known = {
+            (turn, name): run
+            for turn in range(conditions.turns)
+            for name in rows
+            if kept is not None and (run := kept.run_of(case, turn, name)) is not None
+        }
         for turn in range(-1, conditions.turns):  # turn -1 warms up
             order = list(rows)[:: 1 if turn % 2 == 0 else -1]
             prompts = prompts_of(case, turn, encode)
             for name in order:
-                if name in failures.reasons:
+                is_complete = all((later, name) in known for later in range(conditions.turns))
+                if name in failures.reasons or (turn < 0 and is_complete):
                     continue
+                run = known.get((turn, name))
                 try:
-                    run = _run(rows[name], case, prompts, conditions)
+                    run = run or _run(rows[name], case, prompts, conditions)
                 except PeerError as error:
                     failures.reasons[name] = error.what
                     continue
                 if turn < 0:
                     continue
-                for figure, value in run.figures.items():
-                    runs = figures.setdefault(figure, {}).setdefault(name, Runs())
-                    runs.values.append(value)
-                    runs.others.append(run.others)
-                    runs.load.append(run.load)
+                if kept is not None and (turn, name) not in known:
+                    kept.keep(case, turn, name, run)
+                _add(figures, name, run)
                 said = ", ".join(f"{figure} {value:.0f}" for figure, value in run.figures.items())
                 progress(f"turn {turn + 1}, {name}: {said} tokens/s (others {run.others:.0%}, load {run.load:.1f})")
     return figures
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    figures: dict[str, float]
-    others: float
-    load: float
+def _add(figures: Figures, name: str, run: Run) -> None:
+    for figure, value in run.figures.items():
+        runs = figures.setdefault(figure, {}).setdefault(name, Runs())
+        runs.values.append(value)
+        runs.others.append(run.others)
+        runs.load.append(run.load)
 
 
-def _run(row: PeerProcess, case: Case, prompts: Sequence[Sequence[int]], conditions: Conditions) -> _Run:
+def _run(row: PeerProcess, case: Case, prompts: Sequence[Sequence[int]], conditions: Conditions) -> Run:
     """One run; again while others disturb it and retries are left."""
-    best: _Run | None = None
+    best: Run | None = None
     for _ in range(conditions.retries + 1):
         if conditions.patience_s > 0:
             wait_for_quiet(conditions.quiet, conditions.patience_s)
         before = moment(row.pid)
         answer = row.generate(prompts, case.new_tokens)
-        run = _Run(figures_of(case, answer.times), others_share(before, moment(row.pid)), load_average())
+        run = Run(figures_of(case, answer.times), others_share(before, moment(row.pid)), load_average())
         if best is None or run.others < best.others:
             best = run
         if best.others <= conditions.quiet:
