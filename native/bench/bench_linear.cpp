@@ -1,5 +1,5 @@
 // Speed of the linear kernels of every table, one thread, by the thread's own processor time:
-//   bench_linear [outputs inputs]
+//   bench_linear [outputs inputs [table [format]]]
 // Prints billions of useful multiply-adds a second, and bytes of weights a second where one row streams them.
 #include <cstdio>
 #include <cstdlib>
@@ -27,14 +27,25 @@ struct Case {
   LinearCall call;
 };
 
-void measure(const KernelTable& table, const char* format, int outputs, int inputs, int rows, bool fine) {
+// What the rows are read in.
+enum class Rows { kFine, kCoarse, kFloat, kBfloat };
+constexpr const char* kRowNames[] = {"12 bit", "8 bit", "float", "bfloat"};
+
+QuantizedRows view_rows(std::vector<uint8_t>& bytes, int inputs, int rows, Rows kind) {
+  const bool fine = kind == Rows::kFine, bfloat = kind == Rows::kBfloat;
+  const size_t row_bytes = bfloat ? bfloat_row_bytes(inputs) : quantized_row_bytes(inputs, fine);
+  bytes.resize(row_bytes * rows);
+  return {bytes.data(), row_bytes, inputs, fine, bfloat};
+}
+
+void measure(const KernelTable& table, const char* format, int outputs, int inputs, int rows, Rows kind) {
   test::Random random(1);
   std::vector<uint8_t> raw(source_row_bytes(source_format(format), inputs) * outputs);
   for (uint8_t& byte : raw) byte = random.byte() & 0x3f;  // keeps float16 scales finite
   const PackedMatrix matrix(format, raw.data(), raw.size(), outputs, inputs, 1);
   const auto x = random.normals(static_cast<size_t>(rows) * inputs);
-  std::vector<uint8_t> bytes(quantized_row_bytes(inputs, fine) * rows);
-  const QuantizedRows quantized{bytes.data(), quantized_row_bytes(inputs, fine), inputs, fine};
+  std::vector<uint8_t> bytes;
+  const QuantizedRows quantized = view_rows(bytes, inputs, rows, kind);
   table.quantize({x.data(), static_cast<size_t>(inputs), quantized}, 0, rows);
   const size_t stride = static_cast<size_t>(matrix.num_panels()) * kLanes;
   std::vector<float> out(stride * rows);
@@ -48,7 +59,12 @@ void measure(const KernelTable& table, const char* format, int outputs, int inpu
   }
   const double products = static_cast<double>(outputs) * inputs * rows;
   std::printf("%-7s %-5s %-6s rows %-4d %7.1f G multiply-adds/s  %6.1f GB/s of weights\n", table.name, format,
-              fine ? "12 bit" : "8 bit", rows, products / best / 1e9, matrix.bytes() / best / 1e9);
+              kRowNames[static_cast<int>(kind)], rows, products / best / 1e9, matrix.bytes() / best / 1e9);
+}
+
+bool reads(const std::string& format, Rows kind) {
+  if (is_quantized(panel_format(source_format(format)))) return kind == Rows::kFine || kind == Rows::kCoarse;
+  return kind == Rows::kFloat || (format == "BF16" && kind == Rows::kBfloat);
 }
 
 }  // namespace
@@ -56,9 +72,13 @@ void measure(const KernelTable& table, const char* format, int outputs, int inpu
 int main(int argc, char** argv) {
   const int outputs = argc > 2 ? std::atoi(argv[1]) : 3072, inputs = argc > 2 ? std::atoi(argv[2]) : 576;
   for (const KernelTable* table : available_tables()) {
-    if (std::string(table->name) == "scalar") continue;
-    for (const char* format : {"Q4_1", "Q4_0", "Q8_0", "N8_0"})
-      for (bool fine : {true, false})
-        for (int rows : {1, 2, 4, 8, 16, 64}) measure(*table, format, outputs, inputs, rows, fine);
+    if (std::string(table->name) == "scalar" || (argc > 3 && std::string(argv[3]) != table->name)) continue;
+    for (const char* format : {"Q4_1", "Q4_0", "Q8_0", "N8_0", "F16", "BF16"}) {
+      if (argc > 4 && std::string(argv[4]) != format) continue;
+      for (Rows kind : {Rows::kFine, Rows::kCoarse, Rows::kFloat, Rows::kBfloat}) {
+        if (!reads(format, kind)) continue;
+        for (int rows : {1, 2, 4, 8, 16, 64}) measure(*table, format, outputs, inputs, rows, kind);
+      }
+    }
   }
 }

@@ -26,6 +26,20 @@ using Segments = std::vector<std::tuple<std::shared_ptr<PackedMatrix>, int, int>
 
 namespace {
 
+RowKind row_kind(int bits) {
+  switch (bits) {
+    case 32:
+      return RowKind::kFloat;
+    case 16:
+      return RowKind::kBfloat;
+    case 12:
+      return RowKind::kFine;
+    case 8:
+      return RowKind::kCoarse;
+  }
+  throw std::invalid_argument("rows have 32, 16, 12 or 8 bits");
+}
+
 void add_rope(Program& program, int out, DoubleVector frequencies, double factor, bool interleaved,
               std::vector<const RopeTable*>& ropes) {
   auto op = std::make_unique<RopeTable>();
@@ -55,7 +69,9 @@ void add_linear(Builder& self, int x, int quantized, const Segments& segments) {
   op->quantized = self.program.buffer(quantized);
   for (const auto& [weight, bias, out] : segments) {
     const Buffer& target = self.program.buffer(out);
-    const int width = is_quantized(weight->view().format) ? op->quantized.width : op->x.width;
+    const PanelFormat format = weight->view().format;
+    const bool reads_bfloats = format == PanelFormat::kBF16 && op->quantized.kind == RowKind::kBfloat;
+    const int width = is_quantized(format) || reads_bfloats ? op->quantized.width : op->x.width;
     if (weight->view().num_inputs != width || weight->view().num_outputs != target.width)
       throw std::invalid_argument("a linear's weight does not fit its buffers");
     op->segments.push_back({weight, self.program.vector(bias), target});
@@ -167,12 +183,8 @@ void bind_program(nb::module_& module) {
                 {}, {}, Program(isa, std::move(threads), max_rows, max_selected, arena_bytes, std::move(kv)), {}, {}};
           },
           "isa"_a, "threads"_a, "max_rows"_a, "max_selected"_a, "arena_bytes"_a, "kv"_a)
-      .def("add_buffer",
-           [](Builder& self, size_t offset, int width, int bits, bool selected) {
-             if (bits != 32 && bits != 12 && bits != 8) throw std::invalid_argument("rows have 32, 12 or 8 bits");
-             const RowKind kind = bits == 32 ? RowKind::kFloat : bits == 12 ? RowKind::kFine : RowKind::kCoarse;
-             return self.program.add_buffer(offset, width, kind, selected);
-           })
+      .def("add_buffer", [](Builder& self, size_t offset, int width, int bits,
+                            bool selected) { return self.program.add_buffer(offset, width, row_kind(bits), selected); })
       .def("add_vector",
            [](Builder& self, FloatVector values) { return self.program.add_vector(values.data(), values.shape(0)); })
       .def("set_output", [](Builder& self, int buffer) { self.program.set_output(buffer); })

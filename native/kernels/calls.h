@@ -36,15 +36,19 @@ struct PackedView {
 // loss: 16 values of `low` that differ by 16 serve the second column equally, and the first picks among them, so both
 // are within 8 of what was asked. The gain: a byte of 4-bit weights holds columns i and i + 16 as well, so one dot
 // product of the packed bytes with `low` adds both corrections, and 12 bits cost half as much again as 8, not twice.
+//
+// Bfloat rows hold the nearest bfloat16 of every x and nothing else; BF16 weights are multiplied with them in pairs.
 struct QuantizedRows {
   uint8_t* data;
   size_t row_bytes;
   int num_columns;
   bool fine;
+  bool bfloat = false;
 
   int num_groups() const { return num_columns / kGroup; }
   int num_code_bytes() const { return fine ? num_columns + num_columns / 2 : num_columns; }
   int8_t* high(int row) const { return reinterpret_cast<int8_t*>(data + row * row_bytes); }
+  uint16_t* bfloats(int row) const { return reinterpret_cast<uint16_t*>(data + row * row_bytes); }
   int8_t* low(int row) const { return high(row) + num_columns; }  // 16 for each group, fine rows only
   // float32 per group: scale, then scale * sum(v); int32 per half group: sum(v).
   float* scales(int row) const { return reinterpret_cast<float*>(data + row * row_bytes + num_code_bytes()); }
@@ -60,12 +64,15 @@ inline size_t quantized_row_bytes(int num_columns, bool fine) {
   return (bytes + 63) / 64 * 64;
 }
 
+// Bytes of a row of bfloat16 numbers.
+inline size_t bfloat_row_bytes(int num_columns) { return (static_cast<size_t>(num_columns) * 2 + 63) / 64 * 64; }
+
 struct LinearCall {
   PackedView weight;
   const float* bias;  // one per padded output, or null
   const float* x;     // read by float formats
   size_t x_stride;
-  QuantizedRows quantized_x;  // read by quantised formats
+  QuantizedRows quantized_x;  // read by quantised formats; bfloat rows: by BF16, instead of x
   float* out;                 // rows padded to a multiple of 16 floats
   size_t out_stride;
 };

@@ -42,9 +42,17 @@ namespace vivace::avx2 {
 #endif
 
 namespace vivace {
-const KernelTable kAvx2Table = {
-    "avx2",        avx2::linear,        avx2::quantize,    avx2::rms_norm,
-    avx2::gated,   avx2::prepare_heads, avx2::store_kv,    avx2::attention<avx2::FusedPairs>,
-    avx2::observe, avx2::add_arrays,    avx2::scan_logits, avx2::weigh_logits};
+const KernelTable kAvx2Table = {"avx2",
+                                avx2::linear<avx2::FusedPairs>,
+                                avx2::quantize,
+                                avx2::rms_norm,
+                                avx2::gated,
+                                avx2::prepare_heads,
+                                avx2::store_kv,
+                                avx2::attention<avx2::FusedPairs>,
+                                avx2::observe,
+                                avx2::add_arrays,
+                                avx2::scan_logits,
+                                avx2::weigh_logits};
 }  // namespace vivace
 #endif

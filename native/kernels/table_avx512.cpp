@@ -47,15 +47,17 @@ namespace vivace::avx512 {
 namespace vivace {
 namespace {
 
-constexpr KernelTable make_table(const char* name, decltype(KernelTable::attention) attention) {
+// Dots: how pairs of bfloat16 numbers are multiplied.
+template <class Dots>
+constexpr KernelTable make_table(const char* name) {
   return {name,
-          avx512::linear,
+          avx512::linear<Dots>,
           avx512::quantize,
           avx512::rms_norm,
           avx512::gated,
           avx512::prepare_heads,
           avx512::store_kv,
-          attention,
+          avx512::attention<Dots>,
           avx512::observe,
           avx512::add_arrays,
           avx512::scan_logits,
@@ -64,7 +66,7 @@ constexpr KernelTable make_table(const char* name, decltype(KernelTable::attenti
 
 }  // namespace
 
-const KernelTable kAvx512Table = make_table("avx512", avx512::attention<avx512::FusedPairs>);
-const KernelTable kAvx512Bf16Table = make_table("avx512bf16", avx512::attention<avx512::DotPairs>);
+const KernelTable kAvx512Table = make_table<avx512::FusedPairs>("avx512");
+const KernelTable kAvx512Bf16Table = make_table<avx512::DotPairs>("avx512bf16");
 }  // namespace vivace
 #endif

@@ -42,9 +42,17 @@ namespace vivace::neon {
 #endif
 
 namespace vivace {
-const KernelTable kNeonTable = {
-    "neon",        neon::linear,        neon::quantize,    neon::rms_norm,
-    neon::gated,   neon::prepare_heads, neon::store_kv,    neon::attention<neon::FusedPairs>,
-    neon::observe, neon::add_arrays,    neon::scan_logits, neon::weigh_logits};
+const KernelTable kNeonTable = {"neon",
+                                neon::linear<neon::FusedPairs>,
+                                neon::quantize,
+                                neon::rms_norm,
+                                neon::gated,
+                                neon::prepare_heads,
+                                neon::store_kv,
+                                neon::attention<neon::FusedPairs>,
+                                neon::observe,
+                                neon::add_arrays,
+                                neon::scan_logits,
+                                neon::weigh_logits};
 }  // namespace vivace
 #endif

@@ -25,8 +25,16 @@ namespace vivace::scalar {
 }  // namespace vivace::scalar
 
 namespace vivace {
-const KernelTable kScalarTable = {
-    "scalar",        scalar::linear,        scalar::quantize,    scalar::rms_norm,
-    scalar::gated,   scalar::prepare_heads, scalar::store_kv,    scalar::attention<scalar::FusedPairs>,
-    scalar::observe, scalar::add_arrays,    scalar::scan_logits, scalar::weigh_logits};
+const KernelTable kScalarTable = {"scalar",
+                                  scalar::linear<scalar::FusedPairs>,
+                                  scalar::quantize,
+                                  scalar::rms_norm,
+                                  scalar::gated,
+                                  scalar::prepare_heads,
+                                  scalar::store_kv,
+                                  scalar::attention<scalar::FusedPairs>,
+                                  scalar::observe,
+                                  scalar::add_arrays,
+                                  scalar::scan_logits,
+                                  scalar::weigh_logits};
 }  // namespace vivace

@@ -42,7 +42,7 @@ struct Step {
   }
 };
 
-enum class RowKind : int { kFloat, kCoarse, kFine };
+enum class RowKind : int { kFloat, kCoarse, kFine, kBfloat };
 
 // A buffer of float rows, or of quantised rows, in the program's arena.
 struct Buffer {
@@ -54,6 +54,7 @@ struct Buffer {
   size_t stride() const { return (static_cast<size_t>(width) + 15) / 16 * 16; }
   float* floats() const { return reinterpret_cast<float*>(data); }
   QuantizedRows quantized() const {
+    if (kind == RowKind::kBfloat) return {data, bfloat_row_bytes(width), width, false, true};
     return {data, quantized_row_bytes(width, kind == RowKind::kFine), width, kind == RowKind::kFine};
   }
   int rows(const Step& step) const { return selected ? step.num_selected : step.num_rows; }

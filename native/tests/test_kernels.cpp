@@ -107,6 +107,76 @@ void test_linear(const KernelTable& table, const std::string& format, bool fine)
         table.name);
 }
 
+// BF16 weights times rows rounded to bfloat16: exact products of the rounded numbers, but for the sums' own rounding.
+void test_bfloat_rows(const KernelTable& table) {
+  Random random(19);
+  const int outputs = 150, inputs = 96, rows = 13;
+  const size_t stride = 160;
+  const auto raw = random_matrix("BF16", outputs, inputs, random);
+  const PackedMatrix matrix("BF16", raw.data(), raw.size(), outputs, inputs, 2);
+  const std::vector<float> x = random.normals(inputs * rows);
+  std::vector<uint8_t> bytes(bfloat_row_bytes(inputs) * rows);
+  const QuantizedRows rounded{bytes.data(), bfloat_row_bytes(inputs), inputs, false, true};
+  table.quantize({x.data(), static_cast<size_t>(inputs), rounded}, 0, rows);
+  std::vector<float> out(stride * rows), other(stride * rows), weight(inputs);
+  LinearCall call{matrix.view(), nullptr, nullptr, 0, rounded, out.data(), stride};
+  table.linear(call, 0, matrix.num_panels(), 0, rows);
+  call.out = other.data();
+  for (int count = 1; count <= 5; ++count) {
+    std::fill(other.begin(), other.end(), 0.0f);
+    for (int row = 0; row < rows; row += count)
+      table.linear(call, 0, matrix.num_panels(), row, std::min(row + count, rows));
+    check(std::memcmp(out.data(), other.data(), out.size() * sizeof(float)) == 0,
+          "bfloat rows: a row in small company equals the row in a batch", table.name);
+  }
+  double worst = 0, nearest = 0;
+  for (int row = 0; row < rows; ++row)
+    for (int k = 0; k < inputs; ++k) {
+      const float exact = x[row * inputs + k];
+      nearest =
+          std::max(nearest, std::abs(bfloat_to_float(rounded.bfloats(row)[k]) - exact) / (1e-9 + std::abs(exact)));
+    }
+  check(nearest <= 1.0 / 256, "bfloat rows are the nearest bfloat16 numbers", table.name);
+  for (int n = 0; n < outputs; ++n) {
+    matrix.unpack_row(n, weight.data());
+    for (int row = 0; row < rows; ++row) {
+      double sum = 0, bound = 1e-6;
+      for (int k = 0; k < inputs; ++k) {
+        const double product = static_cast<double>(weight[k]) * bfloat_to_float(rounded.bfloats(row)[k]);
+        sum += product;
+        bound += 4e-6 * std::abs(product);
+      }
+      worst = std::max(worst, std::abs(sum - out[row * stride + n]) / bound);
+    }
+  }
+  check(worst <= 1.0, "bfloat rows: linear is near the exact sum of what was rounded", table.name);
+}
+
+// Rows of floats with a last column that has no partner.
+void test_odd_columns(const KernelTable& table, const std::string& format) {
+  Random random(23);
+  const int outputs = 70, inputs = 97, rows = 5;
+  const auto raw = random_matrix(format, outputs, inputs, random);
+  const PackedMatrix matrix(format, raw.data(), raw.size(), outputs, inputs, 2);
+  const std::vector<float> x = random.normals(inputs * rows);
+  std::vector<float> out(80 * rows), weight(inputs);
+  const LinearCall call{matrix.view(), nullptr, x.data(), static_cast<size_t>(inputs), {}, out.data(), 80};
+  for (int row = 0; row < rows; row += 3) table.linear(call, 0, matrix.num_panels(), row, std::min(row + 3, rows));
+  double worst = 0;
+  for (int n = 0; n < outputs; ++n) {
+    matrix.unpack_row(n, weight.data());
+    for (int row = 0; row < rows; ++row) {
+      double sum = 0, bound = 1e-6;
+      for (int k = 0; k < inputs; ++k) {
+        sum += static_cast<double>(weight[k]) * x[row * inputs + k];
+        bound += 4e-6 * std::abs(weight[k] * x[row * inputs + k]);
+      }
+      worst = std::max(worst, std::abs(sum - out[row * 80 + n]) / bound);
+    }
+  }
+  check(worst <= 1.0, (format + ": an odd number of columns is summed to the last").c_str(), table.name);
+}
+
 // Nested weights: all bits against their own numbers, the high bits against the Q4_0 matrix they are.
 void test_nested(const KernelTable& table, bool fine) {
   Random random(17);
@@ -242,6 +312,8 @@ int main() {
     for (const char* format : kFormats)
       for (bool fine : {false, true}) test_linear(*table, format, fine);
     for (bool fine : {false, true}) test_nested(*table, fine);
+    for (const char* format : {"F32", "F16", "BF16"}) test_odd_columns(*table, format);
+    test_bfloat_rows(*table);
     test_norm(*table);
     test_gated(*table);
   }

@@ -64,11 +64,18 @@ PackedView layout(PanelFormat format, int num_outputs, int num_inputs) {
     return view;
   }
   view.group_bytes = is_quantized(format) ? code_bytes(row) + (row.scales + (row.has_min ? 1 : 0)) * kLanes * 2 : 0;
-  const size_t float_bytes = static_cast<size_t>(num_inputs) * kLanes * row.code_bits / 8;
+  const size_t columns = static_cast<size_t>(num_inputs) + (format == PanelFormat::kBF16 ? num_inputs % 2 : 0);
+  const size_t float_bytes = columns * kLanes * row.code_bits / 8;
   const size_t bytes = is_quantized(format) ? groups * view.group_bytes : float_bytes;
   view.panel_bytes = (bytes + 63) / 64 * 64;
   view.post_scale = 1.0f;
   return view;
+}
+
+// Where a column of one of a panel's rows lies in a float format, counted in numbers.
+size_t float_at(PanelFormat format, int column, int lane) {
+  if (format != PanelFormat::kBF16) return static_cast<size_t>(column) * kLanes + lane;
+  return (static_cast<size_t>(column / 2) * kLanes + lane) * 2 + column % 2;
 }
 
 struct Packer {
@@ -107,7 +114,7 @@ struct Packer {
     const size_t width = row_of(view.format).code_bits / 8;
     uint8_t* panel = data + panel_index * view.panel_bytes;
     for (int column = 0; column < view.num_inputs; ++column)
-      std::memcpy(panel + (static_cast<size_t>(column) * kLanes + lane) * width, row + column * width, width);
+      std::memcpy(panel + float_at(view.format, column, lane) * width, row + column * width, width);
   }
 
   void pack_panels(int begin, int end) const {
@@ -206,7 +213,7 @@ void PackedMatrix::unpack_row(int index, float* out) const {
   if (!is_quantized(view_.format)) {
     const uint16_t* halves = reinterpret_cast<const uint16_t*>(panel);
     for (int column = 0; column < view_.num_inputs; ++column) {
-      const int at = column * kLanes + lane;
+      const size_t at = float_at(view_.format, column, lane);
       out[column] = view_.format == PanelFormat::kF32   ? reinterpret_cast<const float*>(panel)[at]
                     : view_.format == PanelFormat::kF16 ? half_to_float(halves[at])
                                                         : bfloat_to_float(halves[at]);

@@ -3,8 +3,8 @@
 // Quantised panel: for each group of 32 columns, quads of 4 columns; a quad is 16 outputs x 4 unsigned codes = 64
 // bytes. 4-bit panels hold quad j in the low and quad j + 4 in the high nibbles of the same 64 bytes. The group's
 // float16 scales [16 outputs] follow and, for formats that have them, its float16 minima: a panel is read front to
-// back. weight = scale * (code - zero) + minimum. Float panel: [column][16 outputs]. Outputs past the last row of the
-// matrix are zero.
+// back. weight = scale * (code - zero) + minimum. Float panel: [column][16 outputs]; in bfloat16
+// [column / 2][16 outputs][2], as dot products of pairs want them. Outputs past the last row of the matrix are zero.
 #pragma once
 
 #include <cstddef>

@@ -11,7 +11,7 @@ from tests.factories.greedy import blocks_for, greedy_continuations, make_batch
 from tests.factories.tiny_models import ARCHITECTURES, random_weights, tiny_spec
 
 from vivace.execute.native import NativeExecutor, available_isas
-from vivace.execute.native_program import quantized_in
+from vivace.execute.native_program import bfloats_in, quantized_in
 from vivace.execute.reference import ReferenceExecutor
 from vivace.files.open import open_model
 from vivace.graph.build import build_graph
@@ -80,6 +80,48 @@ def test_the_core_rounds_where_the_table_of_casts_says_and_nowhere_else(
     # What is left is the order of float sums, and roundings that it tips; 12 bits are not so far above that.
     left = {8: 0.3, 12: 0.8}[activation_bits]
     assert np.abs(found - expected).mean() < left * np.abs(found - plain).mean()
+
+
+@pytest.mark.parametrize("activation_bits", [12, 8])
+def test_inputs_of_bfloat_weights_are_rounded_where_pairs_are_multiplied_and_eight_bits_are_asked_for(
+    activation_bits: int, tmp_path: Path
+) -> None:
+    write_gguf(tmp_path / "model.gguf", format=TensorFormat.BF16)
+    model = open_model(tmp_path / "model.gguf")
+    batch = make_batch([(0, random_tokens(40, 320), 0)], 1, blocks_for(40), all_logits=True)
+    graph = build_graph(model.spec)
+    policy = native_policy(8, has_pairs=True)
+    cast = cast_inputs(graph, policy, quantized_in(model.weights), bfloats_in(model.weights))
+    plain, rounded = (
+        ReferenceExecutor(one, model.weights, num_blocks=4, kv_format=DEFAULT_KV_FORMAT).forward(batch)
+        for one in (graph, cast)
+    )
+    assert np.abs(rounded - plain).max() > 1e-3 * np.abs(plain).max()
+    for isa in ISAS:
+        executor = NativeExecutor(graph, model.weights, num_blocks=4, isa=isa, activation_bits=activation_bits)
+        expected = rounded if activation_bits == 8 and isa == "avx512bf16" else plain
+        assert np.abs(executor.forward(batch) - expected).mean() < 0.3 * np.abs(rounded - plain).mean()
+
+
+@pytest.mark.parametrize("activation_bits", [12, 8])
+@pytest.mark.parametrize("format", [TensorFormat.BF16, TensorFormat.F16])
+def test_weights_in_sixteen_bits_give_the_same_text_in_any_company(
+    format: TensorFormat, activation_bits: int, tmp_path: Path
+) -> None:
+    write_gguf(tmp_path / "model.gguf", format=format)
+    model = open_model(tmp_path / "model.gguf")
+    executor = NativeExecutor(
+        build_graph(model.spec), model.weights, num_blocks=64, num_threads=2, activation_bits=activation_bits
+    )
+    prompts = [random_tokens(length, 320, seed=length) for length in (1, 3, 17, 65, 100)]
+    together, _ = greedy_continuations(executor, prompts, 8)
+    for prompt, tokens in zip(prompts, together, strict=True):
+        alone, logits = greedy_continuations(executor, [prompt], 8)
+        assert alone[0] == tokens
+        for chunk in (1, 3, 64):
+            in_chunks, chunk_logits = greedy_continuations(executor, [prompt], 8, chunk=chunk)
+            assert in_chunks[0] == tokens
+            assert np.array_equal(chunk_logits[0], logits[0])
 
 
 @pytest.mark.parametrize("isa", ISAS)

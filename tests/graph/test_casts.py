@@ -64,6 +64,15 @@ def test_linears_over_floats_and_over_codes_read_what_each_wants() -> None:
     assert ("layers.0.attn.q.weight", "layers.0.attn.v.weight") in fused
 
 
+def test_only_linears_over_bfloats_read_what_is_said_of_them() -> None:
+    graph = build_graph(tiny_spec("llama"))
+    policy = native_policy(8, has_pairs=True)
+    mixed = cast_inputs(graph, policy, lambda _: False, lambda name: name.endswith("mlp.down.weight"))
+    rounded = {op.weight for op in mixed.ops if isinstance(op, Linear) and ":" in op.x}
+    assert rounded == {f"layers.{layer}.mlp.down.weight" for layer in range(3)}
+    assert native_policy(12, has_pairs=True) == native_policy(12)
+
+
 def test_casts_go_with_the_layers_that_are_cut_off() -> None:
     graph = cut_after_layer(with_casts("llama", native_policy(12)), 1)
     validate(graph)

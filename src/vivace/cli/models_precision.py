@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from vivace.execute.native_program import quantized_in
+from vivace.execute.native_program import bfloats_in, quantized_in
 from vivace.files.open import LoadedModel
 from vivace.graph.build import build_graph
 from vivace.graph.casts import CastPolicy, input_precision, rule_of
@@ -18,13 +18,16 @@ def precision_rows(model: LoadedModel, policy: CastPolicy) -> list[Row]:
         model: open.
         policy: a row of `graph.casts.POLICIES`.
     """
-    is_quantized = quantized_in(model.weights)
+    is_quantized, is_bfloat = quantized_in(model.weights), bfloats_in(model.weights)
     counted: Counter[tuple[str, str, str]] = Counter()
     reasons: dict[str, tuple[bool, str]] = {}
     for op in build_graph(model.spec).ops:
         rule = rule_of(op)
         over_codes = isinstance(op, Linear) and is_quantized(op.weight)
-        reads = "-" if isinstance(op, Embed) else input_precision(op, policy, over_codes=over_codes)
+        over_bfloats = isinstance(op, Linear) and is_bfloat(op.weight)
+        reads = input_precision(op, policy, over_codes=over_codes, over_bfloats=over_bfloats)
+        if isinstance(op, Embed):
+            reads = "-"
         counted[rule.what, reads, _weight_format(op, model)] += 1
         reasons[rule.what] = (rule.is_allowed, rule.why)
     return [

@@ -47,7 +47,7 @@ class CoreOp:
 
 @dataclass(frozen=True, slots=True)
 class CoreBuffer:
-    """Rows of `width` columns of 32 (float), 12 or 8 bits; quantised ones carry scales and sums beside their codes."""
+    """Rows of `width` columns of 32 (float), 16 (bfloat16), 12 or 8 bits; the last two with scales and sums."""
 
     width: int
     bits: int
@@ -56,7 +56,7 @@ class CoreBuffer:
     @property
     def row_bytes(self) -> int:
         """Bytes of a row, a multiple of 64 (native/kernels/calls.h has the layout of a quantised row)."""
-        used = self.width * self.bits // 8 + (0 if self.bits == 32 else self.width // 32 * 16)
+        used = self.width * self.bits // 8 + (0 if self.bits > 12 else self.width // 32 * 16)
         return -(-used // 64) * 64
 
 
@@ -89,7 +89,7 @@ class CoreGraph:
         return {name: Lifetime(first[name], last[name]) for name in first}
 
 
-CAST_BITS = {"int12": 12, "int8": 8}
+CAST_BITS = {"int12": 12, "int8": 8, "bf16": 16}
 """Precisions of casts that the core computes with; what reads no cast reads float32."""
 
 

@@ -71,8 +71,8 @@ class NativeExecutor:
         self._graph = graph
         self._started: ForwardBatch | None = None  # its arrays are the core's until it is finished
         self._activation_bits = activation_bits
-        core = lower_fused(graph, weights, activation_bits)
         isa = isa if isa is not None else os.environ.get("VIVACE_ISA", "")
+        core = lower_fused(graph, weights, activation_bits, isa)
         try:
             threads = _native.ThreadPool(num_threads or len(os.sched_getaffinity(0)))
             self._kv = _native.KvPool(
@@ -191,7 +191,7 @@ class NativeExecutor:
             ConfigError: num_layers is not between 1 and the layers of the model.
         """
         graph = cut_after_layer(self._graph, num_layers)
-        core = lower_fused(graph, self._weights, self._activation_bits)
+        core = lower_fused(graph, self._weights, self._activation_bits, self._parts.isa)
         program = build_program(core, graph.spec, self._parts, max_rows)
         return NativeEarlyExit(program, self._kv, self._vocab_size, max_rows)
 

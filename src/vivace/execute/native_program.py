@@ -23,6 +23,7 @@ from vivace.types.step import ForwardBatch
 from vivace.types.weights import TensorFormat, WeightSource
 
 _FLOAT_FORMATS = frozenset({TensorFormat.F32, TensorFormat.F16, TensorFormat.BF16})
+_ISAS_WITH_PAIRS = frozenset({"avx512bf16"})  # others would multiply bfloat16 numbers no faster than float32 ones
 _ABSENT = -1  # the core's number for a buffer or vector that is not there
 
 
@@ -45,19 +46,30 @@ class ProgramParts:
     isa: str
 
 
-def lower_fused(graph: Graph, weights: WeightSource, activation_bits: int) -> CoreGraph:
-    """Fuse and lower a valid graph.
+def lower_fused(graph: Graph, weights: WeightSource, activation_bits: int, isa: str = "") -> CoreGraph:
+    """Fuse and lower a valid graph for a kernel table; an empty name is the best one.
 
     Raises:
         UnsupportedModelError: a width that the kernels cannot take.
     """
-    is_quantized = quantized_in(weights)
-    return lower(fuse_add_norm(fuse_linears(cast_inputs(graph, native_policy(activation_bits), is_quantized))))
+    policy = native_policy(activation_bits, has_pairs=(isa or _native.available_isas()[0]) in _ISAS_WITH_PAIRS)
+    rounded = cast_inputs(graph, policy, quantized_in(weights), bfloats_in(weights))
+    return lower(fuse_add_norm(fuse_linears(rounded)))
 
 
 def quantized_in(weights: WeightSource) -> Callable[[str], bool]:
     """Whether a weight, by name, is stored in codes."""
     return lambda name: weights.info(name).format not in _FLOAT_FORMATS
+
+
+def bfloats_in(weights: WeightSource) -> Callable[[str], bool]:
+    """Whether a weight, by name, is stored in BF16 and has whole groups of 32 columns."""
+
+    def is_bfloat(name: str) -> bool:
+        info = weights.info(name)
+        return info.format is TensorFormat.BF16 and info.shape[-1] % 32 == 0
+
+    return is_bfloat
 
 
 def build_program(core: CoreGraph, spec: ModelSpec, parts: ProgramParts, max_rows: int) -> _native.Program:

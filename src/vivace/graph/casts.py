@@ -64,31 +64,42 @@ class CastPolicy:
     Attributes:
         over_floats: of allowed ops over weights in F32, F16 or BF16.
         over_codes: of allowed ops over quantised weights.
+        over_bfloats: of allowed ops over weights in BF16; None: as over_floats.
         denied: of all others; anything but f32 here is an experiment.
     """
 
     over_floats: str
     over_codes: str
     denied: str = "f32"
+    over_bfloats: str | None = None
 
 
 POLICIES = {
     "f32": CastPolicy("f32", "f32"),
     "native-12": CastPolicy("f32", "int12"),
     "native-8": CastPolicy("f32", "int8"),
+    "native-8-bf16": CastPolicy("f32", "int8", over_bfloats="bf16"),
     "amp": CastPolicy("bf16", "bf16"),
     "amp-f16": CastPolicy("f16", "f16"),
     "everything-bf16": CastPolicy("bf16", "bf16", denied="bf16"),
     "everything-f16": CastPolicy("f16", "f16", denied="f16"),
 }
-"""native-12 and native-8 are what the C++ core does (--activation-bits); the others run on the reference executor."""
+"""The native ones are what the C++ core does (--activation-bits 12, 8, and 8 on a machine that multiplies bfloat16
+numbers in pairs); the others run on the reference executor."""
 
 _RULE_OF = {kind: rule for rule in RULES for kind in rule.ops}
 
 
-def native_policy(activation_bits: int) -> CastPolicy:
-    """What the native core does at `activation_bits` (12 or 8)."""
-    return POLICIES[f"native-{activation_bits}"]
+def native_policy(activation_bits: int, *, has_pairs: bool = False) -> CastPolicy:
+    """What the native core does at `activation_bits` (12 or 8).
+
+    Args:
+        activation_bits: of inputs of quantised linears.
+        has_pairs: the kernel table multiplies bfloat16 numbers in pairs, twice as fast as float32 ones. Eight bits then
+            mean eight significant bits for inputs of BF16 weights too; twelve leave those in float32, since two
+            bfloat16 numbers for each would be no faster.
+    """
+    return POLICIES["native-8-bf16" if has_pairs and activation_bits == 8 else f"native-{activation_bits}"]
 
 
 def find_policy(name: str) -> CastPolicy:
@@ -107,8 +118,10 @@ def rule_of(op: Op) -> CastRule:
     return _RULE_OF[type(op)]
 
 
-def input_precision(op: Op, policy: CastPolicy, *, over_codes: bool) -> str:
-    """What an op reads its inputs in under a policy; `over_codes`: its weights are quantised."""
+def input_precision(op: Op, policy: CastPolicy, *, over_codes: bool, over_bfloats: bool = False) -> str:
+    """What an op reads its inputs in under a policy; its weights are quantised, in BF16 (`over_bfloats`) or floats."""
     if not rule_of(op).is_allowed:
         return policy.denied
+    if over_bfloats and policy.over_bfloats:
+        return policy.over_bfloats
     return policy.over_codes if over_codes else policy.over_floats

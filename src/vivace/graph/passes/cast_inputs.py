@@ -9,7 +9,17 @@ from vivace.graph.graph import Graph
 from vivace.graph.ops import Cast, Linear, Op
 
 
-def cast_inputs(graph: Graph, policy: CastPolicy, is_quantized: Callable[[str], bool]) -> Graph:
+def no_weight(_name: str) -> bool:
+    """For models without weights in BF16, or policies that do not care."""
+    return False
+
+
+def cast_inputs(
+    graph: Graph,
+    policy: CastPolicy,
+    is_quantized: Callable[[str], bool],
+    is_bfloat: Callable[[str], bool] = no_weight,
+) -> Graph:
     """Put a Cast before the first reader of each buffer in each precision; readers share it.
 
     Runs before linears are fused, so that those over floats and those over codes read what each wants.
@@ -18,13 +28,15 @@ def cast_inputs(graph: Graph, policy: CastPolicy, is_quantized: Callable[[str], 
         graph: without FusedLinear ops and casts.
         policy: a row of POLICIES.
         is_quantized: whether the weight of that name is stored quantised.
+        is_bfloat: whether it is stored in BF16.
     """
     ops: list[Op] = []
     widths = dict(graph.widths)
     done: set[str] = set()
     for op in graph.ops:
         over_codes = isinstance(op, Linear) and is_quantized(op.weight)
-        precision = input_precision(op, policy, over_codes=over_codes)
+        over_bfloats = isinstance(op, Linear) and is_bfloat(op.weight)
+        precision = input_precision(op, policy, over_codes=over_codes, over_bfloats=over_bfloats)
         if precision == "f32":
             ops.append(op)
             continue
