@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speculate_report import ADAPTIVE, PLAIN, print_report, told_of
+from speculate_report import ADAPTIVE, CEILING, PLAIN, Part, print_report, told_of
 from vivace.files.catalogue import resolve
 from vivace.files.open import open_model
 from vivace.plan.speculate import interpolate
@@ -32,7 +32,6 @@ from vivace.speculate.speculator import EngineSpeculator
 from vivace.text.build import build_tokenizer
 from vivace.types.draft import DecodeStep, DraftPlace
 
-CEILING = "ceiling"
 CONTEXT = 128  # that the recorded step times are of
 
 

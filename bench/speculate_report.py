@@ -15,6 +15,7 @@ from vivace.types.speculation import SpeculationUsage
 
 ADAPTIVE = "adaptive"
 PLAIN = "plain"
+CEILING = "ceiling"
 
 Part = dict[str, Any]
 Sums = dict[str, float]
@@ -100,7 +101,7 @@ def print_regret(groups: dict[tuple[str, int], list[Part]], names: list[str]) ->
             continue
         found = {name: speed_up(mine, name) for name in names}
         speedups = {name: value for name, value in found.items() if not math.isnan(value)}
-        fixed = {name: value for name, value in speedups.items() if name not in (ADAPTIVE, "window")}
+        fixed = {name: value for name, value in speedups.items() if name not in (ADAPTIVE, "window", CEILING)}
         best = max([*fixed.values(), 1.0])
         best_name = max(fixed, key=lambda name: fixed[name]) if fixed and best > 1.0 else PLAIN
         most = max(best, *speedups.values())

@@ -81,8 +81,8 @@ def test_measured_speculation_stops_on_guesses_that_fail_and_returns_when_they_d
         speculator.note_step(DecodeStep(1 + len(drafts), 1, 0, 1 + (drafts[:1] == (following,)), elapsed_ms))
         tokens.append(following)
 
-    for index in range(150):
-        turn((1, 2, 100 + int(generator.integers(1000)))[index % 3])
+    for _ in range(150):
+        turn(int(generator.integers(40)))
     failing = counts[50:]
     counts.clear()
     for _ in range(20):
@@ -173,7 +173,7 @@ def looks_of(speculator: EngineSpeculator, num_steps: int, num_streams: int) -> 
 def test_company_in_which_no_draft_can_pay_is_hardly_looked_at_until_it_gets_smaller() -> None:
     speculator = EngineSpeculator(SpeculationConfig(("ngram",), "measured", 8))
     speculator.assume_costs(StepTimes({1: 5.0, 2: 5.2, 8: 6.0, 16: 24.0, 32: 48.0}))
-    assert looks_of(speculator, 256, num_streams=16) == 2
+    assert looks_of(speculator, 256, num_streams=16) == 0
     assert looks_of(speculator, 20, num_streams=1) == 20
 
 
@@ -185,7 +185,8 @@ def test_what_is_learned_on_a_busy_machine_brings_no_drafts_where_they_cannot_pa
         for _ in range(64):  # others slow down the plain steps, and no step with drafts
             speculator.note_step(DecodeStep(16, 16, 0, 16, 48.0))
             speculator.note_step(DecodeStep(32, 16, 0, 32, 30.0))
-        return any(map(any, (speculator.propose(places, 16, 128) for _ in range(4))))
+        looks = [speculator.propose(places, 16, 128) for _ in range(4) if not speculator.rests(16)]
+        return any(map(any, looks))
 
     dear = {1: 5.0, 8: 14.0, 16: 25.0, 32: 49.0}
     assert not drafted(StepTimes(dear))

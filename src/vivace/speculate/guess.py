@@ -35,6 +35,8 @@ class Stream:
     num_drafts: int | None = None
     expected: float = 0.0
     turn_cost: float = 1.0
+    is_beside_prompt: bool = False  # its last turn, which had so many streams:
+    company: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class StepView:
         guesses: what look-up found for them.
         num_rows: rows without drafts.
         budget: most drafts in all.
+        most: what drafts and guesses may cost at most, in the unit of step costs.
     """
 
     streams: Sequence[Stream]
@@ -54,3 +57,4 @@ class StepView:
     guesses: Sequence[Guess]
     num_rows: int
     budget: int
+    most: float

@@ -117,7 +117,9 @@ class ModelDesk:
             ]
             num_late = sum(count - 1 for count, is_model in zip(pending, by_model, strict=True) if is_model)
             extra = self._cost(drafter, sum(by_model), depth, num_late)
-            choice = self._policy.choose(candidates, view.num_rows, view.budget, self._costs, extra)
+            choice = self._policy.choose(
+                candidates, view.num_rows, view.budget, self._costs, extra=extra, most=view.most
+            )
             options.append(ModelPlan(drafter, choice, by_model))
             if weighs and len(options) > 1 and choice.rate < options[-2].choice.rate:
                 break
@@ -151,7 +153,7 @@ class ModelDesk:
                 + self._costs.of(view.num_rows + 1)
                 - self._costs.of(view.num_rows)
             )
-            if cost > self._credit[drafter.name]:
+            if cost > min(self._credit[drafter.name], view.most):
                 continue
             self._since[drafter.name], self._credit[drafter.name] = 0, 0.0
             marks = tuple(place == index for place in range(len(view.places)))

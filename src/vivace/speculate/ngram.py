@@ -6,7 +6,7 @@ decoding (Saxena, 2023) with an index that grows by one entry a token.
 
 from collections.abc import Sequence
 
-from vivace.speculate.proposal import EVIDENCE_FROM, Proposal, evidence_of
+from vivace.speculate.proposal import Proposal, evidence_of
 
 MAX_CANDIDATES = 6  # earlier places that are tried for the longest match, newest first
 MAX_MATCH = 16  # a longer match says no more
@@ -18,17 +18,20 @@ class NgramFollower:
     A token costs one look-up; a proposal at most MAX_CANDIDATES x MAX_MATCH comparisons.
     """
 
-    __slots__ = ("_last", "_previous", "_tokens")
+    __slots__ = ("_last", "_newest", "_previous", "_tokens")
 
     def __init__(self) -> None:
         self._tokens: list[int] = []
         self._last: dict[tuple[int, int], int] = {}  # pair -> index after its newest occurrence
+        self._newest: dict[int, int] = {}  # token -> index after its newest occurrence but that at the end
         self._previous: list[int] = []  # index after a pair -> index after the same pair before, 0 for none
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Index more tokens."""
-        known, last, previous = self._tokens, self._last, self._previous
+        known, last, previous, newest = self._tokens, self._last, self._previous, self._newest
         for token in tokens:
+            if known:
+                newest[known[-1]] = len(known)
             known.append(token)
             end = len(known)
             if end == 1:
@@ -41,7 +44,7 @@ class NgramFollower:
     def propose(self, count: int) -> Proposal | None:
         """What followed the longest earlier match of the last tokens; the newest among equally long ones."""
         tokens = self._tokens
-        if count < 1 or len(tokens) <= EVIDENCE_FROM[0]:
+        if count < 1 or len(tokens) <= 2:
             return None
         best_end, best_length = 0, 0
         end = self._previous[-1]
@@ -55,7 +58,9 @@ class NgramFollower:
                 break
             end = self._previous[end]
         if best_end == 0:
-            return None
+            best_end, best_length = self._newest.get(tokens[-1], 0), 1
+            if best_end == 0:
+                return None
         return Proposal(self._continuation(best_end, count), evidence_of(best_length))
 
     def finish(self, answer: Sequence[int]) -> None:

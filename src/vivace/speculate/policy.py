@@ -1,5 +1,6 @@
 """How many drafts each stream gets in a step: `fixed`, `window` (the chapter's rule) or `measured`."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +63,14 @@ class Policy(Protocol):
         ...
 
     def choose(
-        self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts, extra: float = 0.0
+        self,
+        candidates: Sequence[Candidate],
+        num_rows: int,
+        budget: int,
+        costs: StepCosts,
+        *,
+        extra: float = 0.0,
+        most: float = math.inf,
     ) -> Choice:
         """Drafts for each candidate.
 
@@ -72,6 +80,7 @@ class Policy(Protocol):
             budget: most drafts in all.
             costs: of steps by rows.
             extra: what the guesses themselves cost, in the unit of `costs`, if any draft is taken.
+            most: what drafts and guesses may cost at most, in the same unit.
         """
         ...
 
@@ -84,7 +93,14 @@ class FixedPolicy:
     weighs_costs: bool = False
 
     def choose(
-        self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts, extra: float = 0.0
+        self,
+        candidates: Sequence[Candidate],
+        num_rows: int,
+        budget: int,
+        costs: StepCosts,
+        *,
+        extra: float = 0.0,
+        most: float = math.inf,
     ) -> Choice:
         """See Policy."""
         return Choice(_within(budget, [min(self.num_drafts, len(one.cumulative)) for one in candidates]))
@@ -97,7 +113,14 @@ class WindowPolicy:
     weighs_costs: bool = False
 
     def choose(
-        self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts, extra: float = 0.0
+        self,
+        candidates: Sequence[Candidate],
+        num_rows: int,
+        budget: int,
+        costs: StepCosts,
+        *,
+        extra: float = 0.0,
+        most: float = math.inf,
     ) -> Choice:
         """See Policy."""
         return Choice(_within(budget, [min(one.window_length, len(one.cumulative)) for one in candidates]))
@@ -117,7 +140,14 @@ class MeasuredPolicy:
     weighs_costs: bool = True
 
     def choose(
-        self, candidates: Sequence[Candidate], num_rows: int, budget: int, costs: StepCosts, extra: float = 0.0
+        self,
+        candidates: Sequence[Candidate],
+        num_rows: int,
+        budget: int,
+        costs: StepCosts,
+        *,
+        extra: float = 0.0,
+        most: float = math.inf,
     ) -> Choice:
         """See Policy."""
         num_streams = len(candidates)
@@ -125,7 +155,8 @@ class MeasuredPolicy:
         if num_streams == 0:
             return Choice(chosen)
         spent_anyway = prompt_cost(num_streams, num_rows, costs)
-        plain = num_streams / costs.of(num_streams)
+        cost_of_none = costs.of(num_streams)
+        plain = num_streams / cost_of_none
         ranked = sorted(
             (-probability, position, stream)
             for stream, candidate in enumerate(candidates)
@@ -137,8 +168,9 @@ class MeasuredPolicy:
         expected = float(num_streams)
         for count, (negative_probability, _, _) in enumerate(ranked, 1):
             expected -= negative_probability
-            rate = expected / (costs.of(num_rows + count) - spent_anyway + extra)
-            if rate > best_rate:
+            cost = costs.of(num_rows + count) - spent_anyway + extra
+            rate = expected / cost
+            if rate > best_rate and cost - cost_of_none <= most:
                 best_count, best_rate = count, rate
         rate = best_rate if best_count else plain
         if not extra and num_rows == num_streams:

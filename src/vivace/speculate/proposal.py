@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-EVIDENCE_FROM = (2, 3, 5, 9)
-"""Matched tokens from which evidence 0, 1, 2 and 3 begin."""
+EVIDENCE_FROM = (1, 2, 3, 5, 9)
+"""Matched tokens from which evidence 0, 1, 2, 3 and 4 begin."""
 MODEL_EVIDENCE = len(EVIDENCE_FROM)
 """The class of evidence of what a model guesses."""
 

@@ -3,6 +3,7 @@
 Learns from the tokens that streams turn out to have, never from the verifier: what stood is what was appended.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 from vivace.speculate.acceptance import Acceptance, KindPriors, Watch
@@ -10,7 +11,7 @@ from vivace.speculate.calibration import Calibration
 from vivace.speculate.config import SpeculationConfig
 from vivace.speculate.costs import StepCosts, StepTimes
 from vivace.speculate.drafter import ModelDrafter
-from vivace.speculate.guard import Guard
+from vivace.speculate.guard import HICCUP, Guard
 from vivace.speculate.guess import Guess, StepView, Stream
 from vivace.speculate.model_desk import ModelDesk
 from vivace.speculate.policy import POLICIES, Candidate, could_pay, prompt_cost
@@ -102,9 +103,12 @@ class EngineSpeculator:
         and in large company every twelfth, as looking takes the longer. A rest ends when the company gets smaller.
 
         Following streams and guessing for nothing would cost a plain step a few percent of its time. None is looked at
-        while drafts have not paid of late in such company, and one in 128 where by measured costs none can pay.
+        while drafts have not paid of late in such company, none at all where by the steps timed before serving none can
+        pay, and one in 128 where they cannot by those of now.
         """
         self._drafting_ms = self._looking_ms = 0.0
+        if self._refuses(num_streams):
+            return True
         if self._policy.weighs_costs and self._guard.takes_pause(num_streams):
             return True
         if self._num_rests == 0 or num_streams < self._resting_company:
@@ -129,10 +133,10 @@ class EngineSpeculator:
         candidates = [
             Candidate(guess.cumulative, stream.window.length) for guess, stream in zip(guesses, streams, strict=True)
         ]
-        room = 0 if self._refuses(len(places)) else budget
-        choice = self._policy.choose(candidates, num_rows, room, self._costs)
+        most = self._guard.credit(len(places)) * self._costs.of(len(places)) if self._policy.weighs_costs else math.inf
+        choice = self._policy.choose(candidates, num_rows, budget, self._costs, most=most)
         if self._has_models:
-            view = StepView(streams, places, guesses, num_rows, budget)
+            view = StepView(streams, places, guesses, num_rows, budget, most)
             plan = self._desk.plan(view, choice)
             if plan is not None:
                 began_ns = self._clock()
@@ -147,7 +151,7 @@ class EngineSpeculator:
         if not self._policy.weighs_costs or self._num_idle == 0:
             return 0
         most = self._config.max_drafts
-        if self._refuses(num_streams) or not (self._has_models or could_pay(num_streams, most, self._costs)):
+        if not (self._has_models or could_pay(num_streams, most, self._costs)):
             return HOPELESS_RESTED_STEPS
         return min(MOST_RESTED_STEPS, RESTED_STEPS + num_streams // 2) if self._num_idle >= IDLE_LOOKS else 0
 
@@ -167,9 +171,13 @@ class EngineSpeculator:
     def note_step(self, step: DecodeStep) -> None:
         """A step of streams and drafts alone has ended; what guessing took does not count as cost of its rows."""
         self._costs.look_at(step.num_pairs / step.num_rows)
+        plain_ms = self._costs.milliseconds(step.num_streams)
         if step.num_rows > step.num_streams:
-            plain_ms = self._costs.milliseconds(step.num_streams)
-            self._guard.note(step.num_streams, step.num_tokens, step.elapsed_ms, plain_ms)
+            likely_ms = self._costs.milliseconds(step.num_rows) + self._looking_ms
+            spent_ms = min(step.elapsed_ms, HICCUP * likely_ms) if plain_ms else step.elapsed_ms
+            self._guard.note(step.num_streams, step.num_tokens, spent_ms, plain_ms or step.elapsed_ms)
+        elif plain_ms:
+            self._guard.note_plain(step.num_streams, self._looking_ms, plain_ms)
         self._costs.note(step.num_rows, step.elapsed_ms - self._looking_ms)
 
     def end(self, request_id: str, choice: int, num_generated: int) -> SpeculationUsage | None:
@@ -205,8 +213,12 @@ class EngineSpeculator:
         relative = (self._costs.of(num_rows + sum(map(len, drafts))) - spent_anyway) / plain
         if self._drafting_ms:
             relative += self._drafting_ms / (self._costs.milliseconds(num_streams) or self._drafting_ms)
+        is_beside_prompt = num_rows > num_streams  # nobody times such a step: what it costs is paid in advance
+        if is_beside_prompt and any(drafts):
+            self._guard.pay(num_streams, relative - 1)
         for stream, guess, mine in zip(streams, guesses, drafts, strict=True):
-            stream.num_drafts, stream.turn_cost = len(mine), relative
+            stream.num_drafts, stream.turn_cost, stream.is_beside_prompt = len(mine), relative, is_beside_prompt
+            stream.company = num_streams
             stream.expected = sum(guess.cumulative[: len(mine)])
         return drafts
 
@@ -248,6 +260,8 @@ class EngineSpeculator:
             for tally in tallies:
                 tally.note_plain(num_new, stream.turn_cost)
             return
+        if stream.is_beside_prompt:
+            self._guard.pay(stream.company, -min(num_new - 1, num_drafts) / stream.company)
         stream.window.note(num_drafts, num_new - 1)
         self._calibration.note(stream.expected, min(num_new - 1, num_drafts))
         for tally in tallies:

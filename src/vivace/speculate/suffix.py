@@ -7,11 +7,12 @@ tells what another tenant was told. After SuffixDecoding (Oliaro et al., 2024), 
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from vivace.speculate.proposal import EVIDENCE_FROM, Proposal, evidence_of
+from vivace.speculate.proposal import Proposal, evidence_of
 from vivace.speculate.suffix_automaton import SuffixAutomaton
 
 DEFAULT_MAX_TOKENS = 65_536  # of one tenant; Python needs about 0.6 kB for each
 DEFAULT_MAX_TENANTS = 16
+LEAST_MATCH = 2  # tokens; one that other answers have in common says nothing
 REMATCHED_TOKENS = 32  # tokens that a follower looks up again when the store has moved on
 
 
@@ -70,7 +71,7 @@ class SuffixFollower:
         """What followed the longest match; of the younger answers where both are as long."""
         if self._generations is not self._store.generations:
             self.extend(())
-        best: tuple[int, tuple[int, ...]] = (EVIDENCE_FROM[0] - 1, ())
+        best: tuple[int, tuple[int, ...]] = (LEAST_MATCH - 1, ())
         for automaton, (state, matched) in zip(self._generations, self._matches, strict=True):
             if matched > best[0] and (found := automaton.continuation(state, count)):
                 best = matched, found
