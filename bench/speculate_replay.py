@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speculate_report import ADAPTIVE, CEILING, PLAIN, Part, print_report, told_of
+from speculate_report import ADAPTIVE, CEILING, PLAIN, print_report, told_of
 from vivace.files.catalogue import resolve
 from vivace.files.open import open_model
 from vivace.plan.speculate import interpolate
