@@ -66,8 +66,8 @@ def test_streams_come_first_and_a_long_prompt_advances_in_every_step() -> None:
 
 def test_the_budget_of_a_step_is_kept_and_prompts_are_read_in_order() -> None:
     scheduler = make_scheduler(max_batch_tokens=64)
-    for name in "abc":
-        scheduler.add(make_request(name, 40), seed=0)
+    for number, name in enumerate("abc"):
+        scheduler.add(make_request(name, 40, first=1 + 50 * number), seed=0)
     assert counts(step(scheduler)[0]) == [40, 24]
     assert counts(step(scheduler)[0]) == [1, 16, 40]
 

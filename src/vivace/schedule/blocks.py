@@ -24,6 +24,7 @@ from vivace.schedule.tiers import TierDesk
 from vivace.types.request import GenerationRequest
 from vivace.types.step import BLOCK_SIZE, BlockContent, SequenceShare
 
+SHARED_BLOCKS = 2  # fewer that are being computed are computed again: a step of its own costs as much
 Copies = tuple[tuple[int, int], ...]
 """Blocks (source, target)."""
 Writes = tuple[tuple[int, BlockContent], ...]
@@ -72,6 +73,11 @@ class BlockDesk:
     def find(self, sequence: Sequence) -> Found:
         """Blocks that hold the first tokens of a waiting sequence already; they are not held yet."""
         return self._tiers.find(self._prefixes.keys_of(sequence), sequence.policy)
+
+    def is_coming(self, sequence: Sequence, found: Found, others: Iterable[Sequence]) -> bool:
+        """Whether one of those that run is computing a prefix of a waiting sequence that is worth waiting for."""
+        num_found = len(found.keys)
+        return any(self._prefixes.num_coming(sequence, num_found, other) >= SHARED_BLOCKS for other in others)
 
     def may_start(self, sequence: Sequence, found: Found, headroom: int) -> bool:
         """Whether a waiting sequence may take its blocks and leave `headroom` of them to those that run."""

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from collections.abc import Sequence as Rows
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 import numpy as np
 
@@ -75,6 +75,14 @@ class PrefixIndex:
             tokens = np.array(request.prompt_ids, dtype=np.int32)
             extend_keys(keys, tokens, tenant_salt(request.service_level.tenant), _change(policy))
         return keys
+
+    def num_coming(self, sequence: Sequence, num_found: int, other: Sequence) -> int:
+        """Blocks after the first `num_found` of a waiting sequence that another, running one will soon let it find."""
+        has_more = other.num_pending > 1 and other.num_published <= num_found  # else its blocks cannot be found
+        if other.policy.pruning is not None or not has_more:
+            return 0
+        pairs = zip(self.keys_of(sequence)[num_found:], other.keys[num_found:], strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     def publish(self, sequence: Sequence) -> None:
         """Let others find the blocks that are full now."""

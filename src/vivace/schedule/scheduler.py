@@ -27,6 +27,7 @@ from vivace.schedule.group import RequestGroup, build_group
 from vivace.schedule.layer_blocks import LocalBlocks
 from vivace.schedule.orders.table import build_order
 from vivace.schedule.preemption import choose_victim
+from vivace.schedule.prefixes import Found
 from vivace.schedule.prompt_budget import PromptBudget
 from vivace.schedule.roster import Roster
 from vivace.schedule.sequence import Sequence, SequenceState
@@ -280,6 +281,8 @@ class Scheduler:
         num_pending = self._num_pending_prompt()
         while (sequence := waiting.first()) is not None and len(running) < num_seats:
             found = self.blocks.find(sequence)
+            if self._shares_with_running(sequence, found):
+                return
             own = sequence.num_known - found.num_tokens
             if not self.blocks.may_start(sequence, found, self._headroom(num_pending + own)):
                 self._lacks_blocks = True
@@ -291,6 +294,18 @@ class Scheduler:
             self._roster.start(sequence)
             if is_first_start and self.order.follows_service:
                 waiting.sort(self._now_s)
+
+    def _shares_with_running(self, sequence: Sequence, found: Found) -> bool:
+        """Whether one before it in order computes a prefix that they share: it starts when that can be found.
+
+        Not computing it twice costs nobody anything: rows of prompts go to who is first in order, so it would hardly
+        have got further meanwhile. Who has to start in time does not wait.
+        """
+        if sequence.request.service_level.queue_timeout_s is not None:
+            return False
+        mine = self.order.key(sequence, self._now_s)
+        before = (other for other in self.running.values() if self.order.key(other, self._now_s) <= mine)
+        return self.blocks.is_coming(sequence, found, before)
 
     def place_of(self, request_id: str) -> RequestPlace | None:
         """Where a request is before its first token; None when it is not in work."""
