@@ -2,6 +2,7 @@
 
     python bench/speculate.py --data FOLDER [--model smollm2-135m] [--streams 1 4 16] [--proposers ngram suffix self]
         [--draft-model M] [--exit-layer N] [--fixed 3 7 15] [--prompts 16] [--part 16] [--state FILE] [--limit-s 140]
+    python bench/speculate.py --matrix --data FOLDER --state FILE [--minutes 40]
     python bench/speculate.py --report FILE
 
 FOLDER holds the data sets by name (`humaneval`, `mt_bench`, `wikitext2`, `clinc`); workloads whose data is absent are
@@ -10,7 +11,10 @@ second` is of steps that compute streams alone with all seats taken, on the wall
 prompts and half-empty ends included. Variants take turns on the same few prompts (A B C B C A ...), greedy, and must
 give the same tokens. Each part of `--part` prompts begins with speculators that know nothing. With --state each part
 that is done is a line in a file, a part that is there is not measured again, and none is begun after --limit-s; the
-tables are of the whole file then. With --cpu-time one thread is used and its processor time counts.
+tables are of the whole file then. --matrix measures what the documentation shows, the most telling first: adaptive and
+plain decoding everywhere; then every fixed number of drafts alone and in fours; then models that guess. A draft model
+`layers:6` is made of the first layers of the model itself, with a KV pool of its own. With --cpu-time one thread is
+used and its processor time counts.
 """
 
 import argparse
@@ -31,6 +35,7 @@ from vivace.execute.native import NativeExecutor
 from vivace.files.catalogue import resolve
 from vivace.files.open import LoadedModel, open_model
 from vivace.graph.build import build_graph
+from vivace.graph.passes import cut_after_layer
 from vivace.schedule.config import SchedulerConfig
 from vivace.speculate.config import SpeculationConfig
 from vivace.speculate.costs import StepTimes
@@ -45,6 +50,8 @@ from vivace.text.template import ChatTemplate
 from vivace.text.tokenizer import Tokenizer
 from vivace.types.events import TokenEvent
 from vivace.types.request import ChatMessage, GenerationRequest, SamplingParams, StopParams
+
+FIRST_LAYERS = "layers:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,38 @@ def variants_of(options: argparse.Namespace) -> dict[str, Variant]:
         variants["window"] = Variant(look_ups[:1], "window", 8)
     variants[ADAPTIVE] = Variant(tuple(options.proposers), "measured", options.max_drafts)
     return variants
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A cell of the tables: prompts of a workload that so many streams answer, by each variant."""
+
+    workload: str
+    num_streams: int
+    variants: dict[str, Variant]
+    num_prompts: int
+    part: int
+
+
+def jobs_of(options: argparse.Namespace) -> list[Job]:
+    """What the options ask for."""
+    variants = variants_of(options)
+    cells = itertools.product(options.workloads, options.streams)
+    return [Job(workload, streams, variants, options.prompts, options.part) for workload, streams in cells]
+
+
+def matrix(options: argparse.Namespace) -> list[Job]:
+    """What the documentation shows, the most telling first."""
+    plain, adaptive = Variant(), Variant(tuple(LOOK_UPS), "measured", options.max_drafts)
+    both = {PLAIN: plain, ADAPTIVE: adaptive}
+    fixed = {f"{name} {count}": Variant((name,), "fixed", count) for name in LOOK_UPS for count in options.fixed}
+    by_model = {
+        f"{name} {count}": Variant((name,), "fixed", count) for name in ("draft", "self") for count in (1, 3)
+    } | {f"auto+{name}": Variant((*LOOK_UPS, name), "measured", options.max_drafts) for name in ("draft", "self")}
+    jobs = [Job(workload, streams, both, 32, 32) for streams in (16, 4, 1) for workload in options.workloads]
+    jobs += [Job(workload, streams, both | fixed, 16, 16) for streams in (1, 4) for workload in options.workloads]
+    jobs += [Job(workload, 1, both | by_model, 8, 8) for workload in ("code", "mt_bench", "copy")]
+    return jobs + [Job(workload, streams, both, 80, 32) for streams in (16, 4, 1) for workload in options.workloads]
 
 
 @dataclass(slots=True)
@@ -180,6 +219,8 @@ def open_subject(options: argparse.Namespace) -> Subject:
 
     @functools.cache
     def draft_executor() -> NativeExecutor:
+        if options.draft_model.startswith(FIRST_LAYERS):
+            return open_executor(loaded, threads, int(options.draft_model.removeprefix(FIRST_LAYERS)))
         return open_executor(open_model(resolve(options.draft_model)), threads)
 
     def drafter(name: str) -> ModelDrafter:
@@ -190,25 +231,29 @@ def open_subject(options: argparse.Namespace) -> Subject:
     return Subject(executor, tokenizer, template, clock, options.max_tokens, times, drafter)
 
 
-def open_executor(loaded: LoadedModel, threads: int | None) -> NativeExecutor:
-    """With room for all streams."""
-    return NativeExecutor(build_graph(loaded.spec), loaded.weights, num_blocks=1600, max_rows=512, num_threads=threads)
+def open_executor(loaded: LoadedModel, threads: int | None, num_layers: int | None = None) -> NativeExecutor:
+    """With room for all streams; of the whole model, or of so many of its layers."""
+    graph = build_graph(loaded.spec)
+    if num_layers is not None:
+        graph = cut_after_layer(graph, num_layers)
+    return NativeExecutor(graph, loaded.weights, num_blocks=1600, max_rows=512, num_threads=threads)
 
 
 def measure_parts(options: argparse.Namespace, parts: list[dict[str, object]]) -> Iterator[dict[str, object]]:
     """Parts that are wanted and not there, in turn, until the time is over."""
     began_s = time.monotonic()
-    subject, variants = open_subject(options), variants_of(options)
+    subject = open_subject(options)
     done = {key_of(part) for part in parts}
     longest_s = 0.0
-    for workload, num_streams in itertools.product(options.workloads, options.streams):
+    for job in matrix(options) if options.matrix else jobs_of(options):
+        workload, num_streams, variants = job.workload, job.num_streams, job.variants
         read, is_chat = WORKLOADS[workload]
         try:
-            texts = list(itertools.islice(read(options.data), options.prompts))
+            texts = list(itertools.islice(read(options.data), job.num_prompts))
         except FileNotFoundError as error:
             print(f"{workload} is left out: {error}", file=sys.stderr)
             continue
-        size = max(options.part, 2 * num_streams)
+        size = max(job.part, 2 * num_streams)
         for turn, first in enumerate(range(options.first, len(texts), size)):
             prompts = [subject.encode(text, is_chat) for text in texts[first : first + size]]
             names = sorted(variants)
@@ -250,8 +295,14 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--state", type=Path, help="file that parts are kept in")
     parser.add_argument("--limit-s", type=float, default=math.inf)
+    parser.add_argument("--matrix", action="store_true", help="what the documentation shows")
+    parser.add_argument("--minutes", type=float, help="the same as --limit-s")
     parser.add_argument("--report", type=Path, help="print the tables of such a file and measure nothing")
     options = parser.parse_args()
+    if options.minutes is not None:
+        options.limit_s = 60 * options.minutes
+    if options.matrix:
+        options.draft_model = options.draft_model or f"{FIRST_LAYERS}6"
     if "draft" in options.proposers and options.draft_model is None:
         parser.error("the proposer draft needs --draft-model")
     kept = options.report or options.state

@@ -6,7 +6,7 @@ variants may stand in one file.
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ def read_parts(path: Path) -> list[Part]:
 def told_of(usage: SpeculationUsage) -> dict[str, float]:
     """Sums of a kind of text that may be added up."""
     names = ("num_turns", "num_tokens", "num_drafted", "num_accepted", "cost")
-    return {name: getattr(usage, name) for name in names}
+    tried = {"num_drafted_turns": sum(usage.tried_at[:1]), "num_tried": sum(usage.tried_at)}
+    return {name: getattr(usage, name) for name in names} | tried
 
 
 def brief(part: Part) -> str:
@@ -66,8 +67,7 @@ def print_report(parts: list[Part]) -> None:
     for part in parts:
         groups.setdefault((part["workload"], part["streams"]), []).append(part)
     print_adaptive(groups)
-    names = list(dict.fromkeys(name for part in parts for name in part["variants"] if name != PLAIN))
-    if len(names) > 1:
+    for names in dict.fromkeys(tuple(part["variants"]) for part in parts if len(part["variants"]) > 2):
         print_regret(groups, names)
     print_kinds(groups)
 
@@ -91,17 +91,18 @@ def print_adaptive(groups: dict[tuple[str, int], list[Part]]) -> None:
         print("| " + " | ".join(map(str, cells)) + " |")
 
 
-def print_regret(groups: dict[tuple[str, int], list[Part]], names: list[str]) -> None:
-    """Speed-ups of all variants in the parts that have them all, and what share of the best the adaptive policy has."""
+def print_regret(groups: dict[tuple[str, int], list[Part]], variants: Sequence[str]) -> None:
+    """Speed-ups in the parts that have just these variants, and what share of the best fixed `adaptive` has."""
+    names = [name for name in variants if name != PLAIN]
     print("\n| workload | streams | " + " | ".join(names) + " | best fixed | adaptive of it | regret |")
     print("|---" * (len(names) + 5) + "|")
     for (workload, streams), parts in groups.items():
-        mine = [part for part in parts if len(part["variants"]) > 2 and ADAPTIVE in part["variants"]]
+        mine = [part for part in parts if tuple(part["variants"]) == tuple(variants)]
         if not mine:
             continue
         found = {name: speed_up(mine, name) for name in names}
         speedups = {name: value for name, value in found.items() if not math.isnan(value)}
-        fixed = {name: value for name, value in speedups.items() if name not in (ADAPTIVE, "window", CEILING)}
+        fixed = {name: value for name, value in speedups.items() if name.split()[-1].isdigit()}
         best = max([*fixed.values(), 1.0])
         best_name = max(fixed, key=lambda name: fixed[name]) if fixed and best > 1.0 else PLAIN
         most = max(best, *speedups.values())
@@ -114,23 +115,30 @@ def print_regret(groups: dict[tuple[str, int], list[Part]], names: list[str]) ->
 
 
 def print_kinds(groups: dict[tuple[str, int], list[Part]]) -> None:
-    """What the adaptive policy did by kind of text, beside what the chapter expects."""
-    print("\n| kind | streams | drafts a turn | stood | speed-up by costs | chapter: drafts, acceptance |")
-    print("|---|---|---|---|---|---|")
-    sums: dict[tuple[str, int], Sums] = {}
-    for (_, streams), parts in groups.items():
-        for part in parts:
-            for kind, usage in part["kinds"].items():
-                total = sums.setdefault((kind, streams), {})
-                for key, value in usage.items():
-                    total[key] = total.get(key, 0) + value
+    """What the adaptive policy did by kind of text and language, beside what the chapter expects."""
+    columns = ("kind", "language", "streams", "tokens", "turns with drafts", "drafts of such a turn", "acceptance")
+    print(f"\n| {' | '.join(columns)} | speed-up by costs | chapter: drafts, acceptance |")
+    print("|---" * 9 + "|")
+    sums: dict[tuple[str, str, int], Sums] = {}
+    for (workload, streams), parts in groups.items():
+        language = "zh" if workload.endswith("_zh") else "en"
+        for kind, usage in (pair for part in parts for pair in part["kinds"].items()):
+            total = sums.setdefault((kind, language, streams), {})
+            for key, value in usage.items():
+                total[key] = total.get(key, 0) + value
     for row in KINDS:
-        for (kind, streams), usage in sorted(sums.items()):
+        for (kind, language, streams), usage in sorted(sums.items()):
             if kind != row.kind:
                 continue
-            stood = usage["num_accepted"] / usage["num_drafted"] if usage["num_drafted"] else float("nan")
-            least, most = row.num_drafts
-            print(
-                f"| {kind} | {streams} | {usage['num_drafted'] / usage['num_turns']:.2f} | {stood:.2f} | "
-                f"{usage['num_tokens'] / usage['cost']:.2f} | {least}-{most}, {row.acceptance:g} |"
-            )
+            cells = [kind, language, streams, f"{usage['num_tokens']:.0f}"]
+            cells += [f"{share_of(usage['num_drafted_turns'], usage['num_turns']):.2f}"]
+            cells += [f"{share_of(usage['num_drafted'], usage['num_drafted_turns']):.1f}"]
+            cells += [f"{share_of(usage['num_accepted'], usage['num_tried']):.2f}"]
+            cells += [f"{usage['num_tokens'] / usage['cost']:.2f}"]
+            cells += [f"{row.num_drafts[0]}-{row.num_drafts[1]}, {row.acceptance:g}"]
+            print("| " + " | ".join(map(str, cells)) + " |")
+
+
+def share_of(part: float, whole: float) -> float:
+    """Their quotient; NaN of nothing."""
+    return part / whole if whole else float("nan")
