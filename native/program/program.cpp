@@ -211,10 +211,11 @@ void Program::run_stages(int thread) {
       const int task = progress.claimed.fetch_add(1, std::memory_order_relaxed);
       if (task >= tasks) break;
       run_task(i, task, thread, scratch);
-      progress.done.fetch_add(1, std::memory_order_acq_rel);
+      if (progress.done.fetch_add(1, std::memory_order_acq_rel) + 1 == tasks) Waiter::wake(progress.done);
     }
     if (stages_[i].by_rows) watch.lap();
-    for (Waiter waiter; progress.done.load(std::memory_order_acquire) < tasks;) waiter.pause();
+    Waiter waiter;
+    for (int done; (done = progress.done.load(std::memory_order_acquire)) < tasks;) waiter.pause(progress.done, done);
     if (!op_seconds_.empty()) op_seconds_[thread][stages_[i].end - 1] += watch.lap();
   }
 }

@@ -11,8 +11,9 @@ namespace vivace {
 
 namespace {
 
-constexpr int kSpinsBeforeYield = 1000;   // about 15 microseconds
-constexpr int kSpinsBeforeSleep = 10000;  // about 150 microseconds between two steps
+constexpr int kSpinsBeforeYield = 1000;    // about 15 microseconds
+constexpr int kSpinsBeforeParking = 1200;  // 200 yields, 50 microseconds where nobody wants the core
+constexpr int kSpinsBeforeSleep = 10000;   // about 150 microseconds between two steps
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -24,12 +25,14 @@ inline void relax() {
 
 }  // namespace
 
-void Waiter::pause() {
-  if (++spins_ < kSpinsBeforeYield) {
+bool Waiter::spin() {
+  if (++spins_ > kSpinsBeforeParking) return false;
+  if (spins_ < kSpinsBeforeYield) {
     relax();
   } else {
     sched_yield();
   }
+  return true;
 }
 
 ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads) {
@@ -64,7 +67,8 @@ void ThreadPool::finish() {
     return;
   }
   gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
-  for (Waiter waiter; gate_.load(std::memory_order_acquire) != 0;) waiter.pause();
+  Waiter waiter;
+  for (uint32_t inside; (inside = gate_.load(std::memory_order_acquire)) != 0;) waiter.pause(gate_, inside);
   job_ = nullptr;
 }
 
@@ -92,7 +96,7 @@ void ThreadPool::work(int thread) {
     if (stopping_.load()) return;
     if (!join()) continue;
     (*job_)(thread);
-    gate_.fetch_sub(1, std::memory_order_release);
+    if (gate_.fetch_sub(1, std::memory_order_release) == 1) Waiter::wake(gate_);
   }
 }
 

@@ -10,12 +10,25 @@
 
 namespace vivace {
 
-// Spins for some microseconds, since what one waits for is usually that near, then gives the core away at every turn.
+// Waits for a number to change: spins for some microseconds, since what one waits for is usually that near, then gives
+// the core away at every turn, and sleeps in the end. A core that sleeps takes over whom the other one keeps waiting:
+// the partner may have lost its core to another thread, and spinning would keep it from this one. Who brings the number
+// to where it was waited for calls `wake`.
 class Waiter {
  public:
-  void pause();
+  template <class T>
+  static void wake(std::atomic<T>& number) {
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // the number first, then whether somebody sleeps
+    number.notify_all();
+  }
+  template <class T>
+  void pause(const std::atomic<T>& number, T seen) {
+    if (!spin()) number.wait(seen, std::memory_order_acquire);
+  }
 
  private:
+  bool spin();
+
   int spins_ = 0;
 };
 

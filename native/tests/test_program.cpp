@@ -1,6 +1,14 @@
 // The pool and the checks a program makes before it touches anything.
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <atomic>
+#include <fstream>
 #include <stdexcept>
+#include <string>
+#include <thread>
 
 #include "program/program.h"
 #include "tests/check.h"
@@ -26,6 +34,42 @@ void test_pool(int num_threads) {
   check(complete, "all tasks are done and nobody is left inside when run returns", "pool");
   check(inside, "threads are numbered below their count", "pool");
 }
+
+#if defined(__linux__)
+// What the system says a thread of this process does: 'R' runs, 'S' sleeps.
+char state_of(long thread) {
+  std::ifstream stat("/proc/self/task/" + std::to_string(thread) + "/stat");
+  std::string text;
+  std::getline(stat, text);
+  return text[text.rfind(')') + 2];
+}
+
+// A caller whose helper is held up does not burn its core: it sleeps until the helper is done. Hangs where it spins.
+void test_parking() {
+  ThreadPool pool(2);
+  const long caller = syscall(SYS_gettid);
+  std::atomic<bool> has_come{false}, may_go{false};
+  std::thread watch([&] {
+    for (int asleep = 0; asleep < 3;) {
+      std::this_thread::yield();
+      asleep = has_come && state_of(caller) == 'S' ? asleep + 1 : 0;
+    }
+    may_go = true;
+  });
+  bool is_done = false;
+  pool.run([&](int thread) {
+    if (thread == 0) {
+      while (!has_come) std::this_thread::yield();
+      return;
+    }
+    has_come = true;
+    while (!may_go) std::this_thread::yield();
+    is_done = true;
+  });
+  watch.join();
+  check(is_done, "a caller sleeps while a helper is held up, and wakes when it is done", "pool");
+}
+#endif
 
 // One embedding, one logits linear: enough to run.
 struct Tiny {
@@ -91,6 +135,9 @@ void test_buffers() {
 
 int main() {
   for (int threads : {1, 2, 3}) test_pool(threads);
+#if defined(__linux__)
+  test_parking();
+#endif
   test_checks();
   test_buffers();
   return report("program");
