@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from vivace.compress.calibration_text import draw_windows, read_texts
+from vivace.compress.device import DEVICES, open_device
 from vivace.compress.evaluate import EvaluationSettings, evaluate, make_executor, read_windows
 from vivace.compress.pipeline import compress_weights
 from vivace.compress.recipe import CalibrationSettings, Recipe, TensorRule
@@ -38,6 +39,14 @@ METHODS: dict[str, dict[str, object]] = {
     "descent": {"scales": "mse", "importance": True, "rounding": "descent"},
     "hadamard+gptq": {"scales": "mse", "importance": True, "folds": ("hadamard",), "rounding": "gptq"},
     "awq+descent": {"scales": "mse", "importance": True, "folds": ("awq",), "rounding": "descent"},
+    "drift": {"scales": "mse", "importance": True, "rounding": "descent", "drift_correction": True},
+    "awq+drift": {
+        "scales": "mse",
+        "importance": True,
+        "folds": ("awq",),
+        "rounding": "descent",
+        "drift_correction": True,
+    },
     "awq+gptq": {"scales": "mse", "importance": True, "folds": ("awq",), "rounding": "gptq"},
 }
 
@@ -55,6 +64,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=sorted(DEVICES), help="where methods run")
     parser.add_argument("--activation-bits", type=int, choices=(8, 12), default=12, help="8: W8A8 and W4A8")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(arguments)
@@ -80,7 +90,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
     for name in options.methods:
         recipe = Recipe(name, rules, **METHODS[name])
         started = time.process_time()
-        compressed = compress_weights(model.spec, model.weights, recipe, samples)
+        compressed = compress_weights(model.spec, model.weights, recipe, samples, device=open_device(options.device))
         seconds = time.process_time() - started
         executor = NativeExecutor(
             build_graph(compressed.spec),  # a rotated model is another one

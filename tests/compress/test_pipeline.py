@@ -11,12 +11,14 @@ from compress.models import random_windows, uneven_model
 from factories.tiny_models import ARCHITECTURES, ArrayWeights
 from vivace.compress import awq
 from vivace.compress.descent import refine
+from vivace.compress.drift import DriftSums
 from vivace.compress.gptq import gptq
 from vivace.compress.hadamard import RotatedWeights, block_hadamard, rotated_spec
 from vivace.compress.learned import learned_rounding
 from vivace.compress.pipeline import compress_weights
 from vivace.compress.quantizers import quantize_matrix
 from vivace.compress.recipe import PRESETS, Recipe, TensorRule
+from vivace.compress.refit import refit_scales
 from vivace.compress.scales import fit_scales
 from vivace.compress.schemes import QuantizedMatrix, QuantScheme
 from vivace.compress.statistics import CalibrationWalk, layer_segments
@@ -48,6 +50,30 @@ def test_methods_that_look_at_activations_beat_rounding() -> None:
     assert loss_of(Recipe("gptq", INT3, rounding="gptq")) < 0.95 * nearest
     assert loss_of(Recipe("gptq", INT3, rounding="gptq", act_order=False)) < 0.98 * nearest
     assert loss_of(Recipe("all", INT3, folds=("awq",), rounding="gptq", importance=True)) < 0.7 * nearest
+
+
+def test_matrices_that_make_up_for_drift_lose_less() -> None:
+    steps = {"rounding": "descent", "importance": True}
+    plain = loss_of(Recipe("plain", INT3, **steps))
+    assert loss_of(Recipe("drift", INT3, **steps, drift_correction=True)) < 0.95 * plain
+    assert loss_of(Recipe("both", INT3, **steps, folds=("awq",), drift_correction=True)) < 0.95 * plain
+
+
+def test_drift_is_made_up_for_where_it_can_be_foretold_and_nowhere_else() -> None:
+    generator = np.random.default_rng(0)
+    matrix = generator.standard_normal((24, 32)).astype(np.float32)
+    source = generator.standard_normal((4000, 32)).astype(np.float32)
+    noise = generator.standard_normal(source.shape).astype(np.float32)
+    turned = source @ (np.eye(32, dtype=np.float32) + 0.2 * generator.standard_normal((32, 32)).astype(np.float32))
+    for drifted, expected in ((turned, 0.1), (source, 1.0)):
+        sums = DriftSums()
+        sums.add(drifted[:2000], source[:2000])
+        moved = sums.moved(matrix)
+        losses = [np.square(drifted[2000:] @ of.T - source[2000:] @ matrix.T).sum() for of in (matrix, moved)]
+        assert losses[1] <= expected * losses[0]
+    unforeseen = DriftSums()  # few tokens, and changes that have nothing to do with them
+    unforeseen.add(noise[:60], noise[:60] + source[:60])
+    assert np.linalg.norm(unforeseen.moved(matrix) - matrix) < 0.3 * np.linalg.norm(matrix)
 
 
 def test_every_method_and_their_sums_beat_rounding() -> None:
@@ -188,6 +214,10 @@ def test_learned_rounding_and_coordinate_descent_lower_the_output_error() -> Non
     assert error(refine(chosen, matrix, gram)) < 0.98 * error(chosen)
     assert error(refine(learned, matrix, gram)) < 0.8 * error(learned)
     assert np.abs(learned.codes - nearest.codes).max() <= 1
+    for start in (nearest, chosen):
+        refitted = refit_scales(start, matrix, gram)
+        assert error(refitted) < 0.97 * error(start)
+        np.testing.assert_array_equal(refitted.codes, start.codes)
 
 
 def test_what_cannot_work_is_refused_before_the_run() -> None:

@@ -219,7 +219,7 @@ def _work(source: LoadedModel, recipe: Recipe, layout: Layout, done: int) -> Wor
         ends=_ends(layout, out_bytes, walked=bool(tokens), resumed=done > 0),
         samples=settings.samples,
         tokens=tokens,
-        stream_bytes=4 * tokens * spec.hidden_size,
+        stream_bytes=4 * tokens * spec.hidden_size * (2 if recipe.drift_correction else 1),
         pages_bytes=8 * step * spec.num_layers * spec.attention.num_kv_heads * spec.attention.head_dim,
         out_bytes=out_bytes,
         source_bytes=sum(source.weights.info(name).num_bytes for name in source.weights.names()),

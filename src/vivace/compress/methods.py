@@ -13,6 +13,7 @@ from vivace.compress.descent import refine
 from vivace.compress.gptq import HessianFactor, gptq_factored
 from vivace.compress.learned import learned_rounding
 from vivace.compress.quantizers import quantize_matrix
+from vivace.compress.refit import refit_scales
 from vivace.compress.scales import fit_scales
 from vivace.compress.schemes import Floats, QuantizedMatrix, QuantScheme
 from vivace.compress.smoothquant import smoothing_scales
@@ -76,7 +77,9 @@ def _gptq(task: RoundingTask) -> QuantizedMatrix:
 
 def _descent(task: RoundingTask) -> QuantizedMatrix:
     assert task.inputs is not None and task.inputs.gram is not None
-    return refine(_gptq(task), task.values, task.inputs.gram)
+    gram, found = task.inputs.gram, _gptq(task)
+    found = refine(refit_scales(found, task.values, gram), task.values, gram)
+    return refit_scales(found, task.values, gram)
 
 
 def _learned(task: RoundingTask) -> QuantizedMatrix:

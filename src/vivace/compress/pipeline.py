@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vivace.compress import awq
+from vivace.compress.arrays import Array
 from vivace.compress.checkpoint import Checkpoint, Progress
 from vivace.compress.device import Device, NumpyDevice
 from vivace.compress.gptq import HessianFactor, factorize
@@ -115,6 +116,8 @@ class _Run:
         self._cache: dict[str, Floats] = {}  # what the executor has read of the current segment
         self._stored: dict[str, StoredTensor] = {}
         self._errors: dict[str, float] = {}
+        self._scaled: dict[str, Floats] = {}  # what folds divided the buffers of the current segment by
+        self._source_cache: dict[str, Floats] = {}
         self._last_factor: tuple[InputStatistics, HessianFactor] | None = None
 
     def plain(self, report: Report) -> None:
@@ -131,26 +134,27 @@ class _Run:
     def calibrated(self, samples: Sequence[Tokens], report: Report, checkpoint: Checkpoint | None) -> None:
         """Methods that look at activations: one segment of the op list after the other."""
         walk = CalibrationWalk(self._graph, samples, self._device)
+        source = CalibrationWalk(self._graph, samples, self._device) if self._recipe.drift_correction else None
+        walks = [walk] if source is None else [walk, source]
         segments = layer_segments(self._graph)
-        first = self._taken_up(walk, checkpoint)
+        first = self._taken_up(walks, checkpoint)
         for done, segment in enumerate(segments):
             if done < first:
                 continue
             report(done, len(segments), f"calibrating {_segment_name(segment)}")
-            self._cache = {}
-            linears = [op for op in segment if isinstance(op, Linear) and op.weight.startswith("layers.")]
-            if linears:
-                statistics = walk.observe(segment, self._weight, self._wants_gram)
-                self._lap("observe", _segment_name(segment))
-                for method in self._recipe.channel_folds:
-                    self._fold(method, segment, statistics)
-                self._lap("fold", _segment_name(segment))
-                inputs = {op.weight: (op, statistics[op.x]) for op in linears}
-            else:
-                inputs = {}
+            self._cache, self._source_cache, self._scaled = {}, {}, {}
+            linears = {op.weight: op for op in segment if isinstance(op, Linear) and op.weight.startswith("layers.")}
+            statistics = (
+                self._observed(walk, segment) if linears and (source is None or self._recipe.channel_folds) else {}
+            )
+            if source is not None:
+                statistics = {}  # of folds only: what follows looks again, behind what is rounded
             for name in _weights_of(segment):  # a linear's bias comes after its weight
                 if name not in self._stored and name not in self._errors:
-                    linear, seen = inputs.get(name, (None, None))
+                    linear = linears.get(name)
+                    if source is not None and linear is not None and linear.x not in statistics:
+                        statistics[linear.x] = self._drifted(walk, source, segment, linear)
+                    seen = None if linear is None else statistics[linear.x]
                     self._round(name, seen)
                     if self._recipe.bias_correction and linear is not None and seen is not None:
                         self._correct_bias(linear, seen)
@@ -158,23 +162,55 @@ class _Run:
             self._cache, self._folded = {}, {}
             if segment is not segments[-1]:
                 walk.advance(segment, self._weight)
+                if source is not None:
+                    source.advance(segment, self._source_weight)
                 self._lap("advance", _segment_name(segment))
                 if checkpoint is not None:
-                    checkpoint.save(Progress(done + 1, self._stored, self._errors, walk.buffers))
+                    buffers = [held for each in walks for held in each.buffers]
+                    checkpoint.save(Progress(done + 1, self._stored, self._errors, buffers))
                     self._lap("keep", _segment_name(segment))
         report(len(segments), len(segments), "rounded")
+
+    def _observed(self, walk: CalibrationWalk, segment: Sequence[Op]) -> Statistics:
+        """Inputs of a segment's linears, after its folds."""
+        statistics = walk.observe(segment, self._weight, self._wants_gram)
+        self._lap("observe", _segment_name(segment))
+        for method in self._recipe.channel_folds:
+            self._fold(method, segment, statistics)
+        self._lap("fold", _segment_name(segment))
+        return statistics
+
+    def _drifted(
+        self, walk: CalibrationWalk, source: CalibrationWalk, segment: Sequence[Op], linear: Linear
+    ) -> InputStatistics:
+        """Inputs of a linear behind all that is rounded by now, this segment's weights as well, beside the source's."""
+        before = segment[: segment.index(linear) + 1]
+        wanted = any(self._wants_gram(op.weight) for op in segment if isinstance(op, Linear) and op.x == linear.x)
+        scales = self._scaled.get(linear.x)
+
+        def source_inputs(number: int) -> dict[str, Array]:
+            rows = source.inputs(number, before, self._source_weight)[linear.x]
+            return {linear.x: rows if scales is None else rows / self._device.put(scales)}
+
+        found = walk.observe(
+            before, self._weight, lambda name: wanted and name == linear.weight, source_inputs if wanted else None
+        )
+        self._lap("observe", _segment_name(segment))
+        return found[linear.x]
 
     def _lap(self, stage: str, name: str) -> None:
         self._device.settle()
         self._told(stage, name)
 
-    def _taken_up(self, walk: CalibrationWalk, checkpoint: Checkpoint | None) -> int:
+    def _taken_up(self, walks: Sequence[CalibrationWalk], checkpoint: Checkpoint | None) -> int:
         """Segments that an interrupted run has done already."""
         progress = None if checkpoint is None else checkpoint.load()
         if progress is None:
             return 0
         self._stored, self._errors = progress.stored, progress.errors
-        walk.resume(progress.buffers)
+        batches = len(progress.buffers) // len(walks)
+        for number, walk in enumerate(walks):
+            walk.resume(progress.buffers[number * batches : (number + 1) * batches])
         return progress.segments
 
     def result(self) -> CompressedModel:
@@ -186,6 +222,12 @@ class _Run:
         if name not in self._cache:
             self._cache[name] = self._stored[name].dequantize() if name in self._stored else self._working_copy(name)
         return self._cache[name]
+
+    def _source_weight(self, name: str) -> Floats:
+        """A weight of the source, as long as the segment lasts."""
+        if name not in self._source_cache:
+            self._source_cache[name] = self._source.dequantize(name)
+        return self._source_cache[name]
 
     def _working_copy(self, name: str) -> Floats:
         return self._folded[name] if name in self._folded else self._source.dequantize(name)
@@ -207,6 +249,7 @@ class _Run:
             if scales is not None:
                 awq.fold(site, scales, self._working_copy, self._folded.__setitem__)
                 statistics[site.x].scaled(scales)
+                self._scaled[site.x] = scales * self._scaled.get(site.x, np.float32(1))
 
     def _round(self, name: str, inputs: InputStatistics | None) -> None:
         plan = self._layout[name]
@@ -214,6 +257,7 @@ class _Run:
             self._errors[name] = 0.0
             return
         values = self._working_copy(name)
+        self._cache.pop(name, None)
         if plan.scheme is None:
             self._stored[name] = store_floats(values, plan.format)
         else:
@@ -240,6 +284,8 @@ class _Run:
             return self._factor(inputs)
 
         placed = self._device.put(values)
+        if inputs is not None and inputs.drift is not None:
+            placed = inputs.drift.moved(placed)
         weighed = None if importance is None else self._device.put(importance)
         task = RoundingTask(placed, plan.scheme, self._recipe.scales, weighed, inputs, factor)
         return round_matrix(self._recipe.rounding, task).on_host()

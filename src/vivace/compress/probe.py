@@ -123,7 +123,7 @@ class _Clock:
 
     def __call__(self, stage: str, name: str) -> None:
         now = time.perf_counter()
-        self.seconds[stage, name] = now - self._last
+        self.seconds[stage, name] = self.seconds.get((stage, name), 0.0) + now - self._last
         self._last = now
 
 

@@ -78,6 +78,7 @@ class Recipe:
         importance: whether errors are weighed by E[x^2] of the inputs when scales are chosen.
         act_order: see `gptq`.
         bias_correction: linears that have a bias take up the mean error of their outputs.
+        drift_correction: matrices are moved so that behind rounded layers they put out what the source's do.
         calibration: the text that fold, gptq and importance need.
         activations: how the inputs of linears are quantised when the model runs; None: as the engine does by itself.
         kv_format: how keys and values are stored when it runs, a name of KV_FORMAT_NAMES, or None likewise.
@@ -91,6 +92,7 @@ class Recipe:
     importance: bool = False
     act_order: bool = True
     bias_correction: bool = False
+    drift_correction: bool = False
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     activations: ActivationScheme | None = None
     kv_format: str | None = None
@@ -122,7 +124,8 @@ class Recipe:
     @property
     def needs_gram(self) -> bool:
         """Whether any method wants the second moments of inputs."""
-        return ROUNDINGS[self.rounding].needs_gram or any(FOLDS[fold].needs_gram for fold in self.channel_folds)
+        folds = any(FOLDS[fold].needs_gram for fold in self.channel_folds)
+        return ROUNDINGS[self.rounding].needs_gram or folds or self.drift_correction
 
     @property
     def channel_folds(self) -> tuple[str, ...]:
@@ -132,9 +135,7 @@ class Recipe:
     @property
     def needs_calibration(self) -> bool:
         """Whether any method looks at activations."""
-        return (
-            bool(self.channel_folds) or ROUNDINGS[self.rounding].needs_gram or self.importance or self.bias_correction
-        )
+        return bool(self.channel_folds) or self.needs_gram or self.importance or self.bias_correction
 
     def rule_of(self, name: str, num_layers: int) -> TensorRule | None:
         """The rule that decides over a matrix, or None."""

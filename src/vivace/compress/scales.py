@@ -117,28 +117,28 @@ def _spanning(low: Array, high: Array, scheme: QuantScheme) -> Affine:
     match scheme.kind:
         case "symmetric":
             reach: Floats = xp.maximum(xp.abs(low), xp.abs(high))
-            return _stored(reach / scheme.high, xp.zeros_like(reach), scheme)
+            return stored_affine(reach / scheme.high, xp.zeros_like(reach), scheme)
         case "nested":
             scale = like(nested.spanning_scale(on_host(low), on_host(high)), low)
-            return _stored(scale, xp.zeros_like(low), scheme)
+            return stored_affine(scale, xp.zeros_like(low), scheme)
         case "full_symmetric":  # the weight of largest size takes the code that has no opposite
             extreme: Floats = xp.where(-low > high, low, high)
-            return _stored(extreme / scheme.low, xp.zeros_like(extreme), scheme)
+            return stored_affine(extreme / scheme.low, xp.zeros_like(extreme), scheme)
         case "zero_point":
             low, high = xp.clip(low, None, 0), xp.clip(high, 0, None)
             return _with_zero_point((high - low) / scheme.high, low, scheme)
         case "minimum":
-            return _stored((high - low) / scheme.high, low, scheme)
+            return stored_affine((high - low) / scheme.high, low, scheme)
 
 
 def _with_zero_point(scale: Array, low: Array, scheme: QuantScheme) -> Affine:
     xp = namespace(scale)
-    stored = _stored(scale, xp.zeros_like(scale), scheme).scales
+    stored = stored_affine(scale, xp.zeros_like(scale), scheme).scales
     zero = xp.clip(xp.round(-low / stored), scheme.low, scheme.high)
     return Affine(stored, -zero * stored)
 
 
-def _stored(scale: Array, offset: Array, scheme: QuantScheme) -> Affine:
+def stored_affine(scale: Array, offset: Array, scheme: QuantScheme) -> Affine:
     """Rounded to the stored type; a scale of 0 (a group of zeros, or of equal weights) becomes a harmless one."""
     if scheme.scale_type == "F16":
         limit = nested.LARGEST_SCALE if scheme.kind == "nested" else LARGEST_HALF
@@ -177,9 +177,9 @@ class _Sums:
             case "zero_point":
                 return _with_zero_point(xp.abs(scale), zero * xp.abs(scale), scheme)
             case "minimum":
-                return _stored(scale, self.values / self.total - scale * mean, scheme)
+                return stored_affine(scale, self.values / self.total - scale * mean, scheme)
             case _:
-                return _stored(scale, xp.zeros_like(scale), scheme)
+                return stored_affine(scale, xp.zeros_like(scale), scheme)
 
     def error(self, codes: Floats, affine: Affine) -> Floats:
         """Weighted squared error of reading `codes` back, up to rounding: |x - s q - o|^2 multiplied out."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from vivace.compress.arrays import Array, like, namespace, on_host
 from vivace.compress.device import Device, NumpyDevice
+from vivace.compress.drift import DriftSums
 from vivace.compress.schemes import Floats
 from vivace.execute.reference import Step
 from vivace.execute.reference_attention import KeyValuePages
@@ -35,6 +36,7 @@ class InputStatistics:
         sums: float32 (width,), sum of x.
         largest: float32 (width,), max |x|.
         gram: float32 (width, width), sum of x x^T: half the Hessian of the squared output error; None if not asked for.
+        drift: how far inputs are from the source's (`drift.py`); None if not asked for.
     """
 
     width: int
@@ -44,20 +46,28 @@ class InputStatistics:
     sums: Floats = field(init=False)
     largest: Floats = field(init=False)
     gram: Floats | None = field(init=False)
+    drift: DriftSums | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.squares, self.sums, self.largest = (np.zeros(self.width, np.float32) for _ in range(3))
         self.gram = None
 
-    def add(self, rows: Floats) -> None:
-        """Count the rows of one batch, float32 (tokens, width), numpy's or torch's; the Gram matrix is likewise."""
+    def add(self, rows: Floats, source_rows: Floats | None = None) -> None:
+        """Count the rows of one batch, float32 (tokens, width), numpy's or torch's; the Gram matrix is likewise.
+
+        `source_rows` are what the source reads at the same tokens, when drift is asked for.
+        """
         xp = namespace(rows)
         self.num_tokens += len(rows)
         self.squares += on_host((rows * rows).sum(axis=0))
         self.sums += on_host(rows.sum(axis=0))
         np.maximum(self.largest, on_host(xp.amax(xp.abs(rows), axis=0)), out=self.largest)
         if self.wants_gram:
-            product = rows.T @ rows
+            if source_rows is None:
+                product = rows.T @ rows
+            else:
+                self.drift = self.drift or DriftSums()
+                product = self.drift.add(rows, source_rows)
             if self.gram is None:
                 self.gram = product
             else:
@@ -116,32 +126,39 @@ class CalibrationWalk:
         num_blocks = max(batch.block_tables.size for batch in self._batches)
         self._pages = KeyValuePages.allocate(graph.spec, num_blocks)
 
-    def observe(self, segment: Sequence[Op], weight: GetWeight, wants_gram: Callable[[str], bool]) -> Statistics:
+    def observe(
+        self,
+        segment: Sequence[Op],
+        weight: GetWeight,
+        wants_gram: Callable[[str], bool],
+        source_inputs: Callable[[int], Mapping[str, Array]] | None = None,
+    ) -> Statistics:
         """Statistics of every linear input of the segment; the walk stays where it is.
 
         Args:
             segment: ops that follow on those advanced over.
             weight: weights to run with.
             wants_gram: whether a weight needs the second moments of its inputs.
+            source_inputs: what linears read in the source, by buffer, in a batch of that number; for drift.
         """
         inputs = {op.x: False for op in segment if isinstance(op, Linear)}
         for op in segment:
             if isinstance(op, Linear):
                 inputs[op.x] |= wants_gram(op.weight)
         found = {name: InputStatistics(self._graph.widths[name], gram) for name, gram in inputs.items()}
-        for step, buffers in self._steps(weight):
-            seen: set[str] = set()
-
-            def observe(op: Op, at: Mapping[str, Array], seen: set[str] = seen) -> None:
-                if isinstance(op, Linear) and op.x not in seen:
-                    seen.add(op.x)
-                    found[op.x].add(at[op.x])
-
-            last_linear = max((i for i, op in enumerate(segment) if isinstance(op, Linear)), default=-1)
-            if last_linear >= 0:
-                after = self._device.run(segment[:last_linear], step, buffers, observe)
-                observe(segment[last_linear], after)  # its product is of no interest here
+        for number in range(len(self._batches)):
+            expected = {} if source_inputs is None else source_inputs(number)
+            for name, rows in self.inputs(number, segment, weight).items():
+                found[name].add(rows, expected.get(name))
         return found
+
+    def inputs(self, number: int, segment: Sequence[Op], weight: GetWeight) -> dict[str, Array]:
+        """What the linears of a segment read in one batch, by buffer; the walk stays where it is."""
+        step = Step(self._batches[number], self._pages, weight)
+        names = list(dict.fromkeys(op.x for op in segment if isinstance(op, Linear)))
+        last_linear = max((i for i, op in enumerate(segment) if isinstance(op, Linear)), default=0)
+        after = self._device.run(segment[:last_linear], step, self._buffers[number])  # the last product is not needed
+        return {name: after[name] for name in names}
 
     def advance(self, segment: Sequence[Op], weight: GetWeight) -> None:
         """Run the segment with its final weights and go on to the next one."""

@@ -92,6 +92,10 @@ def _attend(op: Attention, q: Array, k: Array, v: Array) -> Array:
     rows, group = len(q), op.num_heads // op.num_kv_heads
     queries = q.reshape(rows, op.num_kv_heads, group, op.head_dim).permute(1, 2, 0, 3)
     keys, values = (x.reshape(rows, op.num_kv_heads, 1, op.head_dim).permute(1, 2, 0, 3) for x in (k, v))
+    if op.window is None or op.window >= rows:  # torch's own causal kernel: no scores in memory
+        spread = (x.expand(-1, group, -1, -1).contiguous() for x in (keys, values))
+        mixed = torch.nn.functional.scaled_dot_product_attention(queries, *spread, is_causal=True, scale=op.scale)
+        return mixed.permute(2, 0, 1, 3).reshape(rows, -1)
     scores = (queries @ keys.transpose(-1, -2)) * op.scale
     distance = torch.arange(rows, device=q.device)[:, None] - torch.arange(rows, device=q.device)
     hidden = distance < 0 if op.window is None else (distance < 0) | (distance >= op.window)
