@@ -47,20 +47,19 @@ def asked(model: Path, out: str, recipe: str) -> list[str]:
     return ["compress", str(model), str(model.parent / out), "--recipe", recipe, "--calibrate-on", str(text), *size]
 
 
+@pytest.mark.parametrize("recipe", ["int4", "int4-best"])
 def test_a_killed_run_goes_on_and_makes_the_same_bytes(
-    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    recipe: str, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(asked(model, "whole.gguf", "int4-gptq")) == 0
-    child = subprocess.run(
-        [sys.executable, "-c", KILLED_AFTER_A_LAYER, *asked(model, "o.gguf", "int4-gptq")], check=False
-    )
+    assert main(asked(model, "whole.gguf", recipe)) == 0
+    child = subprocess.run([sys.executable, "-c", KILLED_AFTER_A_LAYER, *asked(model, "o.gguf", recipe)], check=False)
     assert child.returncode == -signal.SIGKILL
     assert not (model.parent / "o.gguf").exists()
     assert (model.parent / ".o.gguf.resume").is_dir()
     walked = []
     save = Checkpoint.save
     monkeypatch.setattr(Checkpoint, "save", lambda self, done: (walked.append(done.segments), save(self, done))[1])
-    assert main(asked(model, "o.gguf", "int4-gptq")) == 0
+    assert main(asked(model, "o.gguf", recipe)) == 0
     capsys.readouterr()
     assert walked[0] == 3  # the two that were done are not done again
     assert (model.parent / "o.gguf").read_bytes() == (model.parent / "whole.gguf").read_bytes()
