@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from vivace.speculate.proposal import Proposal
 from vivace.speculate.text_kind import KINDS, TextKind
 
-NUM_POSITIONS = 4  # positions 0, 1, 2 and all later ones have figures of their own
+NUM_POSITIONS = 8  # positions 0 to 6 and all later ones have figures of their own
 PRIOR_BY_EVIDENCE = (0.2, 0.35, 0.5, 0.65, 0.8)  # before anything was seen; the kind of text scales it
 MODEL_PRIOR = sum(row.acceptance for row in KINDS) / len(KINDS)  # scaled, that is the chapter's figure for the kind
 LATER_POSITIONS = 0.1  # a draft after one that stood stands the more likely

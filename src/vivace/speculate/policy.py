@@ -13,7 +13,7 @@ WINDOW_HIGH, WINDOW_LOW = 0.8, 0.5
 WINDOW_MOST, WINDOW_LEAST = 8, 2
 MARGIN = 1.03  # drafts must promise so much more than none: estimates err
 MARGIN_OF_COMPANY = 0.0015  # and more in company, where a draft costs nearly what it may bring
-PLAIN_EVERY, DRAFTED_EVERY = 128, 256  # steps after which the other choice's cost is measured again
+PLAIN_EVERY, DRAFTED_EVERY = 64, 256  # steps after which the other choice's cost is measured again
 
 
 @dataclass(slots=True)
@@ -134,7 +134,7 @@ class MeasuredPolicy:
     tokens over the cost of a step of so many rows is largest; none, unless that beats plain decoding by MARGIN. What
     prompt rows cost is spent anyway and left out: otherwise a step that is dear already would make drafts look cheap.
     Once in PLAIN_EVERY steps a plain one is measured, and once in DRAFTED_EVERY one with a single draft: of the time,
-    that costs at most 1/128 and 1/256 of what the worse choice loses.
+    that costs at most 1/64 and 1/256 of what the worse choice loses.
     """
 
     weighs_costs: bool = True
