@@ -25,7 +25,6 @@ import numpy as np
 from vivace.compress.evaluate import EvaluationSettings, read_windows
 from vivace.compress.recipe import Recipe, TensorRule
 from vivace.compress.save import compress_file
-from vivace.compress.stored import StoredWeights, store_floats
 from vivace.execute.native import NativeExecutor
 from vivace.execute.reference import ReferenceExecutor
 from vivace.execute.score import compare_executors
@@ -33,6 +32,7 @@ from vivace.files.open import LoadedModel, open_model
 from vivace.graph.build import build_graph
 from vivace.types.errors import VivaceError
 from vivace.types.precision import FULL, LEVEL_NAMES, LOW, MIXED
+from vivace.types.run_settings import EXACT_BITS
 from vivace.types.step import BLOCK_SIZE, Executor, ForwardBatch
 from vivace.types.weights import TensorFormat
 
@@ -64,6 +64,7 @@ ROWS = {
         FormatRow("BF16", TensorFormat.BF16, TensorFormat.BF16),
         FormatRow("F16", TensorFormat.F16, TensorFormat.F16),
         FormatRow("Q8_0", TensorFormat.Q8_0, TensorFormat.Q8_0),
+        FormatRow("Q8_64", TensorFormat.Q8_64, TensorFormat.Q8_64),
         FormatRow("N8_0", TensorFormat.N8_0, TensorFormat.Q8_0),
         FormatRow("Q5_0", TensorFormat.Q5_0, TensorFormat.Q8_0),
         FormatRow("Q5_1", TensorFormat.Q5_1, TensorFormat.Q8_0),
@@ -99,7 +100,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--text", type=Path, help="compare with the oracle on this text")
     parser.add_argument("--numpy", action="store_true", help="compare with the reference executor; slow")
     parser.add_argument("--windows", type=int, default=16, help="of 512 tokens, for --text")
-    parser.add_argument("--activation-bits", type=int, choices=(12, 8), default=12)
+    parser.add_argument("--activation-bits", type=int, choices=(12, 8, 32), default=12)
     parser.add_argument("--steps", type=int, default=48, help="steps timed a figure; the median counts")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
@@ -166,12 +167,7 @@ def open_oracle(model: LoadedModel, num_threads: int, *, in_numpy: bool) -> Exec
     graph, blocks = build_graph(model.spec), PROMPT // BLOCK_SIZE
     if in_numpy:
         return ReferenceExecutor(graph, model.weights, num_blocks=blocks)
-    wide = {
-        name: store_floats(model.weights.dequantize(name), TensorFormat.F32)
-        for name in model.weights.names()
-        if len(model.weights.info(name).shape) == 2
-    }
-    return NativeExecutor(graph, StoredWeights(wide, model.weights), num_blocks=blocks, num_threads=num_threads)
+    return NativeExecutor(graph, model.weights, num_blocks=blocks, num_threads=num_threads, activation_bits=EXACT_BITS)
 
 
 def figures_of(options: argparse.Namespace, row: FormatRow) -> list[Figures]:

@@ -72,6 +72,14 @@ void read_q8_0(const uint8_t* row, int group, Group* out) {
   offset_codes(out, 128);
 }
 
+// As Q8_0, a block of 64 columns for two groups.
+void read_q8_64(const uint8_t* row, int group, Group* out) {
+  const uint8_t* block = row + group / 2 * 66;
+  set_scale(out, read_half(block), 0.0f);
+  std::memcpy(out->codes, block + 2 + group % 2 * 32, 32);
+  offset_codes(out, 128);
+}
+
 // Six-bit scale and minimum number `group` (0 to 7) out of the 12 packed bytes of a K block.
 void read_k_scale(const uint8_t* packed, int group, int* scale, int* minimum) {
   if (group < 4) {
@@ -145,6 +153,8 @@ ReadGroup group_reader(SourceFormat format) {
       return read_q5_1;
     case SourceFormat::kQ8_0:
       return read_q8_0;
+    case SourceFormat::kQ8_64:
+      return read_q8_64;
     case SourceFormat::kQ4_K:
       return read_q4_k;
     case SourceFormat::kQ5_K:

@@ -23,7 +23,7 @@ def test_stored_bytes_say_what_was_simulated(format: TensorFormat, rule: str, gr
     matrix = random_matrix()
     is_nested = CONTAINERS[format].kinds == ("nested",)
     for bits in range(8 if is_nested else 2, CONTAINERS[format].bits + 1):
-        scheme = CONTAINERS[format].scheme(bits, group_size)
+        scheme = CONTAINERS[format].scheme(bits, max(group_size, CONTAINERS[format].block))
         quantized = quantize_matrix(matrix, scheme, fit_scales(matrix, scheme, rule))
         stored = store_quantized(quantized, format)
         np.testing.assert_array_equal(stored.dequantize(), quantized.dequantize())
@@ -58,6 +58,8 @@ def test_grids_that_a_format_cannot_hold_are_refused() -> None:
             pack_matrix(quantized, format)
     with pytest.raises(ConfigError, match="blocks"):
         CONTAINERS[TensorFormat.Q4_0].scheme(4, 48)
+    with pytest.raises(ConfigError, match="multiple of 64"):
+        CONTAINERS[TensorFormat.Q8_64].scheme(8, 32)
     with pytest.raises(ConfigError, match="wider"):
         CONTAINERS[TensorFormat.Q4_0].scheme(5)
 

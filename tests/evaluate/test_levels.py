@@ -80,6 +80,9 @@ def test_a_model_without_levels_is_refused(models: tuple[Path, Path], capsys: py
     for more in (["--levels", "--against", plain], ["--precision", "bands:0=low"]):
         assert main(["evaluate", plain, "--only", "text", *more]) == 2
         assert "no nested weights" in capsys.readouterr().err
+    exact = ["--activation-bits", "32", "--levels", "--against", plain]
+    assert main(["evaluate", str(models[0]), "--only", "text", *exact]) == 2
+    assert "have no levels" in capsys.readouterr().err
     assert main(["evaluate", str(models[0]), "--levels", "--only", "text"]) == 2
     assert "held against a reference" in capsys.readouterr().err
     assert main(["evaluate", str(models[0]), "--levels", "--only", "tasks", "--against", plain]) == 2

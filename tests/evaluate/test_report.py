@@ -93,6 +93,15 @@ def test_task_recovery_is_held_to_its_limit(models: tuple[Path, Path], capsys: p
     assert "recovery on tasks" in capsys.readouterr().err
 
 
+def test_the_exact_setting_reads_the_weights_without_rounding_inputs(
+    models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["evaluate", str(models[1]), "--against", str(models[1]), "--only", "text,generation", "--size", "32"]
+    assert main([*asked, "--windows", "2", "--threads", "1", "--activation-bits", "32", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["kld"], figures["same_top"]) == (pytest.approx(0, abs=1e-12), 1.0)
+
+
 def test_loops_and_lengths_are_seen() -> None:
     assert repeated_share([1, 2, 3]) == 0.0
     assert repeated_share([1, 2, 3, 4, 5, 6, 7, 8]) == 0.0

@@ -46,7 +46,7 @@ def test_float_models_give_the_logits_of_the_oracle(architecture: str, heads: st
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("format", [format for format in TensorFormat if format is not TensorFormat.F32])
 def test_every_format_gives_the_logits_of_the_oracle(format: TensorFormat, isa: str, tmp_path: Path) -> None:
-    wide = format.endswith("_K")
+    wide = format.endswith("_K") or format is TensorFormat.Q8_64
     spec = small_spec(hidden_size=256, ffn_size=512, head_dim=64) if wide else small_spec()
     write_gguf(tmp_path / "model.gguf", spec, format=format)
     model = open_model(tmp_path / "model.gguf")
@@ -57,6 +57,26 @@ def test_every_format_gives_the_logits_of_the_oracle(format: TensorFormat, isa: 
     assert np.abs(found - expected).max() < 1e-2 * np.abs(expected).max()
     coarse = NativeExecutor(graph, model.weights, num_blocks=4, isa=isa, activation_bits=8).forward(batch)
     assert np.abs(coarse - expected).max() < 0.15 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("format", [TensorFormat.Q4_0, TensorFormat.Q8_0, TensorFormat.N8_0])
+def test_the_exact_setting_finds_the_tokens_of_the_oracle_everywhere(
+    format: TensorFormat, isa: str, tmp_path: Path
+) -> None:
+    spec = small_spec()
+    write_gguf(tmp_path / "model.gguf", spec, format=format)
+    model = open_model(tmp_path / "model.gguf")
+    batch = make_batch([(0, random_tokens(64, spec.vocab_size), 0)], 1, blocks_for(64), all_logits=True)
+    graph = build_graph(model.spec)
+    oracle = ReferenceExecutor(graph, model.weights, num_blocks=4, kv_format=DEFAULT_KV_FORMAT).forward(batch)
+    errors = {}
+    for bits in (12, 32):
+        found = NativeExecutor(graph, model.weights, num_blocks=4, isa=isa, activation_bits=bits).forward(batch)
+        errors[bits] = np.abs(found - oracle).max() / np.abs(oracle).max()
+        if bits == 32:
+            assert (found.argmax(axis=1) == oracle.argmax(axis=1)).all()
+    assert errors[32] < 0.05 * errors[12]
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -21,6 +21,7 @@ RELATIVE_ERROR = {
     TensorFormat.Q5_K: 0.05,
     TensorFormat.Q6_K: 0.025,
     TensorFormat.N8_0: 0.007,
+    TensorFormat.Q8_64: 0.008,
 }
 
 

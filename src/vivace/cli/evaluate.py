@@ -33,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="a first look: fewer windows, questions and answers")
     parser.add_argument("--only", metavar="PARTS", help="some of text,tasks,generation,speed (default: all)")
     parser.add_argument(
-        "--activation-bits", type=int, choices=(8, 12), help="8 measures W8A8 and W4A8 (default: as each file asks)"
+        "--activation-bits",
+        type=int,
+        choices=(8, 12, 32),
+        help="8 measures W8A8 and W4A8, 32 the weights alone, in float32 (default: as each file asks)",
     )
     parser.add_argument(
         "--precision",

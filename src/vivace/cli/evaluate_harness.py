@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="questions of a task (default: all)")
     parser.add_argument("--chat-template", action="store_true", help="ask through the model's chat template")
     parser.add_argument("--max-length", type=int, metavar="N", help="tokens of context (default: the model's, 4096)")
-    parser.add_argument("--activation-bits", type=int, choices=(8, 12), default=12, help="8 measures W8A8 and W4A8")
+    parser.add_argument("--activation-bits", type=int, choices=(8, 12, 32), default=12, help="8: W8A8, W4A8; 32: exact")
     parser.add_argument("--threads", type=int, metavar="N", help="threads that compute (default: the machine's cores)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -39,9 +39,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--activation-bits",
         type=int,
-        choices=(12, 8),
-        help="precision inside quantised layers: 12, or 8 for quicker prompts a little further from the full model "
-        "(default: as the model file asks, else 12)",
+        choices=(12, 8, 32),
+        help="precision inside quantised layers: 12, or 8 for quicker prompts a little further from the full model, or "
+        "32: exact, with four bytes a weight (default: as the model file asks, else 12)",
     )
     group.add_argument(
         "--kv-format",

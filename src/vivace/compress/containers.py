@@ -17,11 +17,11 @@ from vivace.numerics.formats import FORMATS
 from vivace.types.errors import ConfigError
 from vivace.types.weights import TensorFormat
 
-BLOCK = 32  # weights that share a scale in every format below
+BLOCK = 32  # weights that share a scale in the formats below, unless they say otherwise
 Bytes = NDArray[np.uint8]
 Codes = NDArray[np.int16]
 Pack = Callable[[Codes, Bytes, Bytes], Bytes]
-"""(codes (n, 32), scales as bytes (n, 2), offsets as bytes (n, 2)) -> blocks (n, block_bytes)."""
+"""(codes (n, block), scales as bytes (n, 2), offsets as bytes (n, 2)) -> blocks (n, block_bytes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ class Container:
         kinds: kinds of grid it holds, the one that uses it best first.
         kernel: the instance of the native linear kernel that reads it.
         pack: codes and halves to bytes.
+        block: weights that share a scale.
     """
 
     format: TensorFormat
@@ -41,20 +42,21 @@ class Container:
     kinds: tuple[GridKind, ...]
     kernel: str
     pack: Pack
+    block: int = BLOCK
 
     def scheme(self, bits: int | None = None, group_size: int | None = None) -> QuantScheme:
-        """The grid that the container stores, at `bits` (its own when None) in groups of `group_size` (32 when None).
+        """The grid that is stored, at `bits` (its own when None) in groups of `group_size` (a block when None).
 
         Raises:
             ConfigError: more bits than the container has, or groups that are no multiple of its blocks.
         """
-        bits, group_size = bits or self.bits, group_size or BLOCK
+        bits, group_size = bits or self.bits, group_size or self.block
         if bits > self.bits:
             raise ConfigError(f"{self.format} holds {self.bits} bits, not {bits}.", "Choose a wider format.")
-        if group_size % BLOCK:
+        if group_size % self.block:
             raise ConfigError(
-                f"{self.format} stores a scale for {BLOCK} weights; groups of {group_size} cut its blocks.",
-                f"Choose a multiple of {BLOCK}.",
+                f"{self.format} stores a scale for {self.block} weights; groups of {group_size} cut its blocks.",
+                f"Choose a multiple of {self.block}.",
             )
         return QuantScheme(bits, self.kinds[0], "group", group_size, "F16")
 
@@ -66,17 +68,17 @@ def pack_matrix(matrix: QuantizedMatrix, format: TensorFormat) -> Bytes:
         ConfigError: the format does not hold this grid, or rows are no whole number of blocks.
     """
     container, scheme = container_of(format), matrix.scheme
-    rows, columns = matrix.codes.shape
-    if columns % BLOCK:
+    (rows, columns), block = matrix.codes.shape, container.block
+    if columns % block:
         raise ConfigError(f"Rows of {columns} weights are no whole number of {format} blocks.", "Store them as F16.")
     if scheme.kind not in container.kinds or scheme.bits > container.bits or scheme.scale_type != "F16":
         raise ConfigError(f"{format} does not hold {scheme.bits}-bit codes of kind {scheme.kind!r}.")
     scheme.grouped(matrix.codes)  # refuses groups that do not divide the row
-    repeats = columns // BLOCK // matrix.affine.scales.shape[1] if scheme.granularity != "tensor" else columns // BLOCK
-    if scheme.granularity == "group" and scheme.group_size is not None and scheme.group_size % BLOCK:
-        raise ConfigError(f"Groups of {scheme.group_size} cut the blocks of {format}.", f"Use multiples of {BLOCK}.")
+    repeats = columns // block // matrix.affine.scales.shape[1] if scheme.granularity != "tensor" else columns // block
+    if scheme.granularity == "group" and scheme.group_size is not None and scheme.group_size % block:
+        raise ConfigError(f"Groups of {scheme.group_size} cut the blocks of {format}.", f"Use multiples of {block}.")
     scales, offsets = (_halves(v, rows, repeats) for v in (matrix.affine.scales, matrix.affine.offsets))
-    return container.pack(matrix.codes.reshape(-1, BLOCK), scales, offsets).reshape(-1)
+    return container.pack(matrix.codes.reshape(-1, block), scales, offsets).reshape(-1)
 
 
 def container_of(format: TensorFormat) -> Container:
@@ -140,6 +142,7 @@ CONTAINERS: dict[TensorFormat, Container] = {
     row.format: row
     for row in (
         Container(TensorFormat.Q8_0, 8, ("symmetric", "full_symmetric"), "Q8Sym", _pack_q8_0),
+        Container(TensorFormat.Q8_64, 8, ("symmetric", "full_symmetric"), "Q8Sym", _pack_q8_0, block=64),
         Container(TensorFormat.N8_0, 8, ("nested",), "nested_panel; Q4Sym for the high halves", _pack_n8_0),
         Container(TensorFormat.Q5_0, 5, ("full_symmetric", "symmetric"), "Q8Sym", _pack_q5_0),
         Container(TensorFormat.Q5_1, 5, ("minimum",), "Q8Min", _pack_q5_1),

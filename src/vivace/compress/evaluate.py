@@ -30,7 +30,7 @@ _LOGIT_ROWS = 32  # positions compared at once
 class EvaluationSettings:
     """Windows of `window_tokens` tokens, `num_windows` of them (None: all of the text).
 
-    Activations are in 12 or 8 bits; None: as each model's file asks, else 12.
+    Activations are in 12 or 8 bits, or in float32 (32: exact); None: as each model's file asks, else 12.
     """
 
     window_tokens: int = 512

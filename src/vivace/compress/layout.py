@@ -70,12 +70,12 @@ def _plan(name: str, shape: tuple[int, ...], weights: WeightSource, recipe: Reci
 
 def _quantized_plan(name: str, shape: tuple[int, ...], format: TensorFormat, rule: TensorRule) -> TensorPlan:
     container, columns = container_of(format), shape[1]
-    if columns % 32:
-        note = f"rows of {columns} weights are no whole number of blocks of 32: kept as F16"
+    if columns % container.block:
+        note = f"rows of {columns} weights are no whole number of blocks of {container.block}: kept as F16"
         return TensorPlan(name, shape, TensorFormat.F16, None, num_bytes(TensorFormat.F16, shape), note)
     size = columns if rule.group_size == 0 else rule.group_size
     if size is not None and columns % size:
-        fitting = [n for n in range(32, columns + 1, 32) if columns % n == 0]
+        fitting = [n for n in range(container.block, columns + 1, container.block) if columns % n == 0]
         raise ConfigError(
             f"Groups of {size} do not divide the rows of {name} ({columns} weights).",
             f"Choose a group size of {', '.join(map(str, fitting))}, or 0 for one scale a row.",

@@ -165,6 +165,7 @@ PRESETS: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe("int8", _layers(TensorFormat.Q8_0)),
+        Recipe("int8-small", _layers(TensorFormat.Q8_64, TensorFormat.Q8_64)),
         # AWQ and GPTQ together keep most at either width, on as much text as these have (docs/compression.md).
         Recipe("int4", _layers(TensorFormat.Q4_0), folds=("awq",), rounding="gptq", importance=True),
         Recipe(

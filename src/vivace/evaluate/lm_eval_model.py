@@ -35,7 +35,7 @@ class VivaceLM(TemplateLM):  # type: ignore[misc]  # the harness has no types
     Args:
         pretrained: a catalogue name, a .gguf file or a Hugging Face folder.
         max_length: most tokens of context and continuation; None is the model's own context, at most 4,096.
-        activation_bits: 12 or 8.
+        activation_bits: 12, 8 or 32.
         threads: that compute; None is the machine's cores.
 
     Raises:

@@ -36,6 +36,7 @@ from vivace.files.open import LoadedModel, open_model
 from vivace.graph.build import build_graph
 from vivace.text.build import build_tokenizer
 from vivace.types.errors import ConfigError
+from vivace.types.run_settings import EXACT_BITS
 
 PARTS = ("text", "tasks", "generation", "speed")
 _SELF_TEXT = CalibrationSettings(samples=4, tokens=256, seed=11)
@@ -195,6 +196,10 @@ def _check_levels(models: Sequence[LoadedModel], settings: ReportSettings) -> No
     """Refuse levels that a model does not have, before anything is measured."""
     if settings.levels and len(models) < 2:
         raise ConfigError("Levels are held against a reference.", "Name one with --against.")
+    if settings.text.activation_bits == EXACT_BITS and (settings.levels or settings.precision != "off"):
+        raise ConfigError(
+            "Float32 copies of the weights have no levels.", f"Leave out --activation-bits {EXACT_BITS}, or the levels."
+        )
     check_precision("chapter" if settings.levels else settings.precision, models[0].weights)
     check_precision(settings.precision, models[0].weights)
 
@@ -267,7 +272,9 @@ def _generate(
     for number, path in enumerate(paths):
         progress(number, len(paths), "writing answers")
         precision = settings.precision if number == 0 else "off"
-        service = build_service(str(path), EngineConfig(num_threads=settings.text.num_threads, precision=precision))
+        asked = settings.text
+        config = EngineConfig(num_threads=asked.num_threads, activation_bits=asked.activation_bits, precision=precision)
+        service = build_service(str(path), config)
         try:
             most = min(max_tokens, max(service.context_length // 2, 1))
             written.append(write_answers(service, prompts, most))
@@ -293,6 +300,8 @@ def _time(paths: Sequence[Path], settings: ReportSettings, progress: Progress) -
         threads = settings.text.num_threads
         more = [] if threads is None else ["--threads", str(threads)]
         more += ["--precision", settings.precision] if number == 0 else []
+        bits = settings.text.activation_bits
+        more += [] if bits is None else ["--activation-bits", str(bits)]
         done = subprocess.run([*command, *sizes, *more], capture_output=True, text=True, check=False)
         if done.returncode == 0:  # a model whose context is too short for it has no speed in the report
             values = json.loads(done.stdout)

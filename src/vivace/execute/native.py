@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vivace import _native
 from vivace.execute.native_program import ProgramParts, build_program, draw, forward, lower_fused, prepare, relay, start
+from vivace.execute.widened import WidenedWeights
 from vivace.graph.graph import Graph
 from vivace.graph.ops import Embed, FusedLinear, Linear
 from vivace.graph.passes import cut_after_layer, validate
@@ -21,6 +22,7 @@ from vivace.types.drawing import DrawNumbers
 from vivace.types.errors import ConfigError, EngineError
 from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.precision import full_level
+from vivace.types.run_settings import EXACT_BITS
 from vivace.types.step import ForwardBatch
 from vivace.types.weights import WeightSource
 
@@ -36,7 +38,8 @@ class NativeExecutor:
         max_rows: most rows of one `forward`.
         num_threads: threads that share a step; None: one for each core this process may use.
         isa: kernel table to force ("avx512bf16", "avx512", "avx2", "neon", "scalar"); None: VIVACE_ISA or the best one.
-        activation_bits: 12 or 8: precision that the inputs of quantised linears are rounded to, in groups of 32.
+        activation_bits: 12 or 8: precision that inputs of quantised linears are rounded to, in groups of 32. 32: not
+            rounded, over float32 copies of the weights; exact, as large and as fast as a float32 model.
         kv_format: how keys and values are stored, one row of KV_FORMATS (`numerics.kv_formats`) or one a layer.
 
     Raises:
@@ -58,8 +61,10 @@ class NativeExecutor:
         activation_bits: int = 12,
         kv_format: str | Sequence[str] = DEFAULT_KV_FORMAT,
     ) -> None:
-        if activation_bits not in (8, 12):
-            raise ConfigError(f"activation_bits must be 8 or 12, not {activation_bits}.")
+        if activation_bits not in (8, 12, EXACT_BITS):
+            raise ConfigError(f"activation_bits must be 8, 12 or {EXACT_BITS}, not {activation_bits}.")
+        if activation_bits == EXACT_BITS:
+            weights = WidenedWeights(weights)
         validate(graph)
         check_weights(graph, weights)
         spec = graph.spec

@@ -42,6 +42,7 @@ TENSOR_TYPES: dict[int, TensorFormat] = {
     14: TensorFormat.Q6_K,
     30: TensorFormat.BF16,
     0x56_4E_38: TensorFormat.N8_0,  # "VN8": no number of GGML's, so that other programs refuse it in words
+    0x56_51_38: TensorFormat.Q8_64,  # "VQ8": likewise
 }
 _OTHER_TYPE_NAMES = {
     9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",

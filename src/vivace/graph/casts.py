@@ -79,19 +79,20 @@ POLICIES = {
     "native-12": CastPolicy("f32", "int12"),
     "native-8": CastPolicy("f32", "int8"),
     "native-8-bf16": CastPolicy("f32", "int8", over_bfloats="bf16"),
+    "native-32": CastPolicy("f32", "f32"),
     "amp": CastPolicy("bf16", "bf16"),
     "amp-f16": CastPolicy("f16", "f16"),
     "everything-bf16": CastPolicy("bf16", "bf16", denied="bf16"),
     "everything-f16": CastPolicy("f16", "f16", denied="f16"),
 }
-"""The native ones are what the C++ core does (--activation-bits 12, 8, and 8 on a machine that multiplies bfloat16
-numbers in pairs); the others run on the reference executor."""
+"""The native ones are what the C++ core does (--activation-bits 12, 32, 8, and 8 on a machine that multiplies
+bfloat16 numbers in pairs); the others run on the reference executor."""
 
 _RULE_OF = {kind: rule for rule in RULES for kind in rule.ops}
 
 
 def native_policy(activation_bits: int, *, has_pairs: bool = False) -> CastPolicy:
-    """What the native core does at `activation_bits` (12 or 8).
+    """What the native core does at `activation_bits` (12, 8 or 32).
 
     Args:
         activation_bits: of inputs of quantised linears.

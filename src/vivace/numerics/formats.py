@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.numerics import k_quants, nested
+from vivace.numerics import k_quants, nested, wide_blocks
 from vivace.types.errors import ConfigError, ModelFileError
 from vivace.types.weights import TensorFormat
 
@@ -168,6 +168,9 @@ FORMATS: dict[TensorFormat, NumberFormat] = {
         _row(TensorFormat.Q5_1, 32, 24),
         _row(TensorFormat.Q8_0, 32, 34),
         NumberFormat(TensorFormat.N8_0, nested.BLOCK, nested.BLOCK_BYTES, nested.decode, nested.encode),
+        NumberFormat(
+            TensorFormat.Q8_64, wide_blocks.BLOCK, wide_blocks.BLOCK_BYTES, wide_blocks.decode, wide_blocks.encode
+        ),
         _row(TensorFormat.Q4_K, 256, 144, k_quants.encode_q4_k),
         _row(TensorFormat.Q5_K, 256, 176, k_quants.encode_q5_k),
         _row(TensorFormat.Q6_K, 256, 210, k_quants.encode_q6_k),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 DEFAULT_ACTIVATION_BITS = 12
+EXACT_BITS = 32
+"""Inputs are not rounded and weights are read as float32: what the others are held against."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 
 class TensorFormat(StrEnum):
-    """Element formats vivace reads; the Q formats are GGML's block formats, N8_0 is our own (numerics/nested.py)."""
+    """Element formats vivace reads; the Q formats are GGML's block formats.
+
+    Two are our own: N8_0 (numerics/nested.py) and Q8_64 (numerics/wide_blocks.py).
+    """
 
     F32 = "F32"
     F16 = "F16"
@@ -31,6 +34,7 @@ class TensorFormat(StrEnum):
     Q5_K = "Q5_K"
     Q6_K = "Q6_K"
     N8_0 = "N8_0"
+    Q8_64 = "Q8_64"
 
 
 @dataclass(frozen=True, slots=True)
