@@ -4,8 +4,8 @@
 
 Every executor reads the same windows of 512 tokens over the same weights, and all positions count. The oracle is the
 reference executor, with keys and values in float32 and in float16; beside it the native core, with inputs in 12 bits,
-in 8, and not rounded (`--activation-bits 32`). `gap` is the difference between the oracle's two best logits where the two
-disagree, the largest of them: near ties are where roundings show.
+in 8, and not rounded (`--activation-bits 32`). `gap` is the difference between the oracle's two best logits where the
+two disagree, the largest of them: near ties are where roundings show.
 """
 
 import argparse

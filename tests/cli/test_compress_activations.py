@@ -85,6 +85,7 @@ def test_evaluation_runs_a_file_as_it_asks(model: Path) -> None:
         ("activations: {bits: 6}", "dynamic-group-6"),
         ("activations: {symmetric: false}", "asymmetric"),
         ("activations: {clip: 0.9}", "clip0.9"),
+        ("clip_activations: true", "by a share of its own"),
         ("activations: {observer: best}", "observer 'best'"),
         ("activations: {bits: 10}", "10 bits"),
         ("activations: 8", "not a mapping"),
@@ -117,6 +118,26 @@ def test_every_observer_is_reached_by_a_recipe_and_simulated(
     assert figures["activations"] == f"static-{observer}-8"
     assert 0 < figures["weights"]["kld"] < figures["whole"]["kld"]
     assert sorted(model.parent.iterdir()) == before
+
+
+def test_a_recipe_searches_clips_and_says_what_they_are(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = model.parent / "text.txt"
+    found = {}
+    for clips in ("false", "true"):
+        wanted = f"clip_activations: {clips}\nactivations: {{bits: 4, granularity: token}}\n"
+        asked = recipe(model.parent, wanted)
+        options = ("--simulate", text, "--recipe", asked, "--calibrate-on", text, "--samples", 2, "--tokens", 64)
+        status, printed, err = run(capsys, "compress", model, *options, "--json")
+        assert status == 0, err
+        found[clips] = json.loads(printed)
+    assert found["false"]["clips"] == {}
+    assert all(0.5 <= ratio <= 1 for ratio in found["true"]["clips"].values())
+    assert any(ratio < 1 for ratio in found["true"]["clips"].values())
+    status, _, err = run(
+        capsys, "compress", model, "--simulate", text, "--calibrate-on", text, "--recipe",
+        recipe(model.parent, "clip_activations: true\nactivations: {mode: static, granularity: tensor}\n"),
+    )  # fmt: skip
+    assert (status, "for dynamic ranges" in err) == (2, True)
 
 
 def test_a_simulation_names_what_it_cannot_do(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """Observers of activations and the grids they are rounded to; what the kernel does is one of these grids."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,14 @@ from hypothesis import strategies as st
 
 from compress.models import random_windows, uneven_model
 from vivace.compress.activation_schemes import DEPLOYED, ActivationScheme
-from vivace.compress.activations import observe_inputs, quantize_activations, simulate
+from vivace.compress.activations import (
+    InterceptedExecutor,
+    observe_inputs,
+    quantize_activations,
+    simulate,
+    whole_batch,
+)
+from vivace.compress.clipping import RATIOS, search_clips
 from vivace.compress.observers import OBSERVERS, Observation, find_range
 from vivace.compress.pipeline import compress_weights
 from vivace.compress.recipe import PRESETS
@@ -15,6 +24,7 @@ from vivace.execute.native import NativeExecutor
 from vivace.execute.reference import ReferenceExecutor
 from vivace.execute.score import compare_executors
 from vivace.graph.build import build_graph
+from vivace.graph.ops import Linear
 from vivace.types.errors import ConfigError
 
 
@@ -112,6 +122,46 @@ def test_static_scales_cost_more_than_dynamic_ones_and_need_calibration() -> Non
     dynamic = simulate(graph, weights, DEPLOYED, 48)
     lost = [compare_executors(exact, executor, windows).mean_kl for executor in (dynamic, static)]
     assert lost[0] < lost[1]
+
+
+def test_clips_that_are_searched_lower_the_error_of_what_linears_put_out() -> None:
+    spec, weights = uneven_model()
+    graph, windows = build_graph(spec), random_windows(spec, count=4)
+    scheme = ActivationScheme(4, granularity="token")
+    clips = search_clips(graph, weights, windows[:2], scheme)
+    assert set(clips) == {op.x for op in graph.ops if isinstance(op, Linear)}
+    assert set(clips.values()) <= set(RATIOS) and len(set(clips.values())) > 1
+    errors = {}
+    for name, ratios in (
+        ("whole", dict.fromkeys(clips, 1.0)),
+        ("searched", clips),
+        ("half", dict.fromkeys(clips, 0.5)),
+    ):
+        errors[name] = output_errors(graph, weights, windows[:2], scheme, ratios)
+    for buffer in clips:  # on the windows that they were searched on, no grid point does better
+        assert errors["searched"][buffer] <= min(errors["whole"][buffer], errors["half"][buffer]) * 1.0001
+    exact = ReferenceExecutor(graph, weights, num_blocks=3)
+    lost = [
+        compare_executors(exact, simulate(graph, weights, scheme, 48, clips=ratios), windows[2:]).mean_kl
+        for ratios in (None, clips)
+    ]
+    assert lost[1] < lost[0]
+
+
+def output_errors(graph, weights, windows, scheme, clips):  # type: ignore[no-untyped-def]
+    """Squared errors of all that reads a buffer, with its range cut, by the exact rows of the buffer."""
+    found = dict.fromkeys(clips, 0.0)
+
+    def judge(name, rows):  # type: ignore[no-untyped-def]
+        error = quantize_activations(rows, replace(scheme, clip=clips[name])) - rows
+        readers = [op.weight for op in graph.ops if isinstance(op, Linear) and op.x == name]
+        found[name] += sum(float(((error @ weights.dequantize(w).T) ** 2).sum()) for w in readers)
+        return rows
+
+    executor = InterceptedExecutor(graph, weights, 48, judge)
+    for window in windows:
+        executor.forward(whole_batch(window))
+    return found
 
 
 def test_schemes_that_cannot_be_are_refused() -> None:

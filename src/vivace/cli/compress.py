@@ -240,8 +240,12 @@ def _simulate(arguments: argparse.Namespace, recipe: "Recipe", text: "Calibratio
         found = simulate_file(resolve(arguments.model), recipe, arguments.simulate, settings, text, report=progress)
     if arguments.json:
         parts = {"weights": found.weights.as_dict(), "whole": found.whole.as_dict()}
-        print(json.dumps({"recipe": recipe.name, "activations": found.scheme, **parts}))
+        print(json.dumps({"recipe": recipe.name, "activations": found.scheme, "clips": dict(found.clips), **parts}))
         return 0
+    if found.clips:
+        counts = Counter(found.clips.values())
+        shares = ", ".join(f"{ratio:g} of {counts[ratio]}" for ratio in sorted(counts, reverse=True))
+        print(f"share of its range that each input keeps: {shares}")
     for name, figures in (("weights alone", found.weights), (f"and {found.scheme}", found.whole)):
         print(
             f"{name:<32} perplexity {figures.ppl:.3f}, ratio {figures.ppl_ratio:.4f} ± {figures.ppl_ratio_error:.4f}, "

@@ -5,6 +5,7 @@ they would cost.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,6 +29,8 @@ def quantize_activations(rows: Floats, scheme: ActivationScheme, span: tuple[flo
         scheme: the grid.
         span: (low, high) of static scales.
     """
+    if not rows.size:  # a step that wants no logits has no rows for the head
+        return rows
     if scheme.mode == "static":
         assert span is not None
         low, high = (np.full((1, 1), value, np.float32) for value in span)
@@ -71,7 +74,7 @@ def observe_inputs(graph: Graph, weights: WeightSource, windows: Sequence[Tokens
 
     executor = InterceptedExecutor(graph, weights, max(map(len, windows)), observe)
     for window in windows:
-        executor.forward(_whole(window))
+        executor.forward(whole_batch(window))
     return found
 
 
@@ -83,6 +86,7 @@ def simulate(
     observed: Mapping[str, Observation] | None = None,
     *,
     kv_format: str | None = None,
+    clips: Mapping[str, float] | None = None,
 ) -> "InterceptedExecutor":
     """An executor in float32 whose linears read quantised activations.
 
@@ -93,6 +97,7 @@ def simulate(
         tokens: the longest sequence it is to take.
         observed: needed for static scales.
         kv_format: what keys and values are rounded to; None: they stay float32.
+        clips: by buffer, what share of its dynamic ranges is kept (`clipping.py`); all of those that are not named.
 
     Raises:
         ConfigError: static scales without an observation.
@@ -104,9 +109,12 @@ def simulate(
         for name, seen in (observed or {}).items()
         if scheme.mode == "static"
     }
-    return InterceptedExecutor(
-        graph, weights, tokens, lambda name, rows: quantize_activations(rows, scheme, spans.get(name)), kv_format
-    )
+    schemes = {name: replace(scheme, clip=scheme.clip * ratio) for name, ratio in (clips or {}).items()}
+
+    def change(name: str, rows: Floats) -> Floats:
+        return quantize_activations(rows, schemes.get(name, scheme), spans.get(name))
+
+    return InterceptedExecutor(graph, weights, tokens, change, kv_format)
 
 
 class InterceptedExecutor(ReferenceExecutor):
@@ -146,7 +154,7 @@ class InterceptedExecutor(ReferenceExecutor):
         return step.buffers[self._graph.output]
 
 
-def _whole(window: Tokens) -> ForwardBatch:
+def whole_batch(window: Tokens) -> ForwardBatch:
     """A window as one sequence; the logits of its last row alone."""
     return ForwardBatch(
         token_ids=window.astype(np.int32),

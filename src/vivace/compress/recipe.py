@@ -81,6 +81,7 @@ class Recipe:
         drift_correction: matrices are moved so that behind rounded layers they put out what the source's do.
         calibration: the text that fold, gptq and importance need.
         activations: how the inputs of linears are quantised when the model runs; None: as the engine does by itself.
+        clip_activations: cut the dynamic ranges of each linear's inputs by a share searched for (`clipping.py`).
         kv_format: how keys and values are stored when it runs, a name of KV_FORMAT_NAMES, or None likewise.
     """
 
@@ -95,6 +96,7 @@ class Recipe:
     drift_correction: bool = False
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     activations: ActivationScheme | None = None
+    clip_activations: bool = False
     kv_format: str | None = None
 
     def __post_init__(self) -> None:
@@ -118,6 +120,11 @@ class Recipe:
         Raises:
             ConfigError: no kernel runs the recipe's activations.
         """
+        if self.clip_activations:
+            raise ConfigError(
+                "No kernel clips the inputs of each linear by a share of its own.",
+                "Leave out clip_activations, or see what it gains by --simulate TEXT.",
+            )
         bits = None if self.activations is None else find_kernel(self.activations).activation_bits
         return RunSettings(bits, self.kv_format)
 

@@ -79,6 +79,7 @@ _RECIPE_FIELDS: dict[str, type] = {
     "act_order": bool,
     "bias_correction": bool,
     "drift_correction": bool,
+    "clip_activations": bool,
 }
 _RULE_FIELDS: dict[str, type] = {"match": str, "format": str, "bits": int, "group_size": int, "third": str}
 _ACTIVATION_FIELDS: dict[str, type] = {

@@ -4,11 +4,13 @@ Weights are those a file would hold; activations pass through the recipe's schem
 float32. Static ranges are observed on the calibration windows, with the compressed weights.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vivace.compress.activation_schemes import DEPLOYED
 from vivace.compress.activations import observe_inputs, simulate
+from vivace.compress.clipping import search_clips
 from vivace.compress.evaluate import Evaluation, EvaluationSettings, evaluate, read_windows
 from vivace.compress.pipeline import Report, compress_weights
 from vivace.compress.recipe import Recipe
@@ -23,11 +25,15 @@ from vivace.types.step import BLOCK_SIZE, Executor
 
 @dataclass(frozen=True, slots=True)
 class Simulation:
-    """Figures beside the source in float32: of the weights alone, and with activations in `scheme` as well."""
+    """Figures beside the source in float32: of the weights alone, and with activations in `scheme` as well.
+
+    `clips` are those that were searched for, by buffer; empty where the recipe asks for none.
+    """
 
     scheme: str
     weights: Evaluation
     whole: Evaluation
+    clips: Mapping[str, float]
 
 
 def simulate_file(
@@ -60,22 +66,23 @@ def simulate_file(
         windows = read_windows(source, text, settings)
         is_static = scheme.mode == "static"
         samples = []
-        if recipe.needs_calibration or is_static:
+        if recipe.needs_calibration or recipe.clip_activations or is_static:
             tokenizer = build_tokenizer(source.vocabulary)
             samples = draw_samples(source, tokenizer, recipe.calibration, calibration, report)
         model = compress_weights(source.spec, source.weights, recipe, samples, report)
         graph = build_graph(model.spec)
         observed = observe_inputs(graph, model.weights, samples) if is_static else None
+        clips = search_clips(graph, model.weights, samples, scheme, report) if recipe.clip_activations else {}
         blocks = -(-len(windows[0]) // BLOCK_SIZE)
         size = model.weights.num_bytes()
         figures = []
         executors: tuple[Executor, ...] = (
             ReferenceExecutor(graph, model.weights, num_blocks=blocks),
-            simulate(graph, model.weights, scheme, len(windows[0]), observed, kv_format=recipe.kv_format),
+            simulate(graph, model.weights, scheme, len(windows[0]), observed, kv_format=recipe.kv_format, clips=clips),
         )
         for executor in executors:
             reference = ReferenceExecutor(build_graph(source.spec), source.weights, num_blocks=blocks)
             figures.append(evaluate(executor, windows, size, reference=reference, report=report))
-        return Simulation(scheme.name, figures[0], figures[1])
+        return Simulation(scheme.name, figures[0], figures[1], clips)
     finally:
         source.close()
