@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from speculate_replay import CONTEXT, Answer, SteppedClock, StepTable, read_record, replay
+from speculate_replay import CONTEXT, Answer, SteppedClock, StepTable, read_record, replay, step_times
 from vivace.speculate.config import SpeculationConfig
 from vivace.speculate.costs import StepTimes
 from vivace.speculate.measure_costs import START_ROWS
@@ -60,10 +60,11 @@ def main() -> None:
     parser.add_argument("record", type=Path)
     parser.add_argument("--cases", type=int, default=24)
     parser.add_argument("--noise", type=float, default=0.05)
+    parser.add_argument("--step-ms", nargs="+", metavar="ROWS:MS", help="times of steps in place of the recorded ones")
     parser.add_argument("--look-ms", type=float, default=0.1)
     options = parser.parse_args()
     head, workloads = read_record(options.record)
-    table = StepTable({int(rows): ms for rows, ms in head["step_ms"].items()}, options.noise)
+    table = StepTable(step_times(options.step_ms) if options.step_ms else head["step_ms"], options.noise)
     clock = SteppedClock(options.look_ms)
     speculator = EngineSpeculator(SpeculationConfig(tuple(LOOK_UPS), "measured", 15), clock=clock)
     speculator.assume_costs(StepTimes({rows: table.honest(rows) for rows in START_ROWS}, CONTEXT))

@@ -1,6 +1,6 @@
 """Policies of speculation replayed on recorded answers: no model is run, and the time of a step is read off a table.
 
-    python bench/speculate_replay.py RECORD [--streams 1 4 16] [--fixed 2 3 7 15] [--noise 0.05] [--look-ms 0.03]
+    python bench/speculate_replay.py RECORD [--streams 1 4 16] [--fixed 2 3 7 15] [--noise 0.05] [--look-ms 0.1]
 
 RECORD is of `bench/speculate_record.py`. Drafts are right where they equal the recorded answer, as they are in the
 engine. So what a policy brings, what each fixed number of drafts would have brought, and what nobody can surpass who
@@ -186,14 +186,16 @@ def speculators(options: argparse.Namespace, table: StepTable) -> dict[str, tupl
 
 def read_record(path: Path) -> tuple[dict[str, Any], dict[str, list[Answer]]]:
     """The head of a record, and its answers by workload; those of one token are left out."""
-    head, *lines = path.read_text(encoding="utf-8").splitlines()
+    first, *lines = path.read_text(encoding="utf-8").splitlines()
+    head = json.loads(first)
+    head["step_ms"] = {int(rows): ms for rows, ms in head["step_ms"].items()}
     found: dict[str, list[Answer]] = {}
     for line in lines:
         row = json.loads(line)
         if len(row["answer"]) > 1:
             tokens = np.array([*row["prompt"], *row["answer"]], dtype=np.int32)
             found.setdefault(row["workload"], []).append(Answer(tokens, len(row["prompt"])))
-    return json.loads(head), found
+    return head, found
 
 
 def sums_of(
@@ -225,6 +227,11 @@ def variant_of(sums: Sums) -> dict[str, float]:
     }
 
 
+def step_times(given: Sequence[str]) -> dict[int, float]:
+    """Read "1:3.34 2:3.58"."""
+    return {int(rows): float(ms) for rows, ms in (pair.split(":") for pair in given)}
+
+
 def main() -> None:
     """Replay and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -234,13 +241,14 @@ def main() -> None:
     parser.add_argument("--fixed", type=int, nargs="*", default=[2, 3, 7, 15])
     parser.add_argument("--max-drafts", type=int, default=15, help="of the adaptive policy")
     parser.add_argument("--noise", type=float, default=0.05, help="of the logarithm of a step's time")
-    parser.add_argument("--look-ms", type=float, default=0.03, help="that looking takes for a stream")
+    parser.add_argument("--step-ms", nargs="+", metavar="ROWS:MS", help="times of steps in place of the recorded ones")
+    parser.add_argument("--look-ms", type=float, default=0.1, help="that looking takes for a stream")
     options = parser.parse_args()
     head, workloads = read_record(options.record)
     vocabulary = open_model(resolve(head["model"])).vocabulary
     assert vocabulary is not None
     options.decode = build_tokenizer(vocabulary).decode
-    step_ms = {int(rows): ms for rows, ms in head["step_ms"].items()}
+    step_ms = step_times(options.step_ms) if options.step_ms else head["step_ms"]
     parts = []
     for (workload, answers), num_streams in itertools.product(workloads.items(), options.streams):
         if options.workloads and workload not in options.workloads:

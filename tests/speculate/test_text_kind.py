@@ -39,6 +39,16 @@ def test_control_tokens_of_a_template_are_no_text() -> None:
     assert classify("<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n") == "greeting"
 
 
+def test_of_a_conversation_the_last_turn_tells_the_kind() -> None:
+    system = (
+        "<|im_start|>system\nYou are a helpful assistant who writes stories and Python code, what a joy.<|im_end|>\n"
+    )
+    assert classify(system + "<|im_start|>user\nhello there<|im_end|>\n<|im_start|>assistant\n") == "greeting"
+    gemma = "<bos><start_of_turn>user\nWrite a poem.<end_of_turn>\n<start_of_turn>model\nOnce<end_of_turn>\n"
+    assert classify(f"{gemma}<start_of_turn>user\n你好<end_of_turn>\n<start_of_turn>model\n") == "greeting"
+    assert classify("def f():\n    user\n<div>\n</div>\n    return g(user);\n") == "code"
+
+
 def test_a_long_message_that_begins_with_hello_is_about_something_else() -> None:
     assert classify("Hello, " + "what is the population of each of these cities and who counted it? " * 2) == "factual"
 

@@ -270,7 +270,7 @@ class EngineSpeculator:
     def _tell_kind(self, stream: Stream, num_tokens: int) -> None:
         stream.num_until_kind = TOKENS_BETWEEN_KINDS
         if self._decode is not None:
-            stream.kind = classify(self._decode(stream.tokens[-num_tokens:]))
+            stream.kind = classify(self._decode(stream.tokens[-num_tokens:]), stream.kind)
 
     def _guess(self, stream: Stream, place: DraftPlace) -> Guess:
         """The most promising look-up and the probabilities of its positions, cut to the room and to the grammar."""

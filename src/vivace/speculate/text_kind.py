@@ -84,17 +84,22 @@ DEFAULT_KIND: TextKind = "factual"
 MAX_COUNTED = 6
 MAX_CHARACTERS = 1200
 GREETING_MAX_CHARACTERS = 80  # a long message that begins with "hello" is about something else
+_TURN = re.compile(r"^(?:<[^<>\n]*>)*(?:user|assistant|system|model)$", re.MULTILINE)
 _CONTROL = re.compile(r"<\|?[\w/ ]{1,32}\|?>|^(?:user|assistant|system|model)$", re.MULTILINE)
 
 
-def classify(text: str) -> TextKind:
-    """The kind that most speaks for; `factual` without any sign. Looks at the last MAX_CHARACTERS characters."""
-    shown = _CONTROL.sub("", text[-MAX_CHARACTERS:]).strip()
+def classify(text: str, otherwise: TextKind = DEFAULT_KIND) -> TextKind:
+    """The kind that most speaks for; `otherwise` without any sign.
+
+    Looks at the last turn of a conversation that says something, and of that at the last MAX_CHARACTERS characters.
+    """
+    turns = [_CONTROL.sub("", turn).strip() for turn in _TURN.split(text[-MAX_CHARACTERS:])]
+    shown = next(filter(None, reversed(turns)), "")
     scores = {row.kind: _score(row, shown) for row in KINDS}
     if len(shown) > GREETING_MAX_CHARACTERS:
         scores["greeting"] = 0.0
     best = max(KIND_NAMES, key=lambda kind: scores[kind])
-    return best if scores[best] > 0 else DEFAULT_KIND
+    return best if scores[best] > 0 else otherwise
 
 
 def _score(row: KindRow, text: str) -> float:
