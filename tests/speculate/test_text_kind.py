@@ -58,6 +58,11 @@ def test_text_without_a_sign_counts_as_factual(text: str) -> None:
     assert classify(text) == "factual"
 
 
+def test_a_text_without_a_sign_stays_what_it_was() -> None:
+    assert classify("lorem ipsum dolor", "creative") == "creative"
+    assert classify("def f(x):\n    return x", "creative") == "code"
+
+
 def test_the_chapters_expectations_stand_beside_the_kinds() -> None:
     assert {row.kind: row.num_drafts for row in KINDS} == {
         "greeting": (6, 8),

@@ -239,7 +239,8 @@ class EngineSpeculator:
             self._note_turn(stream, len(new))
         stream.num_until_kind -= len(new)
         if is_first or stream.num_until_kind <= 0:
-            self._tell_kind(stream, PROMPT_TOKENS_FOR_KIND if is_first else TOKENS_BETWEEN_KINDS)
+            prompt = stream.tokens[: stream.num_prompt][-PROMPT_TOKENS_FOR_KIND:]
+            self._tell_kind(stream, prompt if is_first else stream.tokens[-TOKENS_BETWEEN_KINDS:])
         return stream
 
     def _begin(self, place: DraftPlace) -> Stream:
@@ -267,10 +268,10 @@ class EngineSpeculator:
         for tally in tallies:
             tally.note(num_drafts, num_new, stream.turn_cost)
 
-    def _tell_kind(self, stream: Stream, num_tokens: int) -> None:
+    def _tell_kind(self, stream: Stream, tokens: Sequence[int]) -> None:
         stream.num_until_kind = TOKENS_BETWEEN_KINDS
         if self._decode is not None:
-            stream.kind = classify(self._decode(stream.tokens[-num_tokens:]), stream.kind)
+            stream.kind = classify(self._decode(tokens), stream.kind)
 
     def _guess(self, stream: Stream, place: DraftPlace) -> Guess:
         """The most promising look-up and the probabilities of its positions, cut to the room and to the grammar."""
