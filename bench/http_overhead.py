@@ -15,7 +15,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,12 +25,14 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from factories.scripted_service import ScriptedService
+from vivace.engine.mailbox import Mailbox
 from vivace.server.app import build_app
 from vivace.server.config import ServerConfig
 from vivace.server.loading import LoadingModel
 from vivace.server.run import SignalledServer, bind, build_server
 from vivace.server.transport import TransportConfig
 from vivace.types.answer import AnswerChunk, Usage
+from vivace.types.events import EngineEvent
 from vivace.types.request import GenerationRequest
 
 NUM_STREAMS = 16
@@ -42,7 +45,8 @@ class TickingService(ScriptedService):
     def __init__(self, rate: float) -> None:
         super().__init__(warm_up_passes=True, context_length=10**6)
         self._tick_s = 1.0 / rate
-        self._sinks: list[Callable[[], None]] = []
+        self._sinks: list[Callable[[Sequence[EngineEvent]], None]] = []
+        self._mailbox: Mailbox | None = None
         threading.Thread(target=self._tick, daemon=True).start()
 
     def _tick(self) -> None:
@@ -51,15 +55,13 @@ class TickingService(ScriptedService):
             due += self._tick_s
             time.sleep(max(0.0, due - time.monotonic()))
             for sink in tuple(self._sinks):
-                sink()
+                sink(())
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[AnswerChunk, None]:
         """A token a tick, for ever."""
-        loop, arrived = asyncio.get_running_loop(), asyncio.Queue[None]()
-
-        def sink() -> None:
-            loop.call_soon_threadsafe(arrived.put_nowait, None)
-
+        arrived = asyncio.Queue[Sequence[EngineEvent]]()
+        self._mailbox = self._mailbox or Mailbox(asyncio.get_running_loop())
+        sink = partial(self._mailbox.post, arrived)
         self._sinks.append(sink)
         try:
             while request.request_id not in self.cancelled_ids:

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, partial
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from vivace.cache.policies import num_tokens_gone, parse_policy
 from vivace.engine.admission import STOP_RULES, RequestLimits, build_request
@@ -29,6 +30,11 @@ from vivace.types.grammar import GrammarSource
 from vivace.types.model import ModelSpec
 from vivace.types.place import RequestPlace
 from vivace.types.request import ChatMessage, GenerationRequest
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from vivace.engine.mailbox import Mailbox
 
 
 class ModelService:
@@ -73,6 +79,7 @@ class ModelService:
         )
         self._sessions = sessions
         self._has_background = True
+        self._mailboxes: weakref.WeakKeyDictionary[AbstractEventLoop, Mailbox] = weakref.WeakKeyDictionary()
         self._closer = weakref.finalize(self, loop.close)
 
     @cached_property
@@ -191,12 +198,8 @@ class ModelService:
         """
         import asyncio  # a command that never awaits need not pay for it
 
-        event_loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[Sequence[EngineEvent]] = asyncio.Queue()
-
-        def sink(events: Sequence[EngineEvent]) -> None:
-            event_loop.call_soon_threadsafe(arrived.put_nowait, events)
-
+        sink = partial(self._mailbox_of(asyncio.get_running_loop()).post, arrived)
         builder = AnswerBuilder(request, self.tokenizer)
         for chunk in builder.replay():
             yield chunk
@@ -210,6 +213,14 @@ class ModelService:
         finally:
             if not builder.done:
                 self._loop.cancel(request.request_id)
+
+    def _mailbox_of(self, event_loop: "AbstractEventLoop") -> "Mailbox":
+        """The one mailbox of an event loop; nearly always there is one loop."""
+        from vivace.engine.mailbox import Mailbox
+
+        if event_loop not in self._mailboxes:
+            self._mailboxes[event_loop] = Mailbox(event_loop)
+        return self._mailboxes[event_loop]
 
     def _readable(self, request: GenerationRequest) -> GenerationRequest:
         """The request with a grammar that was kept as a text read again."""
