@@ -3,6 +3,7 @@
     python bench/quality.py --model M.gguf --text wiki.test.raw --executor native --windows 30
     python bench/quality.py --model M.gguf --text wiki.test.raw --executor native --against reference --positions 2000
     python bench/quality.py --model M.gguf --text wiki.test.raw --against reference --kv-format bf16
+    python bench/quality.py --model M.gguf --text wiki.test.raw --against reference --weights int8
 
 Perplexity: windows of 512 tokens one after another, the second half of each scored, BOS first in each window for models
 that take one. Agreement: over the same windows, how often both executors find the same token likeliest, and the mean
@@ -24,6 +25,7 @@ from vivace.graph.graph import Graph
 from vivace.text.build import build_tokenizer
 from vivace.types.errors import ConfigError, VivaceError
 from vivace.types.kv import DEFAULT_KV_FORMAT, KV_FORMAT_NAMES
+from vivace.types.run_settings import DEFAULT_ACTIVATION_BITS, FILE_WEIGHTS, WEIGHT_FORMATS
 from vivace.types.step import BLOCK_SIZE, Executor
 from vivace.types.weights import WeightSource
 
@@ -40,7 +42,13 @@ def make_native(graph: Graph, weights: WeightSource, num_blocks: int, options: a
     from vivace.execute.native import NativeExecutor
 
     return NativeExecutor(
-        graph, weights, num_blocks=num_blocks, num_threads=options.threads, kv_format=options.kv_format
+        graph,
+        weights,
+        num_blocks=num_blocks,
+        num_threads=options.threads,
+        activation_bits=options.activation_bits,
+        kv_format=options.kv_format,
+        weight_format=options.weights,
     )
 
 
@@ -98,6 +106,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=512, help="tokens in a window")
     parser.add_argument("--positions", type=int, default=2000, help="fewest positions that --against compares")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--weights", choices=WEIGHT_FORMATS, default=FILE_WEIGHTS, help="as vivace takes it")
+    parser.add_argument(
+        "--activation-bits", type=int, choices=(8, 12), default=DEFAULT_ACTIVATION_BITS, help="as vivace takes it"
+    )
     parser.add_argument(
         "--kv-format", choices=KV_FORMAT_NAMES, default=DEFAULT_KV_FORMAT, help="of the native executor"
     )

@@ -28,21 +28,22 @@ struct Case {
 };
 
 // What the rows are read in.
-enum class Rows { kFine, kCoarse, kFloat, kBfloat };
-constexpr const char* kRowNames[] = {"12 bit", "8 bit", "float", "bfloat"};
+enum class Rows { kFine, kCoarse, kFloat, kBfloat, kTurned };
+constexpr const char* kRowNames[] = {"12 bit", "8 bit", "float", "bfloat", "turned"};
 
 QuantizedRows view_rows(std::vector<uint8_t>& bytes, int inputs, int rows, Rows kind) {
-  const bool fine = kind == Rows::kFine, bfloat = kind == Rows::kBfloat;
-  const size_t row_bytes = bfloat ? bfloat_row_bytes(inputs) : quantized_row_bytes(inputs, fine);
+  const bool fine = kind == Rows::kFine, bfloat = kind == Rows::kBfloat, turned = kind == Rows::kTurned;
+  const size_t row_bytes = bfloat ? bfloat_row_bytes(inputs) : quantized_row_bytes(inputs, fine, turned);
   bytes.resize(row_bytes * rows);
-  return {bytes.data(), row_bytes, inputs, fine, bfloat};
+  return {bytes.data(), row_bytes, inputs, fine, bfloat, turned};
 }
 
 void measure(const KernelTable& table, const char* format, int outputs, int inputs, int rows, Rows kind) {
   test::Random random(1);
   std::vector<uint8_t> raw(source_row_bytes(source_format(format), inputs) * outputs);
   for (uint8_t& byte : raw) byte = random.byte() & 0x3f;  // keeps float16 scales finite
-  const PackedMatrix matrix(format, raw.data(), raw.size(), outputs, inputs, 1);
+  const PackedMatrix matrix(format, raw.data(), raw.size(), outputs, inputs, 1, std::make_shared<ChunkedMemory>(),
+                            kind == Rows::kTurned);
   const auto x = random.normals(static_cast<size_t>(rows) * inputs);
   std::vector<uint8_t> bytes;
   const QuantizedRows quantized = view_rows(bytes, inputs, rows, kind);
@@ -63,6 +64,7 @@ void measure(const KernelTable& table, const char* format, int outputs, int inpu
 }
 
 bool reads(const std::string& format, Rows kind) {
+  if (kind == Rows::kTurned) return format == "Q4_1";  // whatever the source: it is requantised
   if (is_quantized(panel_format(source_format(format)))) return kind == Rows::kFine || kind == Rows::kCoarse;
   return kind == Rows::kFloat || (format == "BF16" && kind == Rows::kBfloat);
 }
@@ -75,8 +77,8 @@ int main(int argc, char** argv) {
     if (std::string(table->name) == "scalar" || (argc > 3 && std::string(argv[3]) != table->name)) continue;
     for (const char* format : {"Q4_1", "Q4_0", "Q8_0", "N8_0", "F16", "BF16"}) {
       if (argc > 4 && std::string(argv[4]) != format) continue;
-      for (Rows kind : {Rows::kFine, Rows::kCoarse, Rows::kFloat, Rows::kBfloat}) {
-        if (!reads(format, kind)) continue;
+      for (Rows kind : {Rows::kFine, Rows::kCoarse, Rows::kFloat, Rows::kBfloat, Rows::kTurned}) {
+        if (!reads(format, kind) || (kind == Rows::kTurned && inputs % kTurn != 0)) continue;
         for (int rows : {1, 2, 4, 8, 16, 64}) measure(*table, format, outputs, inputs, rows, kind);
       }
     }

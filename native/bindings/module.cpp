@@ -74,6 +74,9 @@ void add_linear(Builder& self, int x, int quantized, const Segments& segments) {
     const int width = is_quantized(format) || reads_bfloats ? op->quantized.width : op->x.width;
     if (weight->view().num_inputs != width || weight->view().num_outputs != target.width)
       throw std::invalid_argument("a linear's weight does not fit its buffers");
+    if (is_quantized(weight->view().format) &&
+        (weight->view().format == PanelFormat::kTurned) != (op->quantized.kind == RowKind::kTurned))
+      throw std::invalid_argument("turned weights and turned rows go together");
     op->segments.push_back({weight, self.program.vector(bias), target});
   }
   self.program.add_op(std::move(op));
@@ -183,8 +186,12 @@ void bind_program(nb::module_& module) {
                 {}, {}, Program(isa, std::move(threads), max_rows, max_selected, arena_bytes, std::move(kv)), {}, {}};
           },
           "isa"_a, "threads"_a, "max_rows"_a, "max_selected"_a, "arena_bytes"_a, "kv"_a)
-      .def("add_buffer", [](Builder& self, size_t offset, int width, int bits,
-                            bool selected) { return self.program.add_buffer(offset, width, row_kind(bits), selected); })
+      .def("add_buffer",
+           [](Builder& self, size_t offset, int width, int bits, bool selected, bool turned) {
+             if (turned && (bits != 8 || width % kTurn != 0))
+               throw std::invalid_argument("turned rows have 8 bits and a multiple of 64 columns");
+             return self.program.add_buffer(offset, width, turned ? RowKind::kTurned : row_kind(bits), selected);
+           })
       .def("add_vector",
            [](Builder& self, FloatVector values) { return self.program.add_vector(values.data(), values.shape(0)); })
       .def("set_output", [](Builder& self, int buffer) { self.program.set_output(buffer); })
@@ -222,12 +229,12 @@ void bind_memory(nb::module_& module) {
       .def(
           "__init__",
           [](PackedMatrix* self, const std::string& format, Bytes raw, int num_outputs, int num_inputs, int num_threads,
-             std::shared_ptr<ChunkedMemory> memory) {
+             std::shared_ptr<ChunkedMemory> memory, bool turned) {
             nb::gil_scoped_release release;
-            new (self)
-                PackedMatrix(format, raw.data(), raw.shape(0), num_outputs, num_inputs, num_threads, std::move(memory));
+            new (self) PackedMatrix(format, raw.data(), raw.shape(0), num_outputs, num_inputs, num_threads,
+                                    std::move(memory), turned);
           },
-          "format"_a, "raw"_a, "num_outputs"_a, "num_inputs"_a, "num_threads"_a, "memory"_a)
+          "format"_a, "raw"_a, "num_outputs"_a, "num_inputs"_a, "num_threads"_a, "memory"_a, "turned"_a = false)
       .def_prop_ro("num_bytes", &PackedMatrix::bytes)
       .def_rw("full_level", &PackedMatrix::full_level)
       .def_prop_ro("is_quantized", [](const PackedMatrix& self) { return is_quantized(self.view().format); })

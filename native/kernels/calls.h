@@ -9,10 +9,11 @@ namespace vivace {
 
 constexpr int kLanes = 16;      // float lanes of the vector type every kernel is written in
 constexpr int kGroup = 32;      // activations are quantised in groups of this many columns
+constexpr int kTurn = 64;       // turned rows: columns that are turned together and share a scale
 constexpr int kBlockSize = 16;  // positions in one KV block (BLOCK_SIZE in types/step.py)
 
 // How a packed matrix stores its panels. A panel is 16 output rows; see weights/packed.h.
-enum class PanelFormat : int { kQ4Min, kQ4Sym, kQ8Sym, kQ8Min, kQ8Sym16, kF32, kF16, kBF16, kNested, kCount };
+enum class PanelFormat : int { kQ4Min, kQ4Sym, kQ8Sym, kQ8Min, kQ8Sym16, kF32, kF16, kBF16, kNested, kTurned, kCount };
 
 // A matrix packed into panels, group after group: 32 columns of codes, their float16 scales, their float16 minima. One
 // row of a batch then reads the matrix as one stream, which is what memory delivers fastest.
@@ -44,6 +45,7 @@ struct QuantizedRows {
   int num_columns;
   bool fine;
   bool bfloat = false;
+  bool turned = false;  // another layout, see kernels/turn.inc; the functions below are of the other one
 
   int num_groups() const { return num_columns / kGroup; }
   int num_code_bytes() const { return fine ? num_columns + num_columns / 2 : num_columns; }
@@ -57,7 +59,8 @@ struct QuantizedRows {
 };
 
 // Bytes one quantised row takes, rounded up to a cache line.
-inline size_t quantized_row_bytes(int num_columns, bool fine) {
+inline size_t quantized_row_bytes(int num_columns, bool fine, bool turned = false) {
+  if (turned) return (num_columns + static_cast<size_t>(num_columns) / kTurn * 8 + 63) / 64 * 64;
   size_t groups = static_cast<size_t>(num_columns) / kGroup;
   size_t code_bytes = static_cast<size_t>(num_columns) + (fine ? num_columns / 2 : 0);
   size_t bytes = code_bytes + groups * (2 * sizeof(float) + 2 * sizeof(int32_t));

@@ -211,7 +211,7 @@ void ObserveRows::run(const Step& step, int task, float* scratch) const {
 // One row is split by columns, since it may be wide; several rows are split by rows.
 int GateRows::columns_per_task(const Step& step) const {
   if (gate.rows(step) >= step.num_threads) return gate.width;
-  return std::max(kGroup, ceil_div(gate.width, step.num_threads * kGroup) * kGroup);
+  return std::max(kTurn, ceil_div(gate.width, step.num_threads * kTurn) * kTurn);  // whole groups of either size
 }
 
 int GateRows::num_tasks(const Step& step) const {

@@ -42,7 +42,7 @@ struct Step {
   }
 };
 
-enum class RowKind : int { kFloat, kCoarse, kFine, kBfloat };
+enum class RowKind : int { kFloat, kCoarse, kFine, kBfloat, kTurned };
 
 // A buffer of float rows, or of quantised rows, in the program's arena.
 struct Buffer {
@@ -55,7 +55,8 @@ struct Buffer {
   float* floats() const { return reinterpret_cast<float*>(data); }
   QuantizedRows quantized() const {
     if (kind == RowKind::kBfloat) return {data, bfloat_row_bytes(width), width, false, true};
-    return {data, quantized_row_bytes(width, kind == RowKind::kFine), width, kind == RowKind::kFine};
+    const bool fine = kind == RowKind::kFine, turned = kind == RowKind::kTurned;
+    return {data, quantized_row_bytes(width, fine, turned), width, fine, false, turned};
   }
   int rows(const Step& step) const { return selected ? step.num_selected : step.num_rows; }
 };

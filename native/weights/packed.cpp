@@ -11,6 +11,7 @@
 #include "vector/half.h"
 #include "weights/blocks.h"
 #include "weights/nested.h"
+#include "weights/turned.h"
 
 namespace vivace {
 
@@ -43,9 +44,9 @@ struct PanelRow {
 };
 
 // In the order of PanelFormat.
-constexpr PanelRow kPanels[] = {{4, 1, true, 0},   {4, 1, false, 8},   {8, 1, false, 128},
-                                {8, 1, true, 128}, {8, 2, false, 128}, {32, 0, false, 0},
-                                {16, 0, false, 0}, {16, 0, false, 0},  {8, 1, false, 128}};
+constexpr PanelRow kPanels[] = {{4, 1, true, 0},    {4, 1, false, 8},  {8, 1, false, 128}, {8, 1, true, 128},
+                                {8, 2, false, 128}, {32, 0, false, 0}, {16, 0, false, 0},  {16, 0, false, 0},
+                                {8, 1, false, 128}, {8, 1, false, 128}};
 
 const SourceRow& row_of(SourceFormat format) { return kSources[static_cast<int>(format)]; }
 const PanelRow& row_of(PanelFormat format) { return kPanels[static_cast<int>(format)]; }
@@ -62,6 +63,10 @@ PackedView layout(PanelFormat format, int num_outputs, int num_inputs) {
   view.num_inputs = num_inputs;
   if (format == PanelFormat::kNested) {
     place_nested(&view);
+    return view;
+  }
+  if (format == PanelFormat::kTurned) {
+    place_turned(&view);
     return view;
   }
   view.group_bytes = is_quantized(format) ? code_bytes(row) + (row.scales + (row.has_min ? 1 : 0)) * kLanes * 2 : 0;
@@ -118,12 +123,43 @@ struct Packer {
       std::memcpy(panel + float_at(view.format, column, lane) * width, row + column * width, width);
   }
 
+  // A row of the source as floats.
+  void read_row(const uint8_t* row, float* out) const {
+    const PanelRow& stored = row_of(panel_format(source));
+    Group group;
+    for (int number = 0; read && number < view.num_inputs / kGroup; ++number, out += kGroup) {
+      read(row, number, &group);
+      const float zero = static_cast<float>(stored.zero);
+      for (int half = 0; half < 2; ++half) {
+        const float scale = group.scale[stored.scales == 2 ? half : 0];
+        const float minimum = group.minimum - scale * zero;
+        float* values = out + half * kGroup / 2;
+        const uint8_t* codes = group.codes + (stored.code_bits == 8 ? half * kGroup / 2 : 0);
+        const int shift = stored.code_bits == 4 ? 4 * half : 0, mask = stored.code_bits == 4 ? 15 : 255;
+        for (int i = 0; i < kGroup / 2; ++i) values[i] = scale * static_cast<float>(codes[i] >> shift & mask) + minimum;
+      }
+    }
+    for (int column = 0; !read && column < view.num_inputs; ++column) {
+      if (source == SourceFormat::kF32) {
+        std::memcpy(out + column, row + 4 * static_cast<size_t>(column), 4);
+        continue;
+      }
+      uint16_t half;
+      std::memcpy(&half, row + 2 * static_cast<size_t>(column), 2);
+      out[column] = source == SourceFormat::kF16 ? half_to_float(half) : bfloat_to_float(half);
+    }
+  }
+
   void pack_panels(int begin, int end) const {
+    std::vector<float> values(view.format == PanelFormat::kTurned ? view.num_inputs : 0);
     for (int panel = begin; panel < end; ++panel) {
       for (int lane = 0; lane < kLanes && panel * kLanes + lane < view.num_outputs; ++lane) {
         const uint8_t* row = raw + (static_cast<size_t>(panel) * kLanes + lane) * row_bytes;
         if (view.format == PanelFormat::kNested) {
           pack_nested_row(view, data, data + view.panel_bytes * num_panels(), row, panel * kLanes + lane);
+        } else if (view.format == PanelFormat::kTurned) {
+          read_row(row, values.data());
+          pack_turned_row(view, data, values.data(), panel * kLanes + lane);
         } else if (read) {
           pack_quantized(panel, lane, row);
         } else {
@@ -179,7 +215,7 @@ PanelFormat panel_format(SourceFormat format) { return row_of(format).panel; }
 bool is_quantized(PanelFormat format) { return row_of(format).scales > 0; }
 
 PackedMatrix::PackedMatrix(const std::string& format, const uint8_t* raw, size_t raw_bytes, int num_outputs,
-                           int num_inputs, int num_threads, std::shared_ptr<ChunkedMemory> memory)
+                           int num_inputs, int num_threads, std::shared_ptr<ChunkedMemory> memory, bool turned)
     : memory_(std::move(memory)) {
   if (num_outputs <= 0 || num_inputs <= 0) throw std::invalid_argument("a matrix needs at least one row and column");
   const SourceFormat source = source_format(format);
@@ -187,13 +223,15 @@ PackedMatrix::PackedMatrix(const std::string& format, const uint8_t* raw, size_t
   if (raw_bytes != row_bytes * num_outputs)
     throw std::invalid_argument("the matrix should take " + std::to_string(row_bytes * num_outputs) + " bytes, not " +
                                 std::to_string(raw_bytes));
-  view_ = layout(panel_format(source), num_outputs, num_inputs);
+  if (turned && (num_inputs % kTurn != 0 || source == SourceFormat::kN8_0))
+    throw std::invalid_argument("turned weights need a multiple of 64 columns and may not be nested");
+  view_ = layout(turned ? PanelFormat::kTurned : panel_format(source), num_outputs, num_inputs);
   num_panels_ = (num_outputs + kLanes - 1) / kLanes;
   uint8_t* data = memory_->allocate(bytes());
   view_.data = data;
   if (view_.format == PanelFormat::kNested) view_.low = data + view_.panel_bytes * num_panels_;
   Packer packer{view_, data, raw, row_bytes, source, group_reader(source), 1.0f};
-  if (!row_of(source).exact_scales) {
+  if (!turned && !row_of(source).exact_scales) {
     // Products of a float16 and a six- or eight-bit scale need not be float16 numbers: a power of two moves the largest
     // to 2^14, so that rounding costs at most 2^-12 of any scale that matters.
     float largest = packer.largest_scale();
@@ -208,6 +246,7 @@ PackedMatrix::PackedMatrix(const std::string& format, const uint8_t* raw, size_t
 
 void PackedMatrix::unpack_row(int index, float* out) const {
   if (view_.format == PanelFormat::kNested) return unpack_nested_row(view_, index, out);
+  if (view_.format == PanelFormat::kTurned) return unpack_turned_row(view_, index, out);
   const PanelRow& row = row_of(view_.format);
   const uint8_t* panel = view_.data + index / kLanes * view_.panel_bytes;
   const int lane = index % kLanes;

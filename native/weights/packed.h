@@ -27,10 +27,11 @@ bool is_quantized(PanelFormat format);
 
 class PackedMatrix {
  public:
-  // Repacks `num_outputs` rows of `raw` into a piece of `memory`. Throws std::invalid_argument when sizes do not fit
-  // together.
+  // Repacks `num_outputs` rows of `raw` into a piece of `memory`; `turned`: requantised, see weights/turned.h. Throws
+  // std::invalid_argument when sizes do not fit together.
   PackedMatrix(const std::string& format, const uint8_t* raw, size_t raw_bytes, int num_outputs, int num_inputs,
-               int num_threads, std::shared_ptr<ChunkedMemory> memory = std::make_shared<ChunkedMemory>());
+               int num_threads, std::shared_ptr<ChunkedMemory> memory = std::make_shared<ChunkedMemory>(),
+               bool turned = false);
 
   const PackedView& view() const { return view_; }
   int num_panels() const { return num_panels_; }

@@ -164,6 +164,7 @@ def _open(arguments: argparse.Namespace) -> _Subject:
         num_threads=arguments.threads,
         activation_bits=activation_bits,
         kv_format=kv_format,
+        weight_format=arguments.weights,
     )
     check_precision(arguments.precision, loaded.weights)
     config = SchedulerConfig(

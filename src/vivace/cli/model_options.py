@@ -8,6 +8,7 @@ from vivace.cli.kv_options import KV_FORMAT_HELP, kv_formats
 from vivace.cli.queue_options import queue_config
 from vivace.types.errors import ConfigError
 from vivace.types.kv import DEFAULT_KV_FORMAT
+from vivace.types.run_settings import FILE_WEIGHTS, WEIGHT_FORMATS
 
 if TYPE_CHECKING:
     from vivace.engine.service import ModelService
@@ -42,6 +43,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         choices=(12, 8, 32),
         help="precision inside quantised layers: 12, or 8 for quicker prompts a little further from the full model, or "
         "32: exact, with four bytes a weight (default: as the model file asks, else 12)",
+    )
+    group.add_argument(
+        "--weights",
+        choices=WEIGHT_FORMATS,
+        default=FILE_WEIGHTS,
+        help="int8: linears are requantised at load, which is quicker on prompts and many streams, slower on one, "
+        "and further from the full model (docs/performance.md) (default: %(default)s)",
     )
     group.add_argument(
         "--kv-format",
@@ -112,6 +120,7 @@ def build(arguments: argparse.Namespace) -> "ModelService":
         activation_bits=arguments.activation_bits,
         kv_format=arguments.kv_format,
         kv_policy=arguments.kv_policy,
+        weights=arguments.weights,
         **serving,
     )
     return build_service(arguments.model, config)

@@ -15,7 +15,7 @@ from vivace.engine.serving_config import ServingConfig
 from vivace.engine.speculation import SpeculationSite, build_speculator
 from vivace.types.errors import ConfigError, TokenizerError
 from vivace.types.kv import DEFAULT_KV_FORMAT, KV_FORMAT_NAMES
-from vivace.types.run_settings import DEFAULT_ACTIVATION_BITS
+from vivace.types.run_settings import DEFAULT_ACTIVATION_BITS, FILE_WEIGHTS, check_weight_format
 from vivace.types.step import BLOCK_SIZE, Executor, LocalLayers
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class EngineConfig(ServingConfig):
             (docs/performance.md has both figures). None: as the model file asks, else 12.
         kv_format: how keys and values are stored: a row of KV_FORMATS (`numerics.kv_formats`), or one a layer. None:
             as the model file asks, else f16.
+        weights: "file", or "int8": linears are requantised at load to the codes that run quickest on prompts and many
+            streams (docs/performance.md has speed and quality).
         executor: a row of EXECUTORS.
         prefix_cache: keep the keys and values of finished requests while there is room, and find them again.
         kv_policy: which keys a row sees, as in `full`, `window:1024:4` or `adaptive` (cache/policies.py); the rest of a
@@ -59,6 +61,7 @@ class EngineConfig(ServingConfig):
     executor: str = "native"
     prefix_cache: bool = True
     kv_policy: str = "full"
+    weights: str = FILE_WEIGHTS
 
     def __post_init__(self) -> None:
         for name in ("context_length", "max_batch_tokens", "max_sequences", "num_blocks", "num_threads"):
@@ -66,6 +69,7 @@ class EngineConfig(ServingConfig):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} is {value!r}.", "Give a whole number of at least 1.")
         self.check_serving()
+        check_weight_format(self.weights)
         parse_policy(self.kv_policy)
         if self.executor not in EXECUTORS:
             raise ConfigError(f"There is no executor {self.executor!r}.", f"Known are: {', '.join(EXECUTORS)}.")
@@ -80,6 +84,7 @@ class ExecutorSize:
     num_threads: int | None
     activation_bits: int
     kv_format: str | tuple[str, ...]
+    weight_format: str = FILE_WEIGHTS
 
 
 def _native(graph: "Graph", weights: "WeightSource", size: ExecutorSize) -> Executor:
@@ -94,6 +99,7 @@ def _native(graph: "Graph", weights: "WeightSource", size: ExecutorSize) -> Exec
         num_threads=size.num_threads,
         activation_bits=size.activation_bits,
         kv_format=size.kv_format,
+        weight_format=size.weight_format,
     )
 
 
@@ -160,7 +166,7 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
     template = build_template(vocabulary, tokenizer)
     context_length, blocks = choose_sizes(loaded, config)
     activation_bits, kv_format = choose_precision(loaded, config)
-    size = ExecutorSize(blocks, config.max_batch_tokens, config.num_threads, activation_bits, kv_format)
+    size = ExecutorSize(blocks, config.max_batch_tokens, config.num_threads, activation_bits, kv_format, config.weights)
     scheduler_config = _scheduler_config(config, context_length, tokenizer)
     executor = EXECUTORS[config.executor](build_graph(loaded.spec), loaded.weights, size)
 
@@ -171,7 +177,7 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
 
     site = SpeculationSite(loaded, tokenizer, executor, config.kv_policy, open_draft)
     speculator = build_speculator(config, site)
-    settings = (kv_format, activation_bits, config.kv_policy, config.precision)
+    settings = (kv_format, activation_bits, config.kv_policy, config.precision, config.weights)
     tiers, sessions = build_tiers(config.tiers, loaded.path, executor, settings)
     local = None if blocks.num_local is None else LocalLayers(blocks.num_local, *local_reach(loaded.spec, kv_format))
     check_precision(config.precision, loaded.weights)

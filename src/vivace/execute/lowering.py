@@ -47,16 +47,21 @@ class CoreOp:
 
 @dataclass(frozen=True, slots=True)
 class CoreBuffer:
-    """Rows of `width` columns of 32 (float), 16 (bfloat16), 12 or 8 bits; the last two with scales and sums."""
+    """Rows of `width` columns of 32 (float), 16 (bfloat16), 12 or 8 bits; the last two with scales and sums.
+
+    Turned rows (numerics/turned.py) have 8 bits and groups of 64 columns instead of 32.
+    """
 
     width: int
     bits: int
     selected: bool
+    turned: bool = False
 
     @property
     def row_bytes(self) -> int:
         """Bytes of a row, a multiple of 64 (native/kernels/calls.h has the layout of a quantised row)."""
-        used = self.width * self.bits // 8 + (0 if self.bits > 12 else self.width // 32 * 16)
+        beside = 0 if self.bits > 12 else self.width // 64 * 8 if self.turned else self.width // 32 * 16
+        used = self.width * self.bits // 8 + beside
         return -(-used // 64) * 64
 
 
@@ -89,7 +94,7 @@ class CoreGraph:
         return {name: Lifetime(first[name], last[name]) for name in first}
 
 
-CAST_BITS = {"int12": 12, "int8": 8, "bf16": 16}
+CAST_BITS = {"int12": 12, "int8": 8, "int8-turned": 8, "bf16": 16}
 """Precisions of casts that the core computes with; what reads no cast reads float32."""
 
 
@@ -155,8 +160,9 @@ class _Lowering:
         return floats, self._twin(self._casts[name]) if name in self._casts else None
 
     def _twin(self, cast: Cast) -> str:
-        bits = CAST_BITS[cast.precision]
-        self._buffers.setdefault(cast.out, CoreBuffer(self._graph.widths[cast.x], bits, cast.x in self._selected))
+        bits, turned = CAST_BITS[cast.precision], cast.precision == "int8-turned"
+        width = self._graph.widths[cast.x]
+        self._buffers.setdefault(cast.out, CoreBuffer(width, bits, cast.x in self._selected, turned))
         return cast.out
 
     def emit(

@@ -5,13 +5,23 @@ mapped file into the layout its dot products read, and the pages of the file it 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vivace import _native
-from vivace.execute.native_program import ProgramParts, build_program, draw, forward, lower_fused, prepare, relay, start
+from vivace.execute.native_program import (
+    ProgramParts,
+    build_program,
+    draw,
+    forward,
+    lower_fused,
+    prepare,
+    relay,
+    start,
+    turned_in,
+)
 from vivace.execute.widened import WidenedWeights
 from vivace.graph.graph import Graph
 from vivace.graph.ops import Embed, FusedLinear, Linear
@@ -22,7 +32,7 @@ from vivace.types.drawing import DrawNumbers
 from vivace.types.errors import ConfigError, EngineError
 from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.precision import full_level
-from vivace.types.run_settings import EXACT_BITS
+from vivace.types.run_settings import EXACT_BITS, FILE_WEIGHTS, check_weight_format
 from vivace.types.step import ForwardBatch
 from vivace.types.weights import WeightSource
 
@@ -41,6 +51,8 @@ class NativeExecutor:
         activation_bits: 12 or 8: precision that inputs of quantised linears are rounded to, in groups of 32. 32: not
             rounded, over float32 copies of the weights; exact, as large and as fast as a float32 model.
         kv_format: how keys and values are stored, one row of KV_FORMATS (`numerics.kv_formats`) or one a layer.
+        weight_format: "file", or "int8": matrices are requantised at load (numerics/turned.py); activation_bits then
+            holds for those alone that cannot be.
 
     Raises:
         ConfigError: a setting is out of range, or the machine has no such kernel table.
@@ -60,10 +72,14 @@ class NativeExecutor:
         isa: str | None = None,
         activation_bits: int = 12,
         kv_format: str | Sequence[str] = DEFAULT_KV_FORMAT,
+        weight_format: str = FILE_WEIGHTS,
     ) -> None:
         if activation_bits not in (8, 12, EXACT_BITS):
             raise ConfigError(f"activation_bits must be 8, 12 or {EXACT_BITS}, not {activation_bits}.")
+        check_weight_format(weight_format)
         if activation_bits == EXACT_BITS:
+            if weight_format != FILE_WEIGHTS:
+                raise ConfigError("Exact weights cannot be requantised as well.", "Ask for one of the two.")
             weights = WidenedWeights(weights)
         validate(graph)
         check_weights(graph, weights)
@@ -75,9 +91,9 @@ class NativeExecutor:
         self._vocab_size = spec.vocab_size
         self._graph = graph
         self._started: ForwardBatch | None = None  # its arrays are the core's until it is finished
-        self._activation_bits = activation_bits
+        self._precision = (activation_bits, weight_format)
         isa = isa if isa is not None else os.environ.get("VIVACE_ISA", "")
-        core = lower_fused(graph, weights, activation_bits, isa)
+        core = lower_fused(graph, weights, activation_bits, weight_format, isa)
         try:
             threads = _native.ThreadPool(num_threads or len(os.sched_getaffinity(0)))
             self._kv = _native.KvPool(
@@ -88,7 +104,7 @@ class NativeExecutor:
                 [] if num_local_blocks is None else [window or 0 for window in attention.windows],
                 num_local_blocks or 0,
             )
-            matrices = _pack_matrices(graph, weights, threads.num_threads)
+            matrices = _pack_matrices(graph, weights, threads.num_threads, turned_in(weights, weight_format))
             self._parts = ProgramParts(weights, matrices, self._kv, threads, isa)
             self._program = build_program(core, spec, self._parts, max_rows)
         except ValueError as error:
@@ -196,7 +212,7 @@ class NativeExecutor:
             ConfigError: num_layers is not between 1 and the layers of the model.
         """
         graph = cut_after_layer(self._graph, num_layers)
-        core = lower_fused(graph, self._weights, self._activation_bits, self._parts.isa)
+        core = lower_fused(graph, self._weights, *self._precision, isa=self._parts.isa)
         program = build_program(core, graph.spec, self._parts, max_rows)
         return NativeEarlyExit(program, self._kv, self._vocab_size, max_rows)
 
@@ -315,7 +331,9 @@ def measure_peak(isa: str, kind: str, num_threads: int, repeats: int = 5) -> flo
     return _native.measure_peak(isa, kind, num_threads, repeats)
 
 
-def _pack_matrices(graph: Graph, weights: WeightSource, threads: int) -> dict[str, _native.PackedMatrix]:
+def _pack_matrices(
+    graph: Graph, weights: WeightSource, threads: int, is_turned: Callable[[str], bool]
+) -> dict[str, _native.PackedMatrix]:
     """Every matrix of the graph, packed once however many ops read it."""
     packed: dict[str, _native.PackedMatrix] = {}
     memory = _native.ChunkedMemory()
@@ -332,7 +350,7 @@ def _pack_matrices(graph: Graph, weights: WeightSource, threads: int) -> dict[st
                 info = weights.info(name)
                 outputs, inputs = info.shape
                 packed[name] = _native.PackedMatrix(
-                    str(info.format), weights.raw(name), outputs, inputs, threads, memory
+                    str(info.format), weights.raw(name), outputs, inputs, threads, memory, is_turned(name)
                 )
                 packed[name].full_level = full_level(name, graph.spec.num_layers)
                 weights.release(name)

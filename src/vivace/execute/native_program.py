@@ -16,9 +16,11 @@ from vivace.graph.graph import Graph
 from vivace.graph.passes import cast_inputs, fuse_add_norm, fuse_linears
 from vivace.graph.passes.arena import place_buffers
 from vivace.numerics.rope import inverse_frequencies
+from vivace.numerics.turned import TURN
 from vivace.types.drawing import DrawNumbers
 from vivace.types.errors import EngineError
 from vivace.types.model import ModelSpec
+from vivace.types.run_settings import FILE_WEIGHTS, INT8_WEIGHTS
 from vivace.types.step import ForwardBatch
 from vivace.types.weights import TensorFormat, WeightSource
 
@@ -46,14 +48,17 @@ class ProgramParts:
     isa: str
 
 
-def lower_fused(graph: Graph, weights: WeightSource, activation_bits: int, isa: str = "") -> CoreGraph:
+def lower_fused(
+    graph: Graph, weights: WeightSource, activation_bits: int, weight_format: str = FILE_WEIGHTS, isa: str = ""
+) -> CoreGraph:
     """Fuse and lower a valid graph for a kernel table; an empty name is the best one.
 
     Raises:
         UnsupportedModelError: a width that the kernels cannot take.
     """
     policy = native_policy(activation_bits, has_pairs=(isa or _native.available_isas()[0]) in _ISAS_WITH_PAIRS)
-    rounded = cast_inputs(graph, policy, quantized_in(weights), bfloats_in(weights))
+    turned = turned_in(weights, weight_format)
+    rounded = cast_inputs(graph, policy, quantized_in(weights), bfloats_in(weights), turned)
     return lower(fuse_add_norm(fuse_linears(rounded)))
 
 
@@ -70,6 +75,16 @@ def bfloats_in(weights: WeightSource) -> Callable[[str], bool]:
         return info.format is TensorFormat.BF16 and info.shape[-1] % 32 == 0
 
     return is_bfloat
+
+
+def turned_in(weights: WeightSource, weight_format: str) -> Callable[[str], bool]:
+    """Whether a matrix, by name, is requantised to turned codes: those whose rows 64 divides, nested ones excepted."""
+
+    def is_turned(name: str) -> bool:
+        info = weights.info(name)
+        return info.shape[1] % TURN == 0 and info.format is not TensorFormat.N8_0
+
+    return is_turned if weight_format == INT8_WEIGHTS else lambda _name: False
 
 
 def build_program(core: CoreGraph, spec: ModelSpec, parts: ProgramParts, max_rows: int) -> _native.Program:
@@ -201,7 +216,7 @@ class _Emitter:
         self._vectors: dict[str, int] = {}
         self._ropes: dict[str, int] = {}
         self._buffers = {
-            name: program.add_buffer(offsets[name], buffer.width, buffer.bits, buffer.selected)
+            name: program.add_buffer(offsets[name], buffer.width, buffer.bits, buffer.selected, buffer.turned)
             for name, buffer in core.buffers.items()
         }
 

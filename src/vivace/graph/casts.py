@@ -80,13 +80,15 @@ POLICIES = {
     "native-8": CastPolicy("f32", "int8"),
     "native-8-bf16": CastPolicy("f32", "int8", over_bfloats="bf16"),
     "native-32": CastPolicy("f32", "f32"),
+    "native-turned": CastPolicy("int8-turned", "int8-turned"),
     "amp": CastPolicy("bf16", "bf16"),
     "amp-f16": CastPolicy("f16", "f16"),
     "everything-bf16": CastPolicy("bf16", "bf16", denied="bf16"),
     "everything-f16": CastPolicy("f16", "f16", denied="f16"),
 }
-"""The native ones are what the C++ core does (--activation-bits 12, 32, 8, and 8 on a machine that multiplies
-bfloat16 numbers in pairs); the others run on the reference executor."""
+"""The native ones are what the C++ core does (--activation-bits 12, 32, 8, and 8 on a machine that multiplies bfloat16
+numbers in pairs; native-turned for linears that --weights int8 requantises); the others run on the reference executor.
+"""
 
 _RULE_OF = {kind: rule for rule in RULES for kind in rule.ops}
 

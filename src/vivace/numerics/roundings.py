@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from vivace.numerics.turned import to_int8_turned
 from vivace.types.errors import ConfigError
 
 Floats = NDArray[np.float32]
@@ -77,4 +78,5 @@ ROUNDINGS: dict[str, Callable[[Floats], Floats]] = {
     "f16": to_f16,
     "int12": to_int12,
     "int8": to_int8,
+    "int8-turned": to_int8_turned,
 }

@@ -2,9 +2,15 @@
 
 from dataclasses import dataclass
 
+from vivace.types.errors import ConfigError
+
 DEFAULT_ACTIVATION_BITS = 12
 EXACT_BITS = 32
 """Inputs are not rounded and weights are read as float32: what the others are held against."""
+
+WEIGHT_FORMATS = ("file", "int8")
+"""How linears run: in the file's own codes, or requantised at load to eight bits, turned (numerics/turned.py)."""
+FILE_WEIGHTS, INT8_WEIGHTS = WEIGHT_FORMATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,3 +24,13 @@ class RunSettings:
 
     activation_bits: int | None = None
     kv_format: str | None = None
+
+
+def check_weight_format(name: str) -> None:
+    """Refuse a name that WEIGHT_FORMATS does not have.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if name not in WEIGHT_FORMATS:
+        raise ConfigError(f"There is no weight format {name!r}.", f"Known are {', '.join(WEIGHT_FORMATS)}.")

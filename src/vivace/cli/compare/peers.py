@@ -44,6 +44,12 @@ _TORCH = "torch==2.13.0"  # the version whose CPU build peers agree on
 _PEERS = (
     Peer("vivace", "vivace_engine", (FILE, "Q4_0", "Q8_0"), options={"activation_bits": 12}),
     Peer("vivace-8bit", "vivace_engine", (FILE, "Q4_0", "Q8_0"), options={"activation_bits": 8}),
+    Peer(
+        "vivace-w8",
+        "vivace_engine",
+        (FILE, "Q4_0", "Q8_0"),
+        options={"activation_bits": 12, "weight_format": "int8"},
+    ),
     Peer("vivace-avx2", "vivace_engine", (FILE, "Q4_0", "Q8_0"), options={"activation_bits": 12, "isa": "avx2"}),
     Peer(
         "llama-cpp-python",

@@ -66,6 +66,7 @@ class ServerRow:
 SERVERS: Mapping[str, ServerRow] = {
     "vivace": ServerRow(_vivace(), FILE),
     "vivace-8bit": ServerRow(_vivace("--activation-bits", "8"), FILE),
+    "vivace-w8": ServerRow(_vivace("--weights", "int8"), FILE),
     "llama-server": ServerRow(_llama_server, FILE),
     "llama-server:Q4_0": ServerRow(_llama_server, "Q4_0"),
     "xllamacpp": ServerRow(_xllamacpp, FILE),

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from vivace.graph.access import buffers_read, with_reads
-from vivace.graph.casts import CastPolicy, input_precision
+from vivace.graph.casts import POLICIES, CastPolicy, input_precision
 from vivace.graph.graph import Graph
 from vivace.graph.ops import Cast, Linear, Op
 
 
 def no_weight(_name: str) -> bool:
-    """For models without weights in BF16, or policies that do not care."""
+    """For models without such weights, or policies that do not care."""
     return False
 
 
@@ -19,6 +19,7 @@ def cast_inputs(
     policy: CastPolicy,
     is_quantized: Callable[[str], bool],
     is_bfloat: Callable[[str], bool] = no_weight,
+    is_turned: Callable[[str], bool] = no_weight,
 ) -> Graph:
     """Put a Cast before the first reader of each buffer in each precision; readers share it.
 
@@ -29,6 +30,7 @@ def cast_inputs(
         policy: a row of POLICIES.
         is_quantized: whether the weight of that name is stored quantised.
         is_bfloat: whether it is stored in BF16.
+        is_turned: whether it runs in turned codes, whatever it is stored in (numerics/turned.py).
     """
     ops: list[Op] = []
     widths = dict(graph.widths)
@@ -36,7 +38,9 @@ def cast_inputs(
     for op in graph.ops:
         over_codes = isinstance(op, Linear) and is_quantized(op.weight)
         over_bfloats = isinstance(op, Linear) and is_bfloat(op.weight)
-        precision = input_precision(op, policy, over_codes=over_codes, over_bfloats=over_bfloats)
+        turned = isinstance(op, Linear) and is_turned(op.weight)
+        held = POLICIES["native-turned"] if turned else policy
+        precision = input_precision(op, held, over_codes=over_codes, over_bfloats=over_bfloats)
         if precision == "f32":
             ops.append(op)
             continue

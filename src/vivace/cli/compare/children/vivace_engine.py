@@ -17,6 +17,7 @@ from vivace.graph.build import build_graph
 from vivace.schedule.config import SchedulerConfig
 from vivace.types.events import FailEvent, TokenEvent
 from vivace.types.request import GenerationRequest, SamplingParams, StopParams
+from vivace.types.run_settings import FILE_WEIGHTS
 from vivace.types.step import BLOCK_SIZE
 
 from .protocol import Streams, serve
@@ -27,7 +28,8 @@ MAX_BATCH_TOKENS = 512  # EngineConfig's default
 class VivaceEngine:
     """The engine as the front ends use it, without thread and text.
 
-    Options: model (path), threads, shapes ([streams, tokens of each]), activation_bits, isa (kernel table to force).
+    Options: model (path), threads, shapes ([streams, tokens of each]), activation_bits,
+    weight_format, isa (kernel table to force).
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -40,6 +42,7 @@ class VivaceEngine:
             num_threads=options["threads"],
             activation_bits=options["activation_bits"],
             isa=options.get("isa"),
+            weight_format=options.get("weight_format", FILE_WEIGHTS),
         )
         config = SchedulerConfig(max_batch_tokens=MAX_BATCH_TOKENS, max_sequences=64, prefix_cache=False)
         self._engine = Engine(self._executor, config)

@@ -1,0 +1,19 @@
+// Turned weights: any format requantised at load to eight bits with one scale a row, every 64 columns turned by a
+// Hadamard matrix first, so that one scale serves a whole row. kernels/linear_turned.inc multiplies them.
+//
+// A panel: for each group of 64 columns 16 quads (16 outputs x 4 codes with 128 added), after the last group 16 float32
+// scales. weight = scale * H (code - 128).
+#pragma once
+
+#include "kernels/calls.h"
+
+namespace vivace {
+
+constexpr int kTurnedTop = 127;
+
+void place_turned(PackedView* view);
+// `values`: num_inputs floats of row `index`, overwritten.
+void pack_turned_row(const PackedView& view, uint8_t* data, float* values, int index);
+void unpack_turned_row(const PackedView& view, int index, float* out);
+
+}  // namespace vivace
