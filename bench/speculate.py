@@ -31,6 +31,7 @@ from pathlib import Path
 from speculate_report import ADAPTIVE, PLAIN, brief, print_report, read_parts, told_of
 from speculate_workloads import WORKLOADS
 from vivace.engine.core import Engine
+from vivace.engine.speculation import TRIAL_TEXT
 from vivace.execute.native import NativeExecutor
 from vivace.files.catalogue import resolve
 from vivace.files.open import LoadedModel, open_model
@@ -44,6 +45,7 @@ from vivace.speculate.drafter import ModelDrafter
 from vivace.speculate.measure_costs import measure_at_start
 from vivace.speculate.proposers import LOOK_UPS, PROPOSERS
 from vivace.speculate.speculator import EngineSpeculator
+from vivace.speculate.trial import acceptance_of, write_trial
 from vivace.telemetry.clock import Clock, now_ns
 from vivace.text.build import build_template, build_tokenizer
 from vivace.text.template import ChatTemplate
@@ -226,7 +228,15 @@ def open_subject(options: argparse.Namespace) -> Subject:
     def drafter(name: str) -> ModelDrafter:
         early = executor.early_exit(options.exit_layer, 256) if name == "self" else draft_executor()
         memory: DraftMemory = TargetMemory() if name == "self" else OwnMemory(early.num_blocks)
-        return ModelDrafter(name, early, memory, costs_ms=measure_at_start(early, clock=clock).ms, clock=clock)
+        costs_ms, acceptance = figures_of(name)
+        return ModelDrafter(name, early, memory, costs_ms=costs_ms, acceptance=acceptance, clock=clock)
+
+    @functools.cache
+    def figures_of(name: str) -> tuple[dict[int, float], float]:
+        """As an engine finds them before it serves."""
+        early = executor.early_exit(options.exit_layer, 256) if name == "self" else draft_executor()
+        acceptance = acceptance_of(early, write_trial(executor, tokenizer.encode(TRIAL_TEXT)))
+        return measure_at_start(early, clock=clock).ms, acceptance
 
     return Subject(executor, tokenizer, template, clock, options.max_tokens, times, drafter)
 

@@ -15,6 +15,7 @@ from factories.gguf_files import small_spec, write_gguf
 from factories.killable import killable, read_until, text_of
 from factories.live_server import DEADLINE_S, LiveServer, live_server, read_events, read_numbered
 from vivace.engine.build import EngineConfig, build_service
+from vivace.speculate.policy import POLICIES, FixedPolicy
 from vivace.types.request import Continuation
 
 pytest.importorskip("llguidance", reason="needs the extra grammar")
@@ -43,8 +44,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(model: Path) -> Iterator[LiveServer]:
     config = EngineConfig(speculate="auto", num_blocks=64, num_threads=1)
-    with live_server(lambda: build_service(str(model), config)) as live:
-        yield live
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(POLICIES, "measured", FixedPolicy)  # for a model so small looking costs more than it may bring
+        with live_server(lambda: build_service(str(model), config)) as live:
+            yield live
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ REQUEST_MEMORY = 0.85  # what an old observation counts after a new one: about t
 SERVER_MEMORY = 0.998
 REQUEST_PRIOR_WEIGHT = 2.0  # observations that the prior is worth
 SERVER_PRIOR_WEIGHT = 6.0
+UNLIKELY = 0.02  # drafts that stand so seldom pay nowhere: how seldom exactly is no matter
 MIN_PROBABILITY, MAX_PROBABILITY = 0.01, 0.99
 
 Cell = tuple[str, int, int]  # proposer, evidence, position
@@ -92,7 +93,7 @@ class Acceptance:
         probabilities = []
         product = estimate = 1.0
         for index in range(count):
-            if index >= NUM_POSITIONS:
+            if index >= NUM_POSITIONS or product < UNLIKELY:
                 product *= estimate
                 probabilities.append(product)
                 continue

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from vivace.speculate.acceptance import UNLIKELY
 from vivace.speculate.costs import StepCosts
 
 WINDOW_TOKENS = 20
@@ -161,6 +162,7 @@ class MeasuredPolicy:
             (-probability, position, stream)
             for stream, candidate in enumerate(candidates)
             for position, probability in enumerate(candidate.cumulative)
+            if probability >= UNLIKELY
         )[:budget]
         if not ranked:
             return Choice(chosen, plain)
