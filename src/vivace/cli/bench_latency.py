@@ -160,14 +160,16 @@ class _Run:
 
 def _run_once(engine: "Engine", requests: list[GenerationRequest]) -> _Run:
     """Steps count once every stream has its first token: from then on each step gives one token to each stream."""
+    from vivace.engine.core import always
+
     waiting = {request.request_id for request in requests}
     for request in requests:
         engine.add(request)
-    started_s = time.perf_counter()
+    started_s = after_s = time.perf_counter()
     all_started_s, step_s, num_tokens = started_s, [], 0
     while engine.has_work:
-        before_s = time.perf_counter()
-        events = engine.step()
+        before_s = after_s  # the next step may be under way since then
+        events = engine.step(may_run_ahead=always)
         after_s = time.perf_counter()
         for event in events:
             if isinstance(event, FailEvent):

@@ -181,6 +181,8 @@ def _open(arguments: argparse.Namespace) -> _Subject:
 
 def _run_once(subject: _Subject, number: int, num_prompt: int, num_decode: int) -> RawRun:
     """Read a prompt of random tokens (another one each run) and continue it greedily."""
+    from vivace.engine.core import always
+
     draw = random.Random(number)
     request = GenerationRequest(
         request_id=f"run-{number}",
@@ -192,7 +194,7 @@ def _run_once(subject: _Subject, number: int, num_prompt: int, num_decode: int) 
     started_s = time.perf_counter()
     subject.engine.add(request)
     while subject.engine.has_work:
-        for event in subject.engine.step():
+        for event in subject.engine.step(may_run_ahead=always):
             if isinstance(event, FailEvent):
                 raise event.error
             if first_s is None and isinstance(event, TokenEvent):

@@ -42,6 +42,11 @@ def never() -> bool:
     return False
 
 
+def always() -> bool:
+    """The same, of who asks nothing of the engine between two steps."""
+    return True
+
+
 KV_LOOK_STEPS = 8  # the use of KV memory is looked at every so many steps
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.engine.core import Engine
+from vivace.engine.core import Engine, always
 from vivace.execute.native import NativeExecutor
 from vivace.execute.score import iterate_logits
 from vivace.files.open import open_model
@@ -68,7 +68,7 @@ class VivaceEngine:
         for request in requests:
             self._engine.add(request)
         while self._engine.has_work:
-            for event in self._engine.step():
+            for event in self._engine.step(may_run_ahead=always):
                 if isinstance(event, FailEvent):
                     raise event.error
                 if isinstance(event, TokenEvent):
