@@ -65,6 +65,18 @@ void read_q5_1(const uint8_t* row, int group, Group* out) {
   offset_codes(out, 128);
 }
 
+// Two high bits of column i in byte i % 8, at bit 4 * (i % 16 / 8) + 2 * (i / 16).
+void read_q6_0(const uint8_t* row, int group, Group* out) {
+  const uint8_t* block = row + group * 26;
+  set_scale(out, read_half(block), 0.0f);
+  spread_nibbles(block + 10, out->codes);
+  for (int i = 0; i < 32; ++i) {
+    const int high = (block[2 + i % 8] >> (4 * (i % 16 / 8) + 2 * (i / 16))) & 3;
+    out->codes[i] |= static_cast<uint8_t>(high << 4);
+  }
+  offset_codes(out, 128 - 32);
+}
+
 void read_q8_0(const uint8_t* row, int group, Group* out) {
   const uint8_t* block = row + group * 34;
   set_scale(out, read_half(block), 0.0f);
@@ -151,6 +163,8 @@ ReadGroup group_reader(SourceFormat format) {
       return read_q5_0;
     case SourceFormat::kQ5_1:
       return read_q5_1;
+    case SourceFormat::kQ6_0:
+      return read_q6_0;
     case SourceFormat::kQ8_0:
       return read_q8_0;
     case SourceFormat::kQ8_64:

@@ -18,7 +18,22 @@
 namespace vivace {
 
 // GGML block formats and plain floats that can be packed.
-enum class SourceFormat { kF32, kF16, kBF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ8_0, kQ4_K, kQ5_K, kQ6_K, kN8_0, kQ8_64 };
+enum class SourceFormat {
+  kF32,
+  kF16,
+  kBF16,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ8_0,
+  kQ4_K,
+  kQ5_K,
+  kQ6_K,
+  kN8_0,
+  kQ8_64,
+  kQ6_0
+};
 
 SourceFormat source_format(const std::string& name);           // throws std::invalid_argument
 size_t source_row_bytes(SourceFormat format, int num_inputs);  // throws when blocks do not fit the row

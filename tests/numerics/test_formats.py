@@ -22,6 +22,7 @@ RELATIVE_ERROR = {
     TensorFormat.Q6_K: 0.025,
     TensorFormat.N8_0: 0.007,
     TensorFormat.Q8_64: 0.008,
+    TensorFormat.Q6_0: 0.03,
 }
 
 
@@ -49,6 +50,18 @@ def test_written_values_are_read_back_within_the_rounding_of_the_format(name: Te
 def test_zeros_stay_zeros(name: TensorFormat) -> None:
     zeros = np.zeros((2, 256), dtype=np.float32)
     assert not dequantize(name, quantize(name, zeros), zeros.shape).any()
+
+
+def test_a_block_of_six_bits_lies_as_its_layout_says() -> None:
+    codes = np.array([[-32, 31, *range(-15, 15)]], np.float32)  # 32 codes
+    raw = quantize(TensorFormat.Q6_0, np.float32(0.5) * codes)
+    assert raw[:2].view(np.float16)[0] == 0.5
+    raised = codes[0].astype(int) + 32
+    for column, code in enumerate(raised):
+        low = raw[10 + column % 16] >> (4 * (column // 16)) & 15
+        high = raw[2 + column % 8] >> (4 * (column % 16 // 8) + 2 * (column // 16)) & 3
+        assert (high << 4 | low) == code
+    np.testing.assert_array_equal(dequantize(TensorFormat.Q6_0, raw, (1, 32)), np.float32(0.5) * codes)
 
 
 @pytest.mark.parametrize("name", [TensorFormat.Q4_K, TensorFormat.Q5_K, TensorFormat.Q6_K])

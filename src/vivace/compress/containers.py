@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.compress.schemes import Floats, GridKind, QuantizedMatrix, QuantScheme
-from vivace.numerics import nested
+from vivace.numerics import nested, six_bits
 from vivace.numerics.formats import FORMATS
 from vivace.types.errors import ConfigError
 from vivace.types.weights import TensorFormat
@@ -130,6 +130,10 @@ def _pack_q5_1(codes: Codes, scales: Bytes, offsets: Bytes) -> Bytes:
     return np.concatenate([scales, offsets, _fifth_bits(codes), _nibbles(codes)], axis=1)
 
 
+def _pack_q6_0(codes: Codes, scales: Bytes, _offsets: Bytes) -> Bytes:
+    return six_bits.pack(codes, scales)
+
+
 def _pack_q8_0(codes: Codes, scales: Bytes, _offsets: Bytes) -> Bytes:
     return np.concatenate([scales, codes.astype(np.int8).view(np.uint8)], axis=1)
 
@@ -144,6 +148,7 @@ CONTAINERS: dict[TensorFormat, Container] = {
         Container(TensorFormat.Q8_0, 8, ("symmetric", "full_symmetric"), "Q8Sym", _pack_q8_0),
         Container(TensorFormat.Q8_64, 8, ("symmetric", "full_symmetric"), "Q8Sym", _pack_q8_0, block=64),
         Container(TensorFormat.N8_0, 8, ("nested",), "nested_panel; Q4Sym for the high halves", _pack_n8_0),
+        Container(TensorFormat.Q6_0, 6, ("full_symmetric", "symmetric"), "Q8Sym", _pack_q6_0),
         Container(TensorFormat.Q5_0, 5, ("full_symmetric", "symmetric"), "Q8Sym", _pack_q5_0),
         Container(TensorFormat.Q5_1, 5, ("minimum",), "Q8Min", _pack_q5_1),
         Container(TensorFormat.Q4_0, 4, ("full_symmetric", "symmetric"), "Q4Sym", _pack_q4_0),

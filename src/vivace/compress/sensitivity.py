@@ -31,7 +31,7 @@ from vivace.types.model import ModelSpec
 from vivace.types.step import BLOCK_SIZE
 from vivace.types.weights import TensorFormat, WeightSource
 
-FORMATS = (TensorFormat.Q4_0, TensorFormat.Q5_0, TensorFormat.Q8_0, TensorFormat.F16)
+FORMATS = (TensorFormat.Q4_0, TensorFormat.Q5_0, TensorFormat.Q6_0, TensorFormat.Q8_0, TensorFormat.F16)
 """What parts may be given, the lowest first: it is the one measured."""
 KV_PART = "kv"  # keys and values, which have no matrices
 Importance = Mapping[str, Floats]

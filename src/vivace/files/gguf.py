@@ -41,6 +41,7 @@ TENSOR_TYPES: dict[int, TensorFormat] = {
     13: TensorFormat.Q5_K,
     14: TensorFormat.Q6_K,
     30: TensorFormat.BF16,
+    133: TensorFormat.Q6_0,  # ik_llama.cpp's number
     0x56_4E_38: TensorFormat.N8_0,  # "VN8": no number of GGML's, so that other programs refuse it in words
     0x56_51_38: TensorFormat.Q8_64,  # "VQ8": likewise
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.numerics import k_quants, nested, wide_blocks
+from vivace.numerics import k_quants, nested, six_bits, wide_blocks
 from vivace.types.errors import ConfigError, ModelFileError
 from vivace.types.weights import TensorFormat
 
@@ -167,6 +167,7 @@ FORMATS: dict[TensorFormat, NumberFormat] = {
         _row(TensorFormat.Q5_0, 32, 22),
         _row(TensorFormat.Q5_1, 32, 24),
         _row(TensorFormat.Q8_0, 32, 34),
+        NumberFormat(TensorFormat.Q6_0, six_bits.BLOCK, six_bits.BLOCK_BYTES, six_bits.decode, six_bits.encode),
         NumberFormat(TensorFormat.N8_0, nested.BLOCK, nested.BLOCK_BYTES, nested.decode, nested.encode),
         NumberFormat(
             TensorFormat.Q8_64, wide_blocks.BLOCK, wide_blocks.BLOCK_BYTES, wide_blocks.decode, wide_blocks.encode

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 
 class TensorFormat(StrEnum):
-    """Element formats vivace reads; the Q formats are GGML's block formats.
+    """Element formats vivace reads; the Q formats are GGML's block formats, Q6_0 only ik_llama.cpp's.
 
     Two are our own: N8_0 (numerics/nested.py) and Q8_64 (numerics/wide_blocks.py).
     """
@@ -35,6 +35,7 @@ class TensorFormat(StrEnum):
     Q6_K = "Q6_K"
     N8_0 = "N8_0"
     Q8_64 = "Q8_64"
+    Q6_0 = "Q6_0"
 
 
 @dataclass(frozen=True, slots=True)
