@@ -188,13 +188,19 @@ class Subject:
 def measure(
     subject: Subject, prompts: list[tuple[int, ...]], num_streams: int, variants: dict[str, Variant], turn: int
 ) -> dict[str, object]:
-    """Run all variants in turn over groups of prompts, beginning with variant number `turn`; their sums, and kinds."""
+    """Run all variants in turn over groups of prompts, beginning with variant number `turn`; their sums, and kinds.
+
+    Where groups are large and few, they are gone through several times, each with speculators that know nothing.
+    """
     tallies = {name: Tally() for name in variants}
-    speculators = {name: subject.speculator(variant) for name, variant in variants.items()}
     names = list(variants)
     size = 2 * num_streams
-    for start in range(0, len(prompts), size):
-        group, first = prompts[start : start + size], (turn + start // size) % len(names)
+    starts = range(0, len(prompts), size)
+    speculators: dict[str, EngineSpeculator | None] = {}
+    for number, start in enumerate(itertools.chain.from_iterable([starts] * max(1, num_streams // 8))):
+        if start == 0:
+            speculators = {name: subject.speculator(variant) for name, variant in variants.items()}
+        group, first = prompts[start : start + size], (turn + number) % len(names)
         texts = {}
         for name in names[first:] + names[:first]:
             texts[name] = subject.run(group, num_streams, speculators[name], tallies[name])
