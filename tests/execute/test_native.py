@@ -1,5 +1,6 @@
 """The native executor against the oracle, on every kernel table the machine has, and its promise of the same text."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,26 @@ def test_the_core_rounds_where_the_table_of_casts_says_and_nowhere_else(
     # What is left is the order of float sums, and roundings that it tips; 12 bits are not so far above that.
     left = {8: 0.3, 12: 0.8}[activation_bits]
     assert np.abs(found - expected).mean() < left * np.abs(found - plain).mean()
+
+
+def test_every_tensor_is_let_go_after_the_last_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading one maps pages of its neighbours as well."""
+    write_gguf(tmp_path / "model.gguf")
+    model = open_model(tmp_path / "model.gguf")
+    events: list[tuple[str, str]] = []
+    for method in ("raw", "dequantize", "release"):
+        told = getattr(model.weights, method)
+
+        def tell(name: str, method: str = method, told: Callable[[str], object] = told) -> object:
+            events.append((method, name))
+            return told(name)
+
+        monkeypatch.setattr(model.weights, method, tell)
+    NativeExecutor(build_graph(model.spec), model.weights, num_blocks=4)
+    read = {name for method, name in events if method != "release"}
+    last_read = max(number for number, (method, _) in enumerate(events) if method != "release")
+    assert {name for _, name in events[last_read + 1 :]} == read
+    assert "embed.weight" in read and any("norm" in name for name in read)
 
 
 @pytest.mark.parametrize("activation_bits", [12, 8])

@@ -98,7 +98,10 @@ def build_program(core: CoreGraph, spec: ModelSpec, parts: ProgramParts, max_row
     offsets, arena_bytes = place_buffers(core.lifetimes(), sizes)
     program = _native.Program(parts.isa, parts.threads, max_rows, max_rows, max(arena_bytes, 64), parts.kv)
     program.set_attention_shape(attention.num_heads, attention.num_kv_heads, attention.head_dim, spec.vocab_size)
-    _Emitter(program, core, offsets, parts.matrices, parts.weights).emit()
+    emitter = _Emitter(program, core, offsets, parts.matrices, parts.weights)
+    emitter.emit()
+    for name in (*emitter.vectors, *parts.matrices):  # reading a vector maps a good part of its neighbours as well
+        parts.weights.release(name)
     return program
 
 
@@ -213,7 +216,7 @@ class _Emitter:
         self._core = core
         self._matrices = matrices
         self._weights = weights
-        self._vectors: dict[str, int] = {}
+        self.vectors: dict[str, int] = {}
         self._ropes: dict[str, int] = {}
         self._buffers = {
             name: program.add_buffer(offsets[name], buffer.width, buffer.bits, buffer.selected, buffer.turned)
@@ -232,9 +235,9 @@ class _Emitter:
         if name is None:
             return _ABSENT
         key = str(name)
-        if key not in self._vectors:
-            self._vectors[key] = self._program.add_vector(np.ascontiguousarray(self._weights.dequantize(key)))
-        return self._vectors[key]
+        if key not in self.vectors:
+            self.vectors[key] = self._program.add_vector(np.ascontiguousarray(self._weights.dequantize(key)))
+        return self.vectors[key]
 
     def rope(self, op: CoreOp) -> None:
         (table,) = op.arguments
