@@ -166,7 +166,7 @@ configs = st.builds(
     configs,
     st.integers(0, 80),
     st.tuples(st.permutations(range(8)), st.lists(st.integers(0, 6), min_size=8, max_size=8)),
-    st.sampled_from((None, (3, None), (200, None), (3, 400))),
+    st.tuples(st.sampled_from((None, (3, None), (200, None), (3, 400))), st.booleans()),
 )
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_random_schedules_on_the_native_executor(
@@ -174,9 +174,10 @@ def test_random_schedules_on_the_native_executor(
     config: SchedulerConfig,
     num_taken: int,
     arrivals: tuple[list[int], list[int]],
-    tier_blocks: tuple[int, int | None] | None,
+    surroundings: tuple[tuple[int, int | None] | None, bool],
 ) -> None:
     """Arrivals in any order and at any time, scarce blocks, forks, pre-emption, spills to memory and disk, restores."""
+    tier_blocks, runs_ahead = surroundings
     executor = executor_of(*kind)
     requests = requests_of(executor.vocab_size)
     scarce = ScarceExecutor(executor, executor.num_blocks - 30 - num_taken)
@@ -186,17 +187,18 @@ def test_random_schedules_on_the_native_executor(
         events = []
         for index, gap in zip(*arrivals, strict=True):
             engine.add(requests[index])
-            for _ in range(gap):
-                events += engine.step()
+            for number in range(gap):
+                is_last = number == gap - 1  # somebody comes after it
+                events += engine.step(may_run_ahead=lambda may=runs_ahead and not is_last: may)  # type: ignore[misc]
                 engine.scheduler.check()
-        events += run_to_end(engine)
+        events += run_to_end(engine, runs_ahead=runs_ahead)
         for request, expected in zip(requests, alone("native", kind[1]), strict=True):
             for choice in range(request.n):
                 assert tokens_of(events, request.request_id, choice) == expected[choice]
             engine.preload(request)
         for request in requests:  # again, from what is left in the pool and below it
             engine.add(request)
-        events = run_to_end(engine)
+        events = run_to_end(engine, runs_ahead=runs_ahead)
         engine.close()
     for request, expected in zip(requests, alone("native", kind[1]), strict=True):
         assert tokens_of(events, request.request_id) == expected[0]
@@ -213,6 +215,9 @@ class ScarceExecutor:
     """An executor that owns to fewer blocks than it has, and is not closed with its engine."""
 
     def __init__(self, executor: Executor, num_blocks: int) -> None:
+        assert isinstance(executor, NativeExecutor)
+        self.start, self.finish = executor.start, executor.finish
+        self.prepare, self.relay, self.hold = executor.prepare, executor.relay, executor.hold
         self.num_blocks = num_blocks
         self.vocab_size, self.max_rows = executor.vocab_size, executor.max_rows
         self.forward, self.copy_blocks = executor.forward, executor.copy_blocks
