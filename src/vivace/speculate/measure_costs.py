@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -29,8 +29,9 @@ def measure_step_costs(
     repeats: int = REPEATS,
     limit_s: float = math.inf,
     clock: Clock = now_ns,
+    pick: Callable[[Sequence[float]], float] = statistics.median,
 ) -> dict[int, float]:
-    """Milliseconds of a step of one sequence by its number of rows, all of which give logits; medians.
+    """Milliseconds of a step of one sequence by its number of rows, all of which give logits.
 
     Args:
         executor: with KV memory for `context + max(row_counts)` positions; what its first blocks hold is lost.
@@ -39,6 +40,7 @@ def measure_step_costs(
         repeats: steps of each row count.
         limit_s: begin no step after so many seconds; row counts that were not timed are left out.
         clock: to time with.
+        pick: the figure of several steps of the same rows.
 
     Raises:
         ConfigError: the executor is too small.
@@ -58,17 +60,22 @@ def measure_step_costs(
             _forward(executor, context, count)
             if turn >= WARM_UP_STEPS:
                 times[count].append((clock() - started_ns) / 1e6)
-    return {count: statistics.median(mine) for count, mine in times.items() if mine}
+    return {count: pick(mine) for count, mine in times.items() if mine}
 
 
 def measure_at_start(executor: Executor, *, clock: Clock = now_ns) -> StepTimes:
-    """What an engine knows of its steps when it begins to serve; empty for an executor that is very small or slow."""
+    """What an engine knows of its steps when it begins to serve; empty for an executor that is very small or slow.
+
+    The quickest of several steps counts: on a busy machine the others tell of the company.
+    """
     room = min(executor.max_rows, executor.num_blocks * BLOCK_SIZE)
     context = min(START_CONTEXT, room // 2)
     rows = [count for count in START_ROWS if count <= room - context]
     if context < 1 or not rows:
         return StepTimes()
-    time_steps = partial(measure_step_costs, executor, repeats=START_REPEATS, limit_s=START_LIMIT_S, clock=clock)
+    time_steps = partial(
+        measure_step_costs, executor, repeats=START_REPEATS, limit_s=START_LIMIT_S, clock=clock, pick=min
+    )
     times = time_steps(rows, context=context)
     far, few = min(ATTENTION_CONTEXT, room - ATTENTION_ROWS), ATTENTION_ROWS
     if few not in times or far <= context:
