@@ -1,12 +1,14 @@
 """Turned codes (`--weights int8`): the core against its numpy twin, the oracle, and the promise of the same text."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.factories.gguf_files import small_spec, write_gguf
 from tests.factories.greedy import blocks_for, greedy_continuations, make_batch
 from tests.factories.tiny_models import ARCHITECTURES, ArrayWeights, random_weights, tiny_spec
 
@@ -14,6 +16,7 @@ from vivace import _native
 from vivace.execute.native import NativeExecutor, available_isas
 from vivace.execute.native_program import quantized_in, turned_in
 from vivace.execute.reference import ReferenceExecutor
+from vivace.files.open import open_model
 from vivace.graph.build import build_graph
 from vivace.graph.casts import native_policy
 from vivace.graph.passes import cast_inputs
@@ -58,6 +61,21 @@ def test_the_core_packs_the_numbers_of_the_twin_to_the_bit(seed: int) -> None:
     matrix = packed(weight)
     found = np.stack([matrix.unpack_row(row) for row in range(len(weight))])
     assert np.array_equal(found, requantized(weight))
+
+
+@pytest.mark.parametrize("format", [format for format in TensorFormat if format is not TensorFormat.N8_0])
+def test_every_format_is_requantised_from_its_own_numbers(format: TensorFormat, tmp_path: Path) -> None:
+    spec = small_spec(hidden_size=256, ffn_size=512, head_dim=64)
+    write_gguf(tmp_path / "model.gguf", spec, format=format)
+    model = open_model(tmp_path / "model.gguf")
+    name = "layers.0.mlp.gate.weight"
+    shape = model.weights.info(name).shape
+    assert model.weights.info(name).format is format
+    matrix = _native.PackedMatrix(format, model.weights.raw(name), *shape, 2, _native.ChunkedMemory(), True)
+    found = np.stack([matrix.unpack_row(row) for row in range(shape[0])])
+    expected = requantized(model.weights.dequantize(name))
+    assert np.abs(found - expected).max() <= 0.02 * np.abs(expected).max()  # a code on an edge may round either way
+    assert np.abs(found - expected).mean() <= 1e-3 * np.abs(expected).max()
 
 
 def test_one_outlier_costs_its_neighbours_less_than_a_step_of_its_own() -> None:
