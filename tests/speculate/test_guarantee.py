@@ -138,8 +138,8 @@ hard_times = given(
         HardTimes,
         adversary=st.sampled_from([breaks_long_runs, lures, tosses, denies]),
         slope=st.floats(0.02, 1.0),
-        timed=st.floats(0.7, 1.2),
-        load=st.floats(0.0, 0.5),
+        timed=st.floats(0.8, 1.2),
+        load=st.floats(0.0, 0.3),
         look_ms=st.floats(0.0, 0.2),
         num_streams=st.sampled_from([1, 2, 4, 16]),
     )
