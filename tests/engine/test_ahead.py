@@ -7,6 +7,7 @@ import pytest
 from engine.harness import failure_of, finish_of, make_request, run_to_end, small_config, tokens_alone, tokens_of
 from engine.relaying_executor import RelayingExecutor
 from engine.test_loop import PATIENCE_S, Gate, Reader
+from engine.test_speculation import Oracle
 from vivace.engine.core import Engine
 from vivace.engine.loop import EngineLoop
 from vivace.types.events import EngineEvent
@@ -38,6 +39,31 @@ def test_streams_of_which_more_is_to_be_known_wait_for_their_tokens(others: dict
     engine.add(make_request(max_tokens=20, **others))
     run_to_end(engine, runs_ahead=True)
     assert executor.num_relayed == 0
+
+
+class AloneOnly(Oracle):
+    """Guesses for one stream, and refuses to for more."""
+
+    def refuses(self, num_streams: int) -> bool:
+        return num_streams > 1
+
+    def rests(self, num_streams: int) -> bool:
+        return self.refuses(num_streams)
+
+
+def test_steps_of_a_company_that_gets_no_drafts_begin_by_themselves() -> None:
+    executor = RelayingExecutor()
+    requests = [make_request("a", (1, 2), 20), make_request("b", (3, 4), 40)]
+    speculator = AloneOnly(requests, seed=0)
+    engine = Engine(executor, small_config(), speculator=speculator)
+    for request in requests:
+        engine.add(request)
+    events = run_to_end(engine, runs_ahead=True)
+    assert [tokens_of(events, request.request_id) for request in requests] == [
+        tokens_alone(request)[0] for request in requests
+    ]
+    assert 10 < executor.num_relayed < 20  # while there were two, and not once one was left
+    assert speculator.num_proposed > 0
 
 
 def test_who_waits_for_a_seat_that_is_free_is_not_kept_waiting() -> None:

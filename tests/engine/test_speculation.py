@@ -58,6 +58,9 @@ class Oracle:
     def close(self) -> None:
         pass
 
+    def refuses(self, num_streams: int) -> bool:
+        return False
+
     def rests(self, num_streams: int) -> bool:
         return False
 
@@ -193,6 +196,9 @@ class Fixed:
 
     def close(self) -> None:
         pass
+
+    def refuses(self, num_streams: int) -> bool:
+        return False
 
     def rests(self, num_streams: int) -> bool:
         return False

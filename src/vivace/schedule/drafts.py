@@ -25,10 +25,9 @@ class DraftDesk:
         self.is_paused = False
         self.most_new_tokens = 1 if speculator is None else 1 + speculator.max_drafts
 
-    @property
-    def is_awake(self) -> bool:
-        """Whether streams may get drafts, so that what a step computes depends on the tokens of the one before."""
-        return self._speculator is not None and not self.is_paused
+    def may_draft(self, num_streams: int) -> bool:
+        """Whether so many streams may get drafts, so that what a step computes depends on the tokens before it."""
+        return self._speculator is not None and not self.is_paused and not self._speculator.refuses(num_streams)
 
     def drafts_for(self, streams: Row[Sequence], num_rows: int, budget: int) -> Row[tuple[int, ...]]:
         """Drafts for each stream of a step that has so many rows without them, at most `budget` in all."""

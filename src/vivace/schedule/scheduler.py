@@ -179,7 +179,7 @@ class Scheduler:
     def plan_ahead(self, plan: StepPlan) -> StepPlan | None:
         """What follows the step under way if none of its tokens ends an answer (see ahead.py); None: that is open."""
         has_newcomers = self._roster.waiting and len(self.running) < self._config.max_sequences
-        is_open = has_newcomers or self.order.knows_readers or self._desk.is_awake
+        is_open = has_newcomers or self.order.knows_readers or self._desk.may_draft(len(plan.shares))
         return None if is_open else plan_ahead(plan, self._roster, self.blocks)
 
     def commit(self, plan: StepPlan, result: StepResult) -> list[EngineEvent]:

@@ -107,7 +107,7 @@ class EngineSpeculator:
         pay, and one in 128 where they cannot by those of now.
         """
         self._drafting_ms = self._looking_ms = 0.0
-        if self._refuses(num_streams):
+        if self.refuses(num_streams):
             return True
         if self._policy.weighs_costs and self._guard.takes_pause(num_streams):
             return True
@@ -155,7 +155,7 @@ class EngineSpeculator:
             return HOPELESS_RESTED_STEPS
         return min(MOST_RESTED_STEPS, RESTED_STEPS + num_streams // 2) if self._num_idle >= IDLE_LOOKS else 0
 
-    def _refuses(self, num_streams: int) -> bool:
+    def refuses(self, num_streams: int) -> bool:
         """Whether drafts are not taken in such company, whatever is learned while serving.
 
         Steps before serving were timed in turns, so that a load falls on all of them; what is learned while others come

@@ -70,6 +70,10 @@ class Speculator(Protocol):
         """Most drafts of one sequence in one step."""
         ...
 
+    def refuses(self, num_streams: int) -> bool:
+        """Whether so many streams get no drafts at all, whatever their tokens are; may be asked at any time."""
+        ...
+
     def rests(self, num_streams: int) -> bool:
         """Whether this step of so many streams may go by without being asked; asked once a step that has some."""
         ...
