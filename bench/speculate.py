@@ -8,7 +8,8 @@
 FOLDER holds the data sets by name (`humaneval`, `mt_bench`, `wikitext2`, `clinc`); workloads whose data is absent are
 left out. So many prompts are answered at a time as there are streams, each free seat taken by the next. `tokens a
 second` is of steps that compute streams alone with all seats taken, on the wall clock; `end to end` is of all steps,
-prompts and half-empty ends included. Variants take turns on the same few prompts (A B C B C A ...), greedy, and must
+prompts and half-empty ends included. Variants run side by side, a step of each in turn, so that a slow moment falls on
+all; where models guess, they take turns on the same few prompts (A B C B C A ...). All are greedy, and must
 give the same tokens. Each part of `--part` prompts begins with speculators that know nothing. With --state each part
 that is done is a line in a file, a part that is there is not measured again, and none is begun after --limit-s; the
 tables are of the whole file then. --matrix measures what the documentation shows, the most telling first: adaptive and
@@ -24,8 +25,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from speculate_report import ADAPTIVE, PLAIN, brief, print_report, read_parts, told_of
@@ -122,12 +123,55 @@ class Tally:
     num_drafted: int = 0
     num_accepted: int = 0
 
+    def add(self, other: "Tally") -> None:
+        """Take in what another has counted."""
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass(slots=True)
+class Lane:
+    """An engine that answers prompts, so many at a time: a seat that is free is taken by the next."""
+
+    engine: Engine
+    clock: Clock
+    num_streams: int
+    texts: list[list[int]]
+    tally: Tally = field(default_factory=Tally)
+
+    def step(self) -> None:
+        """One step of the engine, counted."""
+        before, tally = self.engine.stats(), self.tally
+        started_ns = self.clock()
+        events = self.engine.step()
+        elapsed_s = (self.clock() - started_ns) / 1e9
+        tokens = [event for event in events if isinstance(event, TokenEvent)]
+        for event in tokens:
+            self.texts[int(event.request_id)].append(event.token_id)
+        stats = self.engine.stats()
+        drafted = stats.num_drafted_tokens - before.num_drafted_tokens
+        is_full = stats.num_computed_tokens - before.num_computed_tokens == self.num_streams + drafted
+        if is_full and before.running_sequences == self.num_streams:
+            tally.seconds += elapsed_s
+            tally.num_steps += 1
+            tally.num_tokens += len(tokens)
+        tally.all_seconds += elapsed_s
+        tally.all_tokens += len(tokens)
+        tally.num_drafted += drafted
+        tally.num_accepted += stats.num_accepted_tokens - before.num_accepted_tokens
+
+
+def run_side_by_side(lanes: Sequence[Lane]) -> None:
+    """Step after step, of whoever has had the least time, so that a slow moment of the machine falls on all."""
+    while working := [lane for lane in lanes if lane.engine.has_work]:
+        min(working, key=lambda lane: lane.tally.all_seconds).step()
+
 
 @dataclass(slots=True)
 class Subject:
-    """The model under measurement; engines come and go on one executor."""
+    """The model under measurement; engines come and go on its executors, which are alike and numbered."""
 
-    executor: NativeExecutor
+    executor: Callable[[int], NativeExecutor]
     tokenizer: Tokenizer
     template: ChatTemplate
     clock: Clock
@@ -141,38 +185,17 @@ class Subject:
             return tuple(self.template.encode_chat([ChatMessage("user", text)]))
         return tuple(self.tokenizer.encode(text))
 
-    def run(
-        self, prompts: list[tuple[int, ...]], num_streams: int, speculator: EngineSpeculator | None, tally: Tally
-    ) -> list[list[int]]:
-        """Answer prompts, so many at a time: a seat that is free is taken by the next. Returns the answers."""
+    def lane(
+        self, prompts: list[tuple[int, ...]], num_streams: int, speculator: EngineSpeculator | None, number: int = 0
+    ) -> "Lane":
+        """An engine with these prompts, on executor `number`."""
         eos_ids = frozenset(self.tokenizer.eos_ids)
         config = SchedulerConfig(max_sequences=num_streams, eos_ids=eos_ids, prefix_cache=False)
-        engine = Engine(self.executor, config, self.clock, speculator)
+        engine = Engine(self.executor(number), config, self.clock, speculator)
         for index, prompt in enumerate(prompts):
             stopping = StopParams(max_tokens=self.max_tokens)
             engine.add(GenerationRequest(str(index), prompt, SamplingParams(temperature=0), stopping))
-        texts: list[list[int]] = [[] for _ in prompts]
-        before = engine.stats()
-        while engine.has_work:
-            started_ns = self.clock()
-            events = engine.step()
-            elapsed_s = (self.clock() - started_ns) / 1e9
-            tokens = [event for event in events if isinstance(event, TokenEvent)]
-            for event in tokens:
-                texts[int(event.request_id)].append(event.token_id)
-            stats = engine.stats()
-            drafted = stats.num_drafted_tokens - before.num_drafted_tokens
-            is_full = stats.num_computed_tokens - before.num_computed_tokens == num_streams + drafted
-            if is_full and before.running_sequences == num_streams:
-                tally.seconds += elapsed_s
-                tally.num_steps += 1
-                tally.num_tokens += len(tokens)
-            tally.all_seconds += elapsed_s
-            tally.all_tokens += len(tokens)
-            before = stats
-        tally.num_drafted += before.num_drafted_tokens
-        tally.num_accepted += before.num_accepted_tokens
-        return texts
+        return Lane(engine, self.clock, num_streams, [[] for _ in prompts])
 
     def speculator(self, variant: Variant) -> EngineSpeculator | None:
         """Of a variant; its learning goes on from group to group of a part."""
@@ -188,12 +211,15 @@ class Subject:
 def measure(
     subject: Subject, prompts: list[tuple[int, ...]], num_streams: int, variants: dict[str, Variant], turn: int
 ) -> dict[str, object]:
-    """Run all variants in turn over groups of prompts, beginning with variant number `turn`; their sums, and kinds.
+    """Run all variants over groups of prompts, beginning with variant number `turn`; their sums, and kinds.
 
-    Where groups are large and few, they are gone through several times, each with speculators that know nothing.
+    Those that only look up run side by side, on an executor each, which they change with every group; where models
+    guess, variants take turns by group. Where groups are large and few, they are gone through several times, each with
+    speculators that know nothing.
     """
     tallies = {name: Tally() for name in variants}
     names = list(variants)
+    are_beside = all(set(variant.proposers) <= set(LOOK_UPS) for variant in variants.values())
     size = 2 * num_streams
     starts = range(0, len(prompts), size)
     speculators: dict[str, EngineSpeculator | None] = {}
@@ -201,11 +227,15 @@ def measure(
         if start == 0:
             speculators = {name: subject.speculator(variant) for name, variant in variants.items()}
         group, first = prompts[start : start + size], (turn + number) % len(names)
-        texts = {}
-        for name in names[first:] + names[:first]:
-            texts[name] = subject.run(group, num_streams, speculators[name], tallies[name])
-        for name in names:
-            assert texts[name] == texts[PLAIN], f"{name} changed the text"
+        order = names[first:] + names[:first]
+        lanes: dict[str, Lane] = {}
+        for together in [order] if are_beside else [[name] for name in order]:
+            for place, name in enumerate(together):
+                lanes[name] = subject.lane(group, num_streams, speculators[name], place)
+            run_side_by_side([lanes[name] for name in together])
+        for name, lane in lanes.items():
+            assert lane.texts == lanes[PLAIN].texts, f"{name} changed the text"
+            tallies[name].add(lane.tally)
     adaptive = speculators.get(ADAPTIVE)
     kinds = adaptive.report_by_kind().kinds.items() if adaptive else ()
     return {
@@ -220,7 +250,12 @@ def open_subject(options: argparse.Namespace) -> Subject:
     assert loaded.vocabulary is not None
     tokenizer = build_tokenizer(loaded.vocabulary)
     threads = 1 if options.cpu_time else options.threads
-    executor = open_executor(loaded, threads)
+
+    @functools.cache
+    def numbered(number: int) -> NativeExecutor:
+        return open_executor(loaded, threads)
+
+    executor = numbered(0)
     clock = time.thread_time_ns if options.cpu_time else now_ns
     template = build_template(loaded.vocabulary, tokenizer)
     times = measure_at_start(executor, clock=clock)
@@ -244,7 +279,7 @@ def open_subject(options: argparse.Namespace) -> Subject:
         acceptance = acceptance_of(early, write_trial(executor, tokenizer.encode(TRIAL_TEXT)))
         return measure_at_start(early, clock=clock).ms, acceptance
 
-    return Subject(executor, tokenizer, template, clock, options.max_tokens, times, drafter)
+    return Subject(numbered, tokenizer, template, clock, options.max_tokens, times, drafter)
 
 
 def open_executor(loaded: LoadedModel, threads: int | None, num_layers: int | None = None) -> NativeExecutor:
