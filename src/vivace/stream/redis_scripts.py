@@ -10,7 +10,7 @@ server, in milliseconds. The scripts name their keys themselves, so one Redis ha
 _COMMON = """
 local function now_ms()
     local t = redis.call('TIME')
-    return t[1] * 1000 + math.floor(t[2] / 1000)
+    return t[1] * 1000 + t[2] / 1000  -- with its fraction, so that streams of one millisecond keep their order
 end
 local function keys_of(id)
     return 'vivace:run:' .. id, 'vivace:events:' .. id, 'vivace:tokens:' .. id
