@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from vivace.speculate.acceptance import Acceptance, KindPriors, Watch
+from vivace.speculate.acceptance import UNLIKELY, Acceptance, KindPriors, Watch
 from vivace.speculate.config import SpeculationConfig
 from vivace.speculate.costs import StepCosts, StepTimes
 from vivace.speculate.policy import (
@@ -75,7 +75,8 @@ def test_drafts_are_taken_while_they_bring_more_than_they_cost() -> None:
     st.lists(st.tuples(st.floats(0.01, 0.99), st.integers(0, 8)), min_size=1, max_size=6),
     st.integers(0, 60),
 )
-def test_no_other_choice_expects_more_tokens_a_millisecond(
+@example(0.0, [(0.25, 3)], 3)  # the third draft is too unlikely to be weighed
+def test_no_other_choice_of_likely_drafts_expects_more_tokens_a_millisecond(
     slope: float, streams: list[tuple[float, int]], budget: int
 ) -> None:
     costs = StepCosts()
@@ -95,7 +96,8 @@ def test_no_other_choice_expects_more_tokens_a_millisecond(
         for change in (-1, 1):
             other = chosen.copy()
             other[index] += change
-            is_allowed = 0 <= other[index] <= len(candidates[index].cumulative) and sum(other) <= budget
+            likely = [probability for probability in candidates[index].cumulative if probability >= UNLIKELY]
+            is_allowed = 0 <= other[index] <= len(likely) and sum(other) <= budget
             if is_allowed and any(other) and any(chosen):
                 assert rate(other) <= rate(chosen) * (1 + 1e-9)
     assert rate(chosen) >= rate([0] * len(streams)) * (1 - 1e-9)
