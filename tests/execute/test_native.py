@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.factories.gguf_files import small_spec, write_gguf
-from tests.factories.greedy import blocks_for, greedy_continuations, make_batch
+from tests.factories.greedy import assert_alone_as_together, blocks_for, make_batch
 from tests.factories.tiny_models import ARCHITECTURES, random_weights, tiny_spec
 
 from vivace.execute.native import NativeExecutor, available_isas
@@ -155,14 +155,7 @@ def test_weights_in_sixteen_bits_give_the_same_text_in_any_company(
         build_graph(model.spec), model.weights, num_blocks=64, num_threads=2, activation_bits=activation_bits
     )
     prompts = [random_tokens(length, 320, seed=length) for length in (1, 3, 17, 65, 100)]
-    together, _ = greedy_continuations(executor, prompts, 8)
-    for prompt, tokens in zip(prompts, together, strict=True):
-        alone, logits = greedy_continuations(executor, [prompt], 8)
-        assert alone[0] == tokens
-        for chunk in (1, 3, 64):
-            in_chunks, chunk_logits = greedy_continuations(executor, [prompt], 8, chunk=chunk)
-            assert in_chunks[0] == tokens
-            assert np.array_equal(chunk_logits[0], logits[0])
+    assert_alone_as_together(executor, prompts, 8, (1, 3, 64))
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -173,14 +166,7 @@ def test_alone_equals_batched_equals_chunked_to_the_bit(architecture: str, isa: 
     model = open_model(tmp_path / "model.gguf")
     executor = NativeExecutor(build_graph(model.spec), model.weights, num_blocks=200, isa=isa, num_threads=2)
     prompts = [random_tokens(length, spec.vocab_size, seed=length) for length in (1, 3, 17, 64, 65, 100, 130, 31)]
-    together, _ = greedy_continuations(executor, prompts, 12)
-    for prompt, tokens in zip(prompts, together, strict=True):
-        alone, logits = greedy_continuations(executor, [prompt], 12)
-        assert alone[0] == tokens
-        for chunk in (1, 7, 64, 512):
-            in_chunks, chunk_logits = greedy_continuations(executor, [prompt], 12, chunk=chunk)
-            assert in_chunks[0] == tokens
-            assert np.array_equal(chunk_logits[0], logits[0])
+    assert_alone_as_together(executor, prompts, 12, (1, 7, 64, 512))
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.factories.gguf_files import small_spec, write_gguf
-from tests.factories.greedy import blocks_for, greedy_continuations, make_batch
+from tests.factories.greedy import assert_alone_as_together, blocks_for, make_batch
 from tests.factories.tiny_models import ARCHITECTURES, ArrayWeights, random_weights, tiny_spec
 
 from vivace import _native
@@ -109,14 +109,7 @@ def test_turned_alone_equals_batched_equals_chunked_to_the_bit(isa: str) -> None
     weights = random_weights(spec)
     executor = NativeExecutor(build_graph(spec), weights, num_blocks=120, isa=isa, num_threads=2, weight_format="int8")
     prompts = [tokens_of(length, spec.vocab_size, seed=length) for length in (1, 3, 17, 64, 65)]
-    together, _ = greedy_continuations(executor, prompts, 8)
-    for prompt, tokens in zip(prompts, together, strict=True):
-        alone, logits = greedy_continuations(executor, [prompt], 8)
-        assert alone[0] == tokens
-        for chunk in (1, 7, 512):
-            in_chunks, chunk_logits = greedy_continuations(executor, [prompt], 8, chunk=chunk)
-            assert in_chunks[0] == tokens
-            assert np.array_equal(chunk_logits[0], logits[0])
+    assert_alone_as_together(executor, prompts, 8, (1, 7, 512))
 
 
 def test_matrices_that_64_does_not_divide_run_in_the_format_of_the_file() -> None:

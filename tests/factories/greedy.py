@@ -59,3 +59,17 @@ def greedy_continuations(
         for ids, row in zip(known, executor.forward(make_batch(shares, len(prompts), per_table)), strict=True):
             ids.append(int(np.argmax(row)))
     return [ids[len(prompt) :] for ids, prompt in zip(known, prompts, strict=True)], first_logits
+
+
+def assert_alone_as_together(
+    executor: Executor, prompts: Sequence[Tokens], num_tokens: int, chunks: Sequence[int]
+) -> None:
+    """Each prompt alone, in any of these pieces, goes on as among the others, with the same logits to the bit."""
+    together, _ = greedy_continuations(executor, prompts, num_tokens)
+    for prompt, tokens in zip(prompts, together, strict=True):
+        alone, logits = greedy_continuations(executor, [prompt], num_tokens)
+        assert alone[0] == tokens
+        for chunk in chunks:
+            in_chunks, chunk_logits = greedy_continuations(executor, [prompt], num_tokens, chunk=chunk)
+            assert in_chunks[0] == tokens
+            assert np.array_equal(chunk_logits[0], logits[0])
