@@ -230,6 +230,16 @@ def test_a_comparison_that_was_stopped_goes_on_where_it_was(
     assert "cannot be read as the state" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--state", "--json", "--plot"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    option: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["bench", "compare", "--model", str(model), "--rows", "vivace", "--cases", "quick", option]
+    for path, said in ((tmp_path, "is a folder"), (tmp_path / "none" / "a.json", "is not there")):
+        assert main([*command, str(path)]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_a_child_that_cannot_load_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIVACE_CACHE", str(tmp_path))
     options = {"model": str(tmp_path / "none.gguf"), "threads": 1, "shapes": [[1, 8]]}

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vivace.cli.output_files import output_file
 from vivace.types.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -63,10 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quality", type=Path, metavar="TEXT", help="say how near each row is to float32 on a text, beside its speed"
     )
     how.add_argument(
-        "--state", type=Path, metavar="FILE", help="keep each run there; the same command goes on where it was stopped"
+        "--state",
+        type=output_file,
+        metavar="FILE",
+        help="keep each run there; the same command goes on where it was stopped",
     )
-    how.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
-    how.add_argument("--plot", type=Path, metavar="FILE", help="draw a PNG (needs matplotlib)")
+    how.add_argument("--json", type=output_file, metavar="FILE", help="write everything as JSON")
+    how.add_argument("--plot", type=output_file, metavar="FILE", help="draw a PNG (needs matplotlib)")
 
 
 def run(arguments: argparse.Namespace) -> int:

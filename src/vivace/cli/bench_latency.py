@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from vivace.cli.bench_compare import require_matplotlib
 from vivace.cli.compare.machine import load_average, moment, others_share
 from vivace.cli.model_options import add_model_options, check_model_options, use_isa
+from vivace.cli.output_files import output_file
 from vivace.types.errors import ConfigError
 from vivace.types.events import FailEvent, TokenEvent
 from vivace.types.request import GenerationRequest, SamplingParams, StopParams
@@ -38,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prompt", type=int, default=128, metavar="N", help="tokens each reads (default: %(default)s)")
     group.add_argument("--decode", type=int, default=64, metavar="N", help="tokens each writes (default: %(default)s)")
     group.add_argument("--repeat", type=int, default=3, metavar="K", help="runs; medians count (default: %(default)s)")
-    group.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
-    group.add_argument("--plot", type=Path, metavar="FILE", help="draw a PNG (needs matplotlib)")
+    group.add_argument("--json", type=output_file, metavar="FILE", help="write the figures as JSON")
+    group.add_argument("--plot", type=output_file, metavar="FILE", help="draw a PNG (needs matplotlib)")
     add_model_options(parser)
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vivace.cli.output_files import output_file
 from vivace.types.errors import ConfigError, VivaceError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--answer", type=int, default=128, metavar="N", help="tokens each gets (default: %(default)s)")
     group.add_argument("--turns", type=int, default=3, metavar="K", help="medians count (default: %(default)s)")
     group.add_argument("--threads", type=int, metavar="N", help="that compute (default: the machine's cores)")
-    group.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON")
+    group.add_argument("--json", type=output_file, metavar="FILE", help="write the figures as JSON")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vivace.cli.output_files import output_file
 from vivace.cli.work_progress import WorkProgress
 from vivace.types.errors import ConfigError
 
@@ -38,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_text_arguments(parser)
     _add_budget_arguments(parser)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="for --recipe mixed: sensitivity by layer as a PNG")
+    parser.add_argument(
+        "--plot", type=output_file, metavar="FILE", help="for --recipe mixed: sensitivity by layer as a PNG"
+    )
     parser.add_argument(
         "--simulate",
         type=Path,

@@ -30,7 +30,7 @@ class SavedComparison:
         asked: what the comparison is of, as JSON has it; a file of another one is refused.
 
     Raises:
-        ConfigError: the file is of another comparison, or cannot be read.
+        ConfigError: the file is of another comparison, or cannot be read or written.
     """
 
     def __init__(self, path: Path | None, asked: Mapping[str, Any]) -> None:
@@ -38,6 +38,7 @@ class SavedComparison:
         self._content = _Content(msgspec.to_builtins(dict(asked)))
         if path is not None and path.exists():
             self._content = self._read(path)
+        self._write()  # a place that cannot be written to is told before the first run
 
     @property
     def facts(self) -> Mapping[str, RowFacts]:
@@ -62,7 +63,9 @@ class SavedComparison:
         hint = "Name another file, or delete this one."
         try:
             content = msgspec.json.decode(path.read_bytes(), type=_Content)
-        except (OSError, msgspec.MsgspecError) as error:
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}.", "Name a file.") from None
+        except msgspec.MsgspecError as error:
             raise ConfigError(f"{path} cannot be read as the state of a comparison: {error}.", hint) from None
         differing = [name for name, value in self._content.asked.items() if content.asked.get(name) != value]
         if differing:
@@ -72,8 +75,12 @@ class SavedComparison:
     def _write(self) -> None:
         if self._path is not None:
             beside = self._path.with_name(self._path.name + ".new")
-            beside.write_bytes(msgspec.json.format(msgspec.json.encode(self._content), indent=1) + b"\n")
-            beside.replace(self._path)
+            try:
+                beside.write_bytes(msgspec.json.format(msgspec.json.encode(self._content), indent=1) + b"\n")
+                beside.replace(self._path)
+            except OSError as error:
+                hint = "Name a file in a folder that may be written to and has room."
+                raise ConfigError(f"{self._path} cannot be written: {error.strerror}.", hint) from None
 
 
 def _key(case: Case, turn: int, row: str) -> str:
