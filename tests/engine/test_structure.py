@@ -111,6 +111,22 @@ def test_a_mask_depends_on_the_answer_alone(compiler: GrammarCompiler, llm: LLM)
     assert (one.allowed(ids[:3]) == alone[3]).all()
 
 
+def test_a_grammar_that_grows_past_all_bounds_is_the_fault_of_its_request_alone(
+    compiler: GrammarCompiler, llm: LLM
+) -> None:
+    mask = compiler.compile("regex", "(((a{1000}){1000}){1000}){1000}", "x").follow()
+    settings, free = DrawSettings(SamplingParams(), 1, num_prompt=0, grammar=mask), DrawSettings(SamplingParams(), 1)
+    logits = np.zeros((2, llm.service.spec.vocab_size), dtype=np.float32)
+    (letter,) = llm.service.encode("a", add_special=False)
+    for length in range(200):
+        answer = np.full(length, letter, dtype=np.int32)
+        masked, failed = within_grammar(logits, [DrawRow(settings, answer), DrawRow(free, answer)])
+        assert np.isfinite(masked[1]).all()
+        if failed:
+            break
+    assert list(failed) == [0] and isinstance(failed[0].error, RequestError)
+
+
 def test_a_row_in_which_nothing_may_be_said_fails_alone(compiler: GrammarCompiler, llm: LLM) -> None:
     width = llm.service.spec.vocab_size
     mask = compiler.compile("regex", "[0-9]{2}", "x").follow()

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.sample.settings import DrawRow
-from vivace.types.errors import EngineError
+from vivace.types.errors import EngineError, RequestError
 from vivace.types.step import Draw
 
 
@@ -30,7 +30,7 @@ def within_grammar(logits: NDArray[np.float32], rows: Sequence[DrawRow]) -> tupl
             masked[index, ~grammar.allowed(row.tokens[row.settings.num_prompt :])] = -np.inf
             if not np.isfinite(masked[index].max()):
                 raise EngineError("The grammar of the answer allows no token that may be said here.")
-        except EngineError as error:
+        except (EngineError, RequestError) as error:
             masked[index] = logits[index]
             failed[index] = Draw(-1, error=error)
     return masked, failed

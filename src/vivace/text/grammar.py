@@ -86,7 +86,7 @@ class GrammarCompiler:
         compiled = CompiledGrammar(GrammarSource(kind, text), matcher, self._tokenizer.vocab_size, self._vocab_size)
         try:
             can_begin = bool(compiled.follow().allowed(np.zeros(0, np.int32)).any())
-        except EngineError:
+        except RequestError:
             can_begin = False
         if not can_begin:
             raise RequestError(f"No answer fits the grammar in {param}.", "Let it accept something.", param=param)
@@ -145,7 +145,7 @@ class MatcherMask:
         self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         if self._matcher.is_error():
             reason = self._matcher.get_error().split("\n", 1)[0]  # what follows is the package's own state
-            raise EngineError(f"The grammar of the answer failed: {reason}.")
+            raise RequestError(f"The grammar of the answer failed: {reason}.", "Ask for a simpler one.")
         bits = np.unpackbits(self._bits.view(np.uint8), bitorder="little", count=self._num_tokens).view(np.bool_)
         return np.concatenate((bits, np.zeros(self._vocab_size - self._num_tokens, dtype=np.bool_)))
 

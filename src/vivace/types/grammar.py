@@ -28,7 +28,8 @@ class TokenMask(Protocol):
             bool (vocab,).
 
         Raises:
-            EngineError: the answer is none of the grammar, or has become too complex for it.
+            EngineError: the answer is none of the grammar.
+            RequestError: the grammar asks for more than can be worked out.
         """
         ...
 

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.types.errors import EngineError
+from vivace.types.errors import EngineError, RequestError
 from vivace.types.events import TokenLogprob
 
 BlockContent = NDArray[np.uint8]
@@ -61,7 +61,7 @@ class Draw:
 
     token_id: int
     logprob: TokenLogprob | None = None
-    error: EngineError | None = None
+    error: EngineError | RequestError | None = None
 
 
 @dataclass(frozen=True, slots=True)
