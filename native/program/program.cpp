@@ -13,6 +13,7 @@ constexpr int kTileRows = 16;        // query rows of one attention task, at mos
 constexpr int kLeastStageRows = 24;  // rows a thread must have for ops to be done block by block
 constexpr int kStageRows = 32;       // rows of such a block: what ops pass on stays in the second-level cache
 constexpr int kRowGroup = 8;         // rows that the linear kernels take at a time
+constexpr double kUneven = 1.125;    // with fewer rows: how much longer than an even share a thread's may be
 
 int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
@@ -27,6 +28,14 @@ class Stopwatch {
  private:
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
+
+// Whether threads take rows of their own through the row-wise ops. It spares them most waits, and what one has written
+// need not travel to the other's cache; but rows go in whole groups, and of few rows the shares must be about as long.
+bool goes_by_rows(int num_rows, int num_threads) {
+  if (num_rows >= kLeastStageRows * num_threads) return true;
+  const int groups = ceil_div(num_rows, kRowGroup);
+  return groups >= num_threads && ceil_div(groups, num_threads) * kRowGroup * num_threads <= kUneven * num_rows;
+}
 
 size_t scratch_floats(int head_dim) { return (attention_scratch_floats(head_dim) + 15) / 16 * 16; }
 
@@ -71,8 +80,7 @@ const float* Program::vector(int number) const { return number < 0 ? nullptr : v
 
 void Program::add_op(std::unique_ptr<Op> op) {
   ops_.push_back(std::move(op));
-  done_ = std::make_unique<Count[]>(ops_.size());
-  claimed_ = std::make_unique<Count[]>(ops_.size() * threads_->num_threads());
+  progress_ = std::make_unique<Progress[]>(ops_.size());
 }
 
 void Program::set_output(int buffer) {
@@ -170,39 +178,22 @@ void Program::plan_tiles(const BatchView& batch) {
 
 void Program::plan_stages() {
   stages_.clear();
-  const bool by_rows = step_.num_rows >= kLeastStageRows * step_.num_threads;
+  const bool by_rows = goes_by_rows(step_.num_rows, step_.num_threads);
   const int num_blocks = step_.num_threads * ceil_div(step_.num_rows, step_.num_threads * kStageRows);
   for (size_t i = 0; i < ops_.size();) {
     size_t end = i + 1;
     if (by_rows && ops_[i]->is_row_wise()) {
       while (end < ops_.size() && ops_[end]->is_row_wise()) ++end;
-      stages_.push_back({i, end, num_blocks, true, 1});
+      stages_.push_back({i, end, num_blocks, true});
     } else {
-      const int num_shares = ops_[i]->is_stream(step_) ? step_.num_threads : 1;
-      stages_.push_back({i, end, ops_[i]->num_tasks(step_), false, num_shares});
+      stages_.push_back({i, end, ops_[i]->num_tasks(step_), false});
     }
     i = end;
   }
   for (size_t i = 0; i < stages_.size(); ++i) {
-    done_[i].number.store(0, std::memory_order_relaxed);
-    for (int share = 0; share < stages_[i].num_shares; ++share)
-      claimed_[i * step_.num_threads + share].number.store(0, std::memory_order_relaxed);
+    progress_[i].claimed.store(0, std::memory_order_relaxed);
+    progress_[i].done.store(0, std::memory_order_relaxed);
   }
-}
-
-// The next task of a stage for a thread, -1 when all are taken. It helps the others with their shares after its own.
-int Program::claim(size_t number, int thread) {
-  const Stage& stage = stages_[number];
-  for (int turn = 0; turn < stage.num_shares; ++turn) {
-    const int share = (thread + turn) % stage.num_shares;
-    const int begin = stage.num_tasks * share / stage.num_shares;
-    const int count = stage.num_tasks * (share + 1) / stage.num_shares - begin;
-    std::atomic<int>& claimed = claimed_[number * step_.num_threads + share].number;
-    if (claimed.load(std::memory_order_relaxed) >= count) continue;
-    const int task = claimed.fetch_add(1, std::memory_order_relaxed);
-    if (task < count) return begin + task;
-  }
-  return -1;
 }
 
 void Program::run_task(size_t number, int task, int thread, float* scratch) {
@@ -223,15 +214,17 @@ void Program::run_stages(int thread) {
   float* scratch = reinterpret_cast<float*>(scratch_.data()) + thread * scratch_floats(head_dim_);
   for (size_t i = 0; i < stages_.size(); ++i) {
     const int tasks = stages_[i].num_tasks;
-    std::atomic<int>& num_done = done_[i].number;
+    Progress& progress = progress_[i];
     Stopwatch watch;
-    for (int task; (task = claim(i, thread)) >= 0;) {
+    while (progress.claimed.load(std::memory_order_relaxed) < tasks) {
+      const int task = progress.claimed.fetch_add(1, std::memory_order_relaxed);
+      if (task >= tasks) break;
       run_task(i, task, thread, scratch);
-      if (num_done.fetch_add(1, std::memory_order_acq_rel) + 1 == tasks) Waiter::wake(num_done);
+      if (progress.done.fetch_add(1, std::memory_order_acq_rel) + 1 == tasks) Waiter::wake(progress.done);
     }
     if (stages_[i].by_rows) watch.lap();
     Waiter waiter;
-    for (int done; (done = num_done.load(std::memory_order_acquire)) < tasks;) waiter.pause(num_done, done);
+    for (int done; (done = progress.done.load(std::memory_order_acquire)) < tasks;) waiter.pause(progress.done, done);
     if (!op_seconds_.empty()) op_seconds_[thread][stages_[i].end - 1] += watch.lap();
   }
 }
