@@ -162,6 +162,10 @@ def measure(name: str, seconds: float, rate: float) -> tuple[float, float]:
 
     def look() -> tuple[float, float, int]:
         here.send(True)
+        while not here.poll(0.2):
+            if not server.is_alive():  # its library is not installed: it has printed so
+                readers.kill()
+                raise ConnectionError("the server ended at once")
         return time.perf_counter(), cpu_s(server.pid or 0), int(here.recv())
 
     while look()[2] < NUM_STREAMS:

@@ -93,7 +93,7 @@ LinearRows::Split LinearRows::split(const Step& step) const {
   split.rows = segments.front().out.rows(step);
   split.rows_per_task = kLinearRows;
   const bool few_rows = split.rows <= kLinearRows / 2;
-  split.panels_per_task = few_rows ? std::max(1, ceil_div(split.panels, step.num_threads * 4)) : kLinearPanels;
+  split.panels_per_task = few_rows ? std::max(1, ceil_div(split.panels, step.num_threads * 2)) : kLinearPanels;
   split.panel_tasks = ceil_div(split.panels, split.panels_per_task);
   return split;
 }
@@ -102,6 +102,8 @@ int LinearRows::num_tasks(const Step& step) const {
   const Split parts = split(step);
   return parts.panel_tasks * ceil_div(parts.rows, parts.rows_per_task);
 }
+
+bool LinearRows::is_stream(const Step& step) const { return segments.front().out.rows(step) <= kLinearRows; }
 
 void LinearRows::run(const Step& step, int task, float*) const {
   const Split parts = split(step);

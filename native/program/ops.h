@@ -20,6 +20,9 @@ class Op {
   // Whether a row of what it writes depends on the same row of what it reads and on nothing else, for every row of the
   // step. Ops of that kind that follow each other can pass rows on without waiting for one another.
   virtual bool is_row_wise() const { return false; }
+  // Whether tasks that follow each other read memory that follows: a thread then takes its own run of them first, so
+  // that what it asked for ahead is what it reads next.
+  virtual bool is_stream(const Step&) const { return false; }
   // All that a row-wise op does to the rows [begin, end).
   virtual void run_rows(const Step&, int /*begin*/, int /*end*/) const {}
 };
@@ -76,6 +79,7 @@ struct LinearRows final : Op {
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
   bool is_row_wise() const override { return !segments.front().out.selected; }
+  bool is_stream(const Step& step) const override;
   void run_rows(const Step& step, int begin, int end) const override;
 
  private:

@@ -80,7 +80,8 @@ const float* Program::vector(int number) const { return number < 0 ? nullptr : v
 
 void Program::add_op(std::unique_ptr<Op> op) {
   ops_.push_back(std::move(op));
-  progress_ = std::make_unique<Progress[]>(ops_.size());
+  done_ = std::make_unique<Count[]>(ops_.size());
+  claimed_ = std::make_unique<Count[]>(ops_.size() * threads_->num_threads());
 }
 
 void Program::set_output(int buffer) {
@@ -184,16 +185,33 @@ void Program::plan_stages() {
     size_t end = i + 1;
     if (by_rows && ops_[i]->is_row_wise()) {
       while (end < ops_.size() && ops_[end]->is_row_wise()) ++end;
-      stages_.push_back({i, end, num_blocks, true});
+      stages_.push_back({i, end, num_blocks, true, 1});
     } else {
-      stages_.push_back({i, end, ops_[i]->num_tasks(step_), false});
+      const int num_shares = ops_[i]->is_stream(step_) ? step_.num_threads : 1;
+      stages_.push_back({i, end, ops_[i]->num_tasks(step_), false, num_shares});
     }
     i = end;
   }
   for (size_t i = 0; i < stages_.size(); ++i) {
-    progress_[i].claimed.store(0, std::memory_order_relaxed);
-    progress_[i].done.store(0, std::memory_order_relaxed);
+    done_[i].number.store(0, std::memory_order_relaxed);
+    for (int share = 0; share < stages_[i].num_shares; ++share)
+      claimed_[i * step_.num_threads + share].number.store(0, std::memory_order_relaxed);
   }
+}
+
+// The next task of a stage for a thread, -1 when all are taken. It helps the others with their shares after its own.
+int Program::claim(size_t number, int thread) {
+  const Stage& stage = stages_[number];
+  for (int turn = 0; turn < stage.num_shares; ++turn) {
+    const int share = (thread + turn) % stage.num_shares;
+    const int begin = stage.num_tasks * share / stage.num_shares;
+    const int count = stage.num_tasks * (share + 1) / stage.num_shares - begin;
+    std::atomic<int>& claimed = claimed_[number * step_.num_threads + share].number;
+    if (claimed.load(std::memory_order_relaxed) >= count) continue;
+    const int task = claimed.fetch_add(1, std::memory_order_relaxed);
+    if (task < count) return begin + task;
+  }
+  return -1;
 }
 
 void Program::run_task(size_t number, int task, int thread, float* scratch) {
@@ -214,17 +232,15 @@ void Program::run_stages(int thread) {
   float* scratch = reinterpret_cast<float*>(scratch_.data()) + thread * scratch_floats(head_dim_);
   for (size_t i = 0; i < stages_.size(); ++i) {
     const int tasks = stages_[i].num_tasks;
-    Progress& progress = progress_[i];
+    std::atomic<int>& num_done = done_[i].number;
     Stopwatch watch;
-    while (progress.claimed.load(std::memory_order_relaxed) < tasks) {
-      const int task = progress.claimed.fetch_add(1, std::memory_order_relaxed);
-      if (task >= tasks) break;
+    for (int task; (task = claim(i, thread)) >= 0;) {
       run_task(i, task, thread, scratch);
-      if (progress.done.fetch_add(1, std::memory_order_acq_rel) + 1 == tasks) Waiter::wake(progress.done);
+      if (num_done.fetch_add(1, std::memory_order_acq_rel) + 1 == tasks) Waiter::wake(num_done);
     }
     if (stages_[i].by_rows) watch.lap();
     Waiter waiter;
-    for (int done; (done = progress.done.load(std::memory_order_acquire)) < tasks;) waiter.pause(progress.done, done);
+    for (int done; (done = num_done.load(std::memory_order_acquire)) < tasks;) waiter.pause(num_done, done);
     if (!op_seconds_.empty()) op_seconds_[thread][stages_[i].end - 1] += watch.lap();
   }
 }

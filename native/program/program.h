@@ -88,6 +88,7 @@ class Program {
   void plan_tiles(const BatchView& batch);
   void plan_stages();
   void run_stages(int thread);
+  int claim(size_t stage, int thread);
   void run_task(size_t stage, int task, int thread, float* scratch);
 
   const KernelTable* kernels_;
@@ -106,14 +107,14 @@ class Program {
     size_t begin, end;
     int num_tasks;
     bool by_rows;
+    int num_shares;  // tasks of one share follow each other; a thread begins with the share of its number
   };
   std::vector<Stage> stages_;
-  // How far the threads are with one stage: tasks handed out, and tasks done.
-  struct alignas(64) Progress {
-    std::atomic<int> claimed{0};
-    std::atomic<int> done{0};
+  // How far the threads are with one stage: tasks done, and tasks handed out of each share.
+  struct alignas(64) Count {
+    std::atomic<int> number{0};
   };
-  std::unique_ptr<Progress[]> progress_;
+  std::unique_ptr<Count[]> done_, claimed_;
   std::vector<std::vector<double>> op_seconds_;  // by thread, when ops are timed
   std::function<void(int)> job_;
   bool is_started_ = false;
