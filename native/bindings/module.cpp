@@ -7,6 +7,8 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <numeric>
+
 #include "bench/roofline.h"
 #include "bindings/builder.h"
 #include "kernels/table.h"
@@ -38,6 +40,34 @@ RowKind row_kind(int bits) {
       return RowKind::kCoarse;
   }
   throw std::invalid_argument("rows have 32, 16, 12 or 8 bits");
+}
+
+// The order of `InputGrid.numbers` in numerics/input_grids.py.
+InputGrid input_grid(const std::vector<float>& numbers, RowKind kind) {
+  if (numbers.size() != 7) throw std::invalid_argument("a grid is seven numbers");
+  const InputGrid grid{numbers[0],         numbers[1], numbers[2] != 0.0f, numbers[3] != 0.0f,
+                       numbers[4] != 0.0f, numbers[5], numbers[6]};
+  const bool coarse = kind == RowKind::kCoarse;
+  if (!coarse && kind != RowKind::kFine) throw std::invalid_argument("rows of 8 or 12 bits alone have a grid");
+  if (!(grid.top >= 1.0f && grid.top <= 127.0f && grid.clip > 0.0f && grid.clip <= 1.0f && grid.low <= 0.0f &&
+        grid.high >= 0.0f))
+    throw std::invalid_argument("a grid spans nothing that codes can hold");
+  if (grid.shifted && !(coarse && grid.by_row)) throw std::invalid_argument("shifted rows have 8 bits and one scale");
+  return grid;
+}
+
+// Sums of a matrix's rows, padded to whole panels.
+std::vector<float> row_sums(const PackedMatrix& weight) {
+  const PackedView view = weight.view();
+  if (view.format == PanelFormat::kNested)
+    throw std::invalid_argument("nested weights take no inputs with a zero point");
+  std::vector<float> row(view.num_inputs);
+  std::vector<float> sums((view.num_outputs + kLanes - 1) / kLanes * kLanes, 0.0f);
+  for (int i = 0; i < view.num_outputs; ++i) {
+    weight.unpack_row(i, row.data());
+    sums[i] = static_cast<float>(std::accumulate(row.begin(), row.end(), 0.0));
+  }
+  return sums;
 }
 
 void add_rope(Program& program, int out, DoubleVector frequencies, double factor, bool interleaved,
@@ -78,6 +108,8 @@ void add_linear(Builder& self, int x, int quantized, const Segments& segments) {
         (weight->view().format == PanelFormat::kTurned) != (op->quantized.kind == RowKind::kTurned))
       throw std::invalid_argument("turned weights and turned rows go together");
     op->segments.push_back({weight, self.program.vector(bias), target});
+    if (is_quantized(format) && op->quantized.grid && op->quantized.grid->shifted)
+      op->segments.back().row_sums = row_sums(*weight);
   }
   self.program.add_op(std::move(op));
 }
@@ -187,10 +219,14 @@ void bind_program(nb::module_& module) {
           },
           "isa"_a, "threads"_a, "max_rows"_a, "max_selected"_a, "arena_bytes"_a, "kv"_a)
       .def("add_buffer",
-           [](Builder& self, size_t offset, int width, int bits, bool selected, bool turned) {
+           [](Builder& self, size_t offset, int width, int bits, bool selected, bool turned,
+              const std::vector<float>& grid) {
              if (turned && (bits != 8 || width % kTurn != 0))
                throw std::invalid_argument("turned rows have 8 bits and a multiple of 64 columns");
-             return self.program.add_buffer(offset, width, turned ? RowKind::kTurned : row_kind(bits), selected);
+             const RowKind kind = turned ? RowKind::kTurned : row_kind(bits);
+             if (grid.empty()) return self.program.add_buffer(offset, width, kind, selected);
+             const InputGrid checked = input_grid(grid, kind);
+             return self.program.add_buffer(offset, width, kind, selected, &checked);
            })
       .def("add_vector",
            [](Builder& self, FloatVector values) { return self.program.add_vector(values.data(), values.shape(0)); })

@@ -30,6 +30,19 @@ struct PackedView {
   size_t low_panel_bytes = 0;
 };
 
+constexpr size_t kShiftBytes = 64;  // what a row on a shifted grid has besides
+
+// Which values the codes of a row span, where that is not all of each group of 32 by itself (numerics/input_grids.py).
+// Every group has a scale of its own all the same, so that products know nothing of grids.
+struct InputGrid {
+  float top;      // the largest code of coarse rows, at most 127
+  float clip;     // the share of a dynamic range that is kept
+  bool by_row;    // one scale a row; otherwise one a group
+  bool is_fixed;  // low and high are the range, whatever the values; otherwise it is found in them
+  bool shifted;   // x = scale * v + shift: a range that is not as far on both sides; coarse rows, one scale a row
+  float low, high;
+};
+
 // Rows quantised in groups of 32 columns: x = scale * v, v an integer.
 //
 // Coarse rows keep v in 8 bits (|v| <= 127). Fine rows keep it in 12: v = 256 * high + low for the first 16 columns of
@@ -46,6 +59,7 @@ struct QuantizedRows {
   bool fine;
   bool bfloat = false;
   bool turned = false;  // another layout, see kernels/turn.inc; the functions below are of the other one
+  const InputGrid* grid = nullptr;
 
   int num_groups() const { return num_columns / kGroup; }
   int num_code_bytes() const { return fine ? num_columns + num_columns / 2 : num_columns; }
@@ -56,6 +70,8 @@ struct QuantizedRows {
   float* scales(int row) const { return reinterpret_cast<float*>(data + row * row_bytes + num_code_bytes()); }
   float* sums(int row) const { return scales(row) + num_groups(); }
   int32_t* code_sums(int row) const { return reinterpret_cast<int32_t*>(sums(row) + num_groups()); }
+  // Of rows on a shifted grid alone: a cache line behind all else.
+  float* shift(int row) const { return reinterpret_cast<float*>(data + (row + 1) * row_bytes - kShiftBytes); }
 };
 
 // Bytes one quantised row takes, rounded up to a cache line.

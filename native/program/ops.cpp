@@ -132,6 +132,18 @@ void LinearRows::run_segment(const Step& step, const Segment& segment, int panel
   if (call.weight.format == PanelFormat::kNested)
     return run_nested(step, segment, call, panel_begin, panel_end, row_begin, row_end);
   step.kernels->linear(call, panel_begin, panel_end, row_begin, row_end);
+  if (!segment.row_sums.empty()) add_shifts(segment, panel_begin, panel_end, row_begin, row_end);
+}
+
+// W (scale * v + shift) = W (scale * v) + shift * (sums of W's rows).
+void LinearRows::add_shifts(const Segment& segment, int panel_begin, int panel_end, int row_begin, int row_end) const {
+  const QuantizedRows rows = quantized.quantized();
+  const int first = panel_begin * kLanes, last = std::min<int>(panel_end * kLanes, segment.row_sums.size());
+  for (int row = row_begin; row < row_end; ++row) {
+    const float shift = *rows.shift(row);
+    float* out = segment.out.floats() + row * segment.out.stride();
+    for (int i = first; i < last; ++i) out[i] += shift * segment.row_sums[i];
+  }
 }
 
 // Rows that follow each other and read as many bits go together.
@@ -210,9 +222,11 @@ void ObserveRows::run(const Step& step, int task, float* scratch) const {
   step.kernels->observe(call, task % kv.num_kv_heads, row, out);
 }
 
-// One row is split by columns, since it may be wide; several rows are split by rows.
+// One row is split by columns, since it may be wide; several rows are split by rows, and so is one that is looked
+// through for its scale first.
 int GateRows::columns_per_task(const Step& step) const {
-  if (gate.rows(step) >= step.num_threads) return gate.width;
+  const bool one_scale = quantized.grid && quantized.grid->by_row && !quantized.grid->is_fixed;
+  if (one_scale || gate.rows(step) >= step.num_threads) return gate.width;
   return std::max(kTurn, ceil_div(gate.width, step.num_threads * kTurn) * kTurn);  // whole groups of either size
 }
 

@@ -72,6 +72,7 @@ struct LinearRows final : Op {
     std::shared_ptr<const PackedMatrix> weight;
     const float* bias;
     Buffer out;
+    std::vector<float> row_sums = {};  // of the weight's rows, padded; where the rows it reads are shifted
   };
   Buffer x, quantized;  // either may be absent, as the segments' formats need
   std::vector<Segment> segments;
@@ -89,6 +90,7 @@ struct LinearRows final : Op {
   Split split(const Step& step) const;
   void run_segment(const Step& step, const Segment& segment, int panel_begin, int panel_end, int row_begin,
                    int row_end) const;
+  void add_shifts(const Segment& segment, int panel_begin, int panel_end, int row_begin, int row_end) const;
   void run_nested(const Step& step, const Segment& segment, LinearCall call, int panel_begin, int panel_end,
                   int row_begin, int row_end) const;
 };

@@ -54,8 +54,9 @@ Program::~Program() {
   if (is_started_) finish();
 }
 
-int Program::add_buffer(size_t offset, int width, RowKind kind, bool selected) {
+int Program::add_buffer(size_t offset, int width, RowKind kind, bool selected, const InputGrid* grid) {
   Buffer buffer{arena_.data() + offset, width, kind, selected};
+  if (grid) buffer.grid = grids_.emplace_back(std::make_unique<InputGrid>(*grid)).get();
   const size_t row_bytes = kind == RowKind::kFloat ? buffer.stride() * sizeof(float) : buffer.quantized().row_bytes;
   const size_t rows = selected ? max_selected_ : max_rows_;
   if (offset % 64 != 0 || offset + rows * row_bytes > arena_.size())

@@ -39,7 +39,7 @@ class Program {
   Program& operator=(const Program&) = delete;
 
   // Places a buffer at `offset` bytes and returns its number; throws std::invalid_argument when it leaves the arena.
-  int add_buffer(size_t offset, int width, RowKind kind, bool selected);
+  int add_buffer(size_t offset, int width, RowKind kind, bool selected, const InputGrid* grid = nullptr);
   // Keeps a padded copy and returns its number.
   int add_vector(const float* values, size_t count);
   const Buffer& buffer(int number) const;  // number -1: an absent buffer
@@ -99,6 +99,7 @@ class Program {
   Memory scratch_;
   std::vector<Buffer> buffers_;
   std::vector<std::unique_ptr<std::vector<float>>> vectors_;
+  std::vector<std::unique_ptr<InputGrid>> grids_;
   std::vector<std::unique_ptr<Op>> ops_;
   std::vector<AttentionTile> tiles_;
   // Ops [begin, end) that threads do together before they go on: one op, or with many rows all row-wise ops up to the

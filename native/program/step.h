@@ -50,13 +50,15 @@ struct Buffer {
   int width = 0;  // columns
   RowKind kind = RowKind::kFloat;
   bool selected = false;
+  const InputGrid* grid = nullptr;  // coarse and fine rows alone
 
   size_t stride() const { return (static_cast<size_t>(width) + 15) / 16 * 16; }
   float* floats() const { return reinterpret_cast<float*>(data); }
   QuantizedRows quantized() const {
     if (kind == RowKind::kBfloat) return {data, bfloat_row_bytes(width), width, false, true};
     const bool fine = kind == RowKind::kFine, turned = kind == RowKind::kTurned;
-    return {data, quantized_row_bytes(width, fine, turned), width, fine, false, turned};
+    const size_t shift_bytes = grid && grid->shifted ? kShiftBytes : 0;
+    return {data, quantized_row_bytes(width, fine, turned) + shift_bytes, width, fine, false, turned, grid};
   }
   int rows(const Step& step) const { return selected ? step.num_selected : step.num_rows; }
 };

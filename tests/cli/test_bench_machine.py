@@ -11,7 +11,7 @@ from vivace.cli.bench_roofline import limits, token_cost
 from vivace.cli.main import main
 from vivace.cli.roofline_ops import Rates, StepShape, op_floors
 from vivace.execute.native import available_isas, measure_peak, measure_read_bandwidth
-from vivace.execute.native_program import lower_fused
+from vivace.execute.native_program import LinearSettings, lower_fused
 from vivace.files.open import open_model
 from vivace.graph.build import build_graph
 from vivace.types.weights import TensorFormat
@@ -78,7 +78,7 @@ def test_roofline_prints_limits(
 
 def test_the_floor_of_an_op_is_the_longer_of_reading_and_computing(model: Path) -> None:
     loaded = open_model(model)
-    core = lower_fused(build_graph(loaded.spec), loaded.weights, 12)
+    core = lower_fused(build_graph(loaded.spec), loaded.weights, LinearSettings(12))
     weights = 3 * (64 * 96 * 2) // 32 * 34  # gate and up of three layers, in bytes
     by_memory = dict(op_floors(core, loaded, StepShape(1, 1, 9), Rates(1e3, 1e30, {"int8": 1e30})))
     assert by_memory["linear gate+up"] == pytest.approx(weights / 1e3)

@@ -11,10 +11,12 @@ from factories.hf_folders import hf_spec, write_hf_folder
 from factories.tiny_models import random_weights
 from vivace.cli.main import main
 from vivace.files.open import LoadedModel, open_model
+from vivace.types.input_scheme import InputScheme
 from vivace.types.run_settings import RunSettings
 from vivace.types.weights import TensorFormat
 
 GROUPS_OF_64 = "tensors: [{match: 'layers.*', format: Q4_0, group_size: 64}]\nkv: {format: int8}\n"
+LAYERS = "tensors: [{match: 'layers.*', format: Q8_0}]\n"
 ROWS = [("int8", "int-quantized", 8), ("w8a8", "int-quantized", 8), ("int4-fast", "pack-quantized", 4)]
 needs_package = pytest.mark.skipif(
     not all(importlib.util.find_spec(package) for package in ("compressed_tensors", "torch")),
@@ -83,6 +85,33 @@ def test_groups_of_64_and_the_kv_format_are_written_and_read(model: Path) -> Non
     written = open_model(out)
     assert written.run_settings == RunSettings(None, "int8")
     written.close()
+
+
+@pytest.mark.parametrize(
+    ("activations", "asked"),
+    [
+        ("{granularity: token}", RunSettings(8, None, InputScheme("token"))),
+        (
+            "{granularity: token, symmetric: false, bits: 6}",
+            RunSettings(6, None, InputScheme("token", symmetric=False)),
+        ),
+        ("{bits: 7}", RunSettings(7)),
+    ],
+)
+def test_dynamic_activations_of_a_recipe_are_written(model: Path, activations: str, asked: RunSettings) -> None:
+    (model.parent / "r.yaml").write_text(LAYERS + f"activations: {activations}\n")
+    written = open_model(compress(model, str(model.parent / "r.yaml"), "out"))
+    assert written.run_settings == asked
+    written.close()
+
+
+@pytest.mark.parametrize("activations", ["{mode: static, granularity: tensor}", "{clip: 0.9}"])
+def test_ranges_and_clips_are_refused_before_the_run(
+    model: Path, capsys: pytest.CaptureFixture[str], activations: str
+) -> None:
+    (model.parent / "r.yaml").write_text(LAYERS + f"activations: {activations}\n")
+    assert main(["compress", str(model), str(model.parent / "out"), "--recipe", str(model.parent / "r.yaml")]) == 2
+    assert "no place for activations" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("recipe", "words"), [("chapter", "one format"), ("int5", "one format")])

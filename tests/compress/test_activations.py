@@ -11,12 +11,12 @@ from compress.models import random_windows, uneven_model
 from vivace.compress.activation_schemes import DEPLOYED, ActivationScheme
 from vivace.compress.activations import (
     InterceptedExecutor,
-    observe_inputs,
     quantize_activations,
     simulate,
     whole_batch,
 )
-from vivace.compress.clipping import RATIOS, search_clips
+from vivace.compress.clipping import RATIOS
+from vivace.compress.input_ranges import find_ranges, search_clips
 from vivace.compress.observers import OBSERVERS, Observation, find_range
 from vivace.compress.pipeline import compress_weights
 from vivace.compress.recipe import PRESETS
@@ -92,7 +92,7 @@ def test_rounding_is_within_half_a_step_and_keeps_zero(bits: int, symmetric: boo
     for granularity in ("tensor", "token", "group"):
         scheme = ActivationScheme(bits, "dynamic", granularity, symmetric)
         found = quantize_activations(rows, scheme)
-        steps = (1 << (bits - 1)) - 1 if symmetric else ((1 << bits) - 1) / 2
+        steps = (1 << (bits - 1)) - 1
         assert np.abs(found - rows).max() <= 1.01 * np.abs(rows).max() / steps
         assert not found[2].any()
 
@@ -116,9 +116,9 @@ def test_static_scales_cost_more_than_dynamic_ones_and_need_calibration() -> Non
     graph, windows = build_graph(spec), random_windows(spec, count=3)
     with pytest.raises(ConfigError, match="calibration"):
         simulate(graph, weights, ActivationScheme(8, "static", "tensor"), 48)
-    observed = observe_inputs(graph, weights, windows)
+    ranges = find_ranges(graph, weights, windows, ActivationScheme(8, "static", "tensor"))
     exact = ReferenceExecutor(graph, weights, num_blocks=3)
-    static = simulate(graph, weights, ActivationScheme(8, "static", "tensor"), 48, observed)
+    static = simulate(graph, weights, ActivationScheme(8, "static", "tensor"), 48, ranges)
     dynamic = simulate(graph, weights, DEPLOYED, 48)
     lost = [compare_executors(exact, executor, windows).mean_kl for executor in (dynamic, static)]
     assert lost[0] < lost[1]
@@ -160,7 +160,7 @@ def output_errors(graph, weights, windows, scheme, clips):  # type: ignore[no-un
 
     executor = InterceptedExecutor(graph, weights, 48, judge)
     for window in windows:
-        executor.forward(whole_batch(window))
+        executor.forward(replace(whole_batch(window), logit_rows=np.arange(len(window), dtype=np.int32)))
     return found
 
 

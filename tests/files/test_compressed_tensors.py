@@ -13,6 +13,7 @@ from factories.hf_folders import hf_name, hf_spec, write_hf_folder
 from factories.tiny_models import ArrayWeights
 from vivace.files.open import open_model
 from vivace.types.errors import ModelFileError, UnsupportedModelError
+from vivace.types.input_scheme import InputScheme
 from vivace.types.run_settings import RunSettings
 from vivace.types.weights import TensorFormat
 
@@ -149,7 +150,18 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     ("inputs", "section", "asked"),
     [
         (None, None, RunSettings()),
-        ({"num_bits": 8, "type": "int", "dynamic": True, "strategy": "token"}, None, RunSettings(8)),
+        (
+            {"num_bits": 8, "type": "int", "dynamic": True, "strategy": "token"},
+            None,
+            RunSettings(8, None, InputScheme("token")),
+        ),
+        (
+            {"num_bits": 6, "type": "int", "dynamic": True, "strategy": "token", "symmetric": False},
+            None,
+            RunSettings(6, None, InputScheme("token", symmetric=False)),
+        ),
+        ({"num_bits": 8, "type": "int", "dynamic": False, "strategy": "tensor"}, None, RunSettings(8)),
+        ({"num_bits": 8, "type": "int", "dynamic": True, "strategy": "group", "group_size": 32}, None, RunSettings(8)),
         ({"num_bits": 8, "type": "float"}, {"kv_format": "int8"}, RunSettings(None, "int8")),
     ],
 )

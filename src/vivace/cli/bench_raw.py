@@ -144,6 +144,7 @@ def _open(arguments: argparse.Namespace) -> _Subject:
     from vivace.files.open import open_model
     from vivace.graph.build import build_graph
     from vivace.schedule.config import SchedulerConfig
+    from vivace.types.run_settings import choose_inputs
     from vivace.types.step import BLOCK_SIZE
 
     loaded = open_model(resolve(arguments.model or DEFAULT_MODEL))
@@ -165,6 +166,7 @@ def _open(arguments: argparse.Namespace) -> _Subject:
         activation_bits=activation_bits,
         kv_format=kv_format,
         weight_format=arguments.weights,
+        inputs=choose_inputs(loaded.run_settings, arguments.activation_bits)[1],
     )
     check_precision(arguments.precision, loaded.weights)
     config = SchedulerConfig(

@@ -102,13 +102,13 @@ def measure_gains(loaded: "LoadedModel", rates: Rates, threads: int, repeats: in
         VivaceError: the model cannot be run.
     """
     from vivace.execute.native import NativeExecutor
-    from vivace.execute.native_program import lower_fused
+    from vivace.execute.native_program import LinearSettings, lower_fused
     from vivace.graph.build import build_graph
 
     graph = build_graph(loaded.spec)
     shapes = step_shapes(loaded.spec.context_length)
     num_blocks = max(shape.sequences * shape.num_blocks for shape in shapes)
-    core = lower_fused(graph, loaded.weights, 12)
+    core = lower_fused(graph, loaded.weights, LinearSettings(12))
     floors = {shape: dict(op_floors(core, loaded, shape, rates)) for shape in shapes}
     executor = NativeExecutor(graph, loaded.weights, num_blocks=num_blocks, max_rows=512, num_threads=threads)
     gains = []

@@ -23,7 +23,7 @@ class ActivationScheme:
         mode: "dynamic": scales from the values at hand; "static": from calibration, one a tensor.
         granularity: what shares a dynamic scale: the whole "tensor" (a step's rows), a "token" (row), or a "group"
             of 32 columns of a row.
-        symmetric: zero point 0; otherwise a whole zero point, so that 0 is met exactly.
+        symmetric: zero point 0; otherwise a whole zero point, so that 0 is met exactly, and as many steps.
         observer: a name of OBSERVERS, for static ranges.
         clip: dynamic ranges are multiplied by it: activation clipping (chapter 18.2.4); 1 clips nothing.
 
@@ -63,32 +63,46 @@ class ActivationScheme:
 
 @dataclass(frozen=True, slots=True)
 class ActivationKernel:
-    """A way that the native core runs: its scheme, the engine's setting, and the functions that compute it."""
+    """How the native core runs a kind of scheme; `kernel` is for people."""
 
-    scheme: ActivationScheme
-    activation_bits: int
     kernel: str
+    bits: tuple[int, ...] = (2, 3, 4, 5, 6, 7, 8, 12)
 
 
+_BYTES = (2, 3, 4, 5, 6, 7, 8)
+KERNELS = {
+    ("dynamic", "group", True): ActivationKernel("one scale a group"),
+    ("dynamic", "token", True): ActivationKernel("one scale a row, written for every group"),
+    ("dynamic", "token", False): ActivationKernel("one scale and shift a row, sums of weights added", _BYTES),
+    ("static", "tensor", True): ActivationKernel("the file's scale, written for every group"),
+    ("static", "tensor", False): ActivationKernel("the file's scale and shift, sums of weights added", _BYTES),
+}
+"""By mode, granularity and symmetry: kernels/grids.inc, then the same products of bytes as ever."""
+REFUSED = {
+    ("dynamic", "tensor", True): "a scale found over a whole step would change with the rows that share it",
+    ("dynamic", "tensor", False): "a scale found over a whole step would change with the rows that share it",
+    ("dynamic", "group", False): "zero points of groups would need the sums of all weights by groups",
+}
+"""Why the others have none."""
 DEPLOYED = ActivationScheme()
-"""The 8-bit scheme that the native core runs."""
-KERNELS = (
-    ActivationKernel(DEPLOYED, 8, "quantize (8 bits), dot products of bytes"),
-    ActivationKernel(replace(DEPLOYED, bits=12), 12, "quantize (12 bits), dot products of two bytes"),
-)
+"""What `w8a8` and `w4a8` ask for."""
 
 
 def find_kernel(scheme: ActivationScheme) -> ActivationKernel:
     """What runs a scheme here.
 
     Raises:
-        ConfigError: nothing does; the message says what it can be replaced by.
+        ConfigError: nothing does; the message says why.
     """
-    plain = replace(scheme, observer=DEPLOYED.observer) if scheme.mode == "dynamic" else scheme
-    for row in KERNELS:
-        if row.scheme == plain:
-            return row
+    kind = (scheme.mode, scheme.granularity, scheme.symmetric)
+    if kind in REFUSED:
+        why = REFUSED[kind]
+    elif scheme.bits not in KERNELS[kind].bits:
+        why = "a zero point goes with 2 to 8 bits"
+    else:
+        found = KERNELS[kind]
+        return replace(found, kernel=f"quantize ({scheme.bits} bits, {found.kernel}), dot products of bytes")
     raise ConfigError(
-        f"No kernel runs activations of the scheme {scheme.name}.",
-        "Files take dynamic, symmetric groups of 8 or 12 bits without clip; try others by --simulate TEXT.",
+        f"No kernel runs activations of the scheme {scheme.name}: {why}.",
+        "Ask for dynamic groups or tokens, or static tensors; try this one by --simulate TEXT.",
     )

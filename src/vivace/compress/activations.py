@@ -1,22 +1,23 @@
 """Quantised activations, simulated: what the inputs of linears become in codes of few bits, static or dynamic.
 
 Runs every scheme of `activation_schemes.py` on the reference executor, those that no kernel runs as well, to say what
-they would cost.
+they would cost. What a kernel does run becomes the very same numbers here (`numerics/input_grids.py`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from vivace.compress.activation_schemes import GROUP, ActivationScheme
-from vivace.compress.observers import Observation, find_range
 from vivace.compress.schemes import Floats
 from vivace.execute.reference import ReferenceExecutor, Step, run_ops
 from vivace.execute.score import Tokens
 from vivace.graph.graph import Graph
 from vivace.graph.ops import Linear, Op
+from vivace.numerics.input_grids import on_grid
 from vivace.types.errors import ConfigError
+from vivace.types.input_scheme import FINE_BITS, InputGrid
 from vivace.types.step import BLOCK_SIZE, ForwardBatch
 from vivace.types.weights import WeightSource
 
@@ -31,51 +32,16 @@ def quantize_activations(rows: Floats, scheme: ActivationScheme, span: tuple[flo
     """
     if not rows.size:  # a step that wants no logits has no rows for the head
         return rows
+    top, fine = float((1 << (min(scheme.bits, 8) - 1)) - 1), scheme.bits == FINE_BITS
     if scheme.mode == "static":
         assert span is not None
-        low, high = (np.full((1, 1), value, np.float32) for value in span)
-        return _rounded(rows, low, high, scheme)
-    shapes = {"tensor": (1, -1), "token": (len(rows), -1), "group": (-1, GROUP)}
-    pieces = rows.reshape(shapes[scheme.granularity])
-    low, high = (edge(axis=1, keepdims=True) * np.float32(scheme.clip) for edge in (pieces.min, pieces.max))
-    rounded: Floats = _rounded(pieces, low, high, scheme).reshape(rows.shape)
-    return rounded
-
-
-def _rounded(values: Floats, low: Floats, high: Floats, scheme: ActivationScheme) -> Floats:
-    if scheme.symmetric:
-        top = np.float32((1 << (scheme.bits - 1)) - 1)
-        largest = np.maximum(np.abs(low), np.abs(high))
-        inverse = np.divide(top, largest, out=np.zeros_like(largest), where=largest > 0)
-        codes = np.clip(np.rint(values * inverse), -top, top)
-        return (codes * (largest / top)).astype(np.float32)
-    top = np.float32((1 << scheme.bits) - 1)
-    low, high = np.minimum(low, 0), np.maximum(high, 0)
-    scale = np.where(high > low, (high - low) / top, np.float32(1)).astype(np.float32)
-    zero = np.rint(-low / scale)
-    shifted = np.clip(np.rint(values / scale) + zero, 0, top) - zero
-    rounded: Floats = (shifted * scale).astype(np.float32)
-    return rounded
-
-
-def observe_inputs(graph: Graph, weights: WeightSource, windows: Sequence[Tokens]) -> dict[str, Observation]:
-    """What the inputs of linears are on calibration windows, by the name of the buffer that is read.
-
-    Args:
-        graph: an op list without fused ops.
-        weights: the model's.
-        windows: token windows.
-    """
-    found: dict[str, Observation] = {}
-
-    def observe(name: str, rows: Floats) -> Floats:
-        found.setdefault(name, Observation()).add(rows)
-        return rows
-
-    executor = InterceptedExecutor(graph, weights, max(map(len, windows)), observe)
-    for window in windows:
-        executor.forward(whole_batch(window))
-    return found
+        low, high = min(span[0], 0.0), max(span[1], 0.0)
+        return on_grid(rows, InputGrid(top, 1.0, True, True, not scheme.symmetric, low, high), fine=fine)
+    # To the grid, a tensor is one long row, and a group with a zero point a row of 32 columns.
+    by_row = scheme.granularity != "group" or not scheme.symmetric
+    shapes = {"tensor": (1, -1), "token": rows.shape, "group": (-1, GROUP) if by_row else rows.shape}
+    grid = InputGrid(top, scheme.clip, by_row, is_shifted=not scheme.symmetric)
+    return on_grid(rows.reshape(shapes[scheme.granularity]), grid, fine=fine).reshape(rows.shape)
 
 
 def simulate(
@@ -83,7 +49,7 @@ def simulate(
     weights: WeightSource,
     scheme: ActivationScheme,
     tokens: int,
-    observed: Mapping[str, Observation] | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
     *,
     kv_format: str | None = None,
     clips: Mapping[str, float] | None = None,
@@ -95,24 +61,19 @@ def simulate(
         weights: the model's.
         scheme: how activations are quantised.
         tokens: the longest sequence it is to take.
-        observed: needed for static scales.
+        ranges: by buffer, those of static scales (`input_ranges.py`).
         kv_format: what keys and values are rounded to; None: they stay float32.
-        clips: by buffer, what share of its dynamic ranges is kept (`clipping.py`); all of those that are not named.
+        clips: by buffer, what share of its dynamic ranges is kept (`clipping.py`); the scheme's of those not named.
 
     Raises:
-        ConfigError: static scales without an observation.
+        ConfigError: static scales without ranges.
     """
-    if scheme.mode == "static" and not observed:
+    if scheme.mode == "static" and not ranges:
         raise ConfigError("Static activation scales need calibration.", "Give calibration text, or use mode: dynamic.")
-    spans = {
-        name: find_range(seen, scheme.observer, scheme.bits)
-        for name, seen in (observed or {}).items()
-        if scheme.mode == "static"
-    }
-    schemes = {name: replace(scheme, clip=scheme.clip * ratio) for name, ratio in (clips or {}).items()}
+    schemes = {name: replace(scheme, clip=clip) for name, clip in (clips or {}).items()}
 
     def change(name: str, rows: Floats) -> Floats:
-        return quantize_activations(rows, schemes.get(name, scheme), spans.get(name))
+        return quantize_activations(rows, schemes.get(name, scheme), (ranges or {}).get(name))
 
     return InterceptedExecutor(graph, weights, tokens, change, kv_format)
 

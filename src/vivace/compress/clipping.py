@@ -6,80 +6,65 @@ squared error of all outputs of those linears. Chapter 18.2.4, activation clippi
 clipping (Shao et al., 2023) over a grid in place of gradients, and for inputs in place of weights.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from vivace.compress.activation_schemes import ActivationScheme
-from vivace.compress.activations import InterceptedExecutor, quantize_activations, whole_batch
-from vivace.compress.pipeline import Report
+from vivace.compress.activations import quantize_activations
 from vivace.compress.schemes import Floats
-from vivace.execute.score import Tokens
-from vivace.graph.graph import Graph
-from vivace.graph.ops import Linear
 from vivace.types.errors import ConfigError
-from vivace.types.weights import WeightSource
 
 RATIOS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6, 0.5)
 """Shares of a dynamic range that are tried; the whole range wins a tie."""
-_ROWS = 128  # of a window that errors are summed over, spread evenly
-
-Clips = Mapping[str, float]
-"""By the name of a buffer that linears read: the share of its dynamic range that codes span."""
+_ROWS = 64  # of a window that errors are summed over, spread evenly
 
 
-@dataclass(slots=True)
-class _Errors:
-    """Squared errors of outputs by ratio, summed over linears and windows."""
-
-    sums: list[float] = field(default_factory=lambda: [0.0] * len(RATIOS))
-
-    @property
-    def best(self) -> float:
-        return RATIOS[int(np.argmin(self.sums))]
-
-
-def search_clips(
-    graph: Graph,
-    weights: WeightSource,
-    windows: Sequence[Tokens],
-    scheme: ActivationScheme,
-    report: Report = lambda done, total, what: None,
-) -> dict[str, float]:
-    """The ratio of every buffer that linears read.
+class ClipSearch:
+    """Squared errors of what linears put out, by ratio, summed over linears and windows.
 
     Args:
-        graph: an op list without fused ops.
-        weights: those that will run, rounded already.
-        windows: calibration text.
         scheme: dynamic; its own clip is the widest range.
-        report: told how far it is.
+        window: tokens of a window of calibration text.
 
     Raises:
         ConfigError: the scheme is static, whose observers cut ranges themselves.
     """
-    if scheme.mode != "dynamic":
-        raise ConfigError(
-            "Clipping by search is for dynamic ranges.", "Static ones are cut by their observer: percentile, mse or kl."
-        )
-    readers: dict[str, list[str]] = {}
-    for op in graph.ops:
-        if isinstance(op, Linear):
-            readers.setdefault(op.x, []).append(op.weight)
-    found = {name: _Errors() for name in readers}
 
-    def judge(name: str, rows: Floats) -> Floats:
-        few = rows[:: max(1, len(rows) // _ROWS)]
-        for number, ratio in enumerate(RATIOS):
-            error = quantize_activations(few, replace(scheme, clip=scheme.clip * ratio)) - few
-            found[name].sums[number] += sum(float(np.square(error @ read(w).T).sum()) for w in readers[name])
-        return rows
+    def __init__(self, scheme: ActivationScheme, window: int) -> None:
+        if scheme.mode != "dynamic":
+            raise ConfigError(
+                "Clipping by search is for dynamic ranges.",
+                "Static ones are cut by their observer: percentile, mse or kl.",
+            )
+        self._schemes = [replace(scheme, clip=max(scheme.clip * ratio, 0.1)) for ratio in RATIOS]
+        self._stride = max(1, window // _ROWS)
+        self._sums: dict[str, list[float]] = {}
+        self._products: tuple[str, list[Floats]] = ("", [])
 
-    executor = InterceptedExecutor(graph, weights, max(map(len, windows)), judge)
-    read = executor.weight
-    for done, window in enumerate(windows):
-        report(done, len(windows), "searching clips")
-        executor.forward(whole_batch(window))
-    report(len(windows), len(windows), "clips found")
-    return {name: errors.best for name, errors in found.items()}
+    def look(self, name: str, rows: Floats, readers: Sequence[Floats]) -> None:
+        """Count the errors of one batch of a buffer, float32 (tokens, width); `readers` are its linears' weights."""
+        if self._products[0] != name:
+            self._products = (name, [_smaller(weight) for weight in readers])
+        few = rows[:: self._stride]
+        sums = self._sums.setdefault(name, [0.0] * len(RATIOS))
+        for number, scheme in enumerate(self._schemes):
+            error = quantize_activations(few, scheme) - few
+            sums[number] += sum(_squared(error, product) for product in self._products[1])
+
+    def best(self) -> dict[str, float]:
+        """By buffer, the clip with the least error."""
+        return {name: self._schemes[int(np.argmin(sums))].clip for name, sums in self._sums.items()}
+
+
+def _smaller(weight: Floats) -> Floats:
+    """What squared errors of outputs are taken with: W^T, or W^T W where that is smaller."""
+    outputs, inputs = weight.shape
+    return weight.T if outputs < inputs else weight.T @ weight
+
+
+def _squared(error: Floats, product: Floats) -> float:
+    through = error @ product
+    is_gram = product.shape[0] == product.shape[1]
+    return float(np.vdot(through, error if is_gram else through))

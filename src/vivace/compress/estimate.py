@@ -211,7 +211,7 @@ def _work(source: LoadedModel, recipe: Recipe, layout: Layout, done: int) -> Wor
     spec = source.spec
     settings = recipe.calibration
     size = min(settings.tokens, spec.context_length)
-    tokens = settings.samples * size if recipe.needs_calibration else 0
+    tokens = settings.samples * size if recipe.reads_text else 0
     out_bytes = sum(plan.num_bytes for plan in layout.values())
     step = min(tokens, max(size, 2048))
     return Work(
@@ -240,7 +240,7 @@ def _ends(layout: Layout, out_bytes: int, *, walked: bool, resumed: bool) -> dic
 def _probe_executors(source: LoadedModel, recipe: Recipe, text: CalibrationText | None) -> tuple[float, float, int]:
     """Seconds of the text and of the comparison of logits, and bytes that an executor of the source takes."""
     given = text is not None and bool(text.paths or text.logs)
-    needed = recipe.needs_calibration
+    needed = recipe.reads_text
     settings = CHECK if given or not needed else recipe.calibration
     before, started = resident_bytes(), time.perf_counter()
     executor, settings = writer(source, settings)

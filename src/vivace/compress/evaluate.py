@@ -20,7 +20,7 @@ from vivace.graph.build import build_graph
 from vivace.text.build import build_tokenizer
 from vivace.types.errors import ConfigError
 from vivace.types.kv import DEFAULT_KV_FORMAT
-from vivace.types.run_settings import DEFAULT_ACTIVATION_BITS
+from vivace.types.run_settings import choose_inputs
 from vivace.types.step import BLOCK_SIZE, ForwardPass
 
 _LOGIT_ROWS = 32  # positions compared at once
@@ -228,13 +228,15 @@ def make_executor(model: LoadedModel, settings: EvaluationSettings, num_tokens: 
     """A native executor as the model's file asks to be run, with room for one window, or for `num_tokens`."""
     tokens = num_tokens or min(settings.window_tokens, model.spec.context_length)
     asked = model.run_settings
+    bits, inputs = choose_inputs(asked, settings.activation_bits)
     return NativeExecutor(
         build_graph(model.spec),
         model.weights,
         num_blocks=-(-tokens // BLOCK_SIZE),
         num_threads=settings.num_threads,
-        activation_bits=settings.activation_bits or asked.activation_bits or DEFAULT_ACTIVATION_BITS,
+        activation_bits=bits,
         kv_format=asked.kv_format or DEFAULT_KV_FORMAT,
+        inputs=inputs,
     )
 
 

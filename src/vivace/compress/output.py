@@ -19,6 +19,7 @@ from vivace.files.gguf_writer import WritableValue
 from vivace.files.open import LoadedModel
 from vivace.files.run_settings import gguf_notes
 from vivace.types.errors import ConfigError, StorageError
+from vivace.types.input_scheme import FINE_BITS, TOKEN
 from vivace.types.weights import TensorFormat
 
 
@@ -78,6 +79,13 @@ def for_folder(recipe: Recipe, *, mixes: bool) -> Recipe:
             "A compressed-tensors folder holds layers of one format.",
             f"Use a recipe with all of them in {' or '.join(LAYOUTS)}, or end OUT in .gguf.",
         )
+    scheme = recipe.activations
+    is_fine_token = scheme is not None and (scheme.bits, scheme.granularity) == (FINE_BITS, TOKEN)
+    if scheme is not None and (recipe.looks_at_inputs or scheme.clip < 1 or is_fine_token):
+        raise ConfigError(
+            f"A compressed-tensors folder has no place for activations of the scheme {scheme.name}.",
+            "End OUT in .gguf, or ask for dynamic ones of 8 bits or fewer, without clips.",
+        )
     ends = (TensorRule("embed.weight", TensorFormat.F16), TensorRule("lm_head.weight", TensorFormat.F16))
     return replace(recipe, rules=(*ends, *recipe.rules))
 
@@ -101,15 +109,13 @@ def write_output(out: Path, source: LoadedModel, model: CompressedModel) -> None
         StorageError: there is no room, or no right to write.
     """
     notes: dict[str, WritableValue] = {"vivace.recipe": model.recipe.name, "vivace.source": source.name}
-    notes |= gguf_notes(model.recipe.run_settings)
+    notes |= gguf_notes(model.run_settings)
     try:
         out.parent.mkdir(exist_ok=True)
         if out.suffix:
             write_gguf_model(out, source, model.weights, notes)
         else:
-            write_compressed_folder(
-                out, source, model.weights, model.recipe.run_settings, tied=model.spec.tied_embeddings
-            )
+            write_compressed_folder(out, source, model.weights, model.run_settings, tied=model.spec.tied_embeddings)
     except OSError as error:
         raise StorageError(
             f"{out} cannot be written: {error.strerror}.", "Free some space, or choose another."

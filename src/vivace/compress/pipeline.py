@@ -5,7 +5,7 @@ Owns the order of things (observe, fold, round, go on with the rounded weights);
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,7 +25,9 @@ from vivace.execute.score import Tokens
 from vivace.graph.build import build_graph
 from vivace.graph.ops import Linear, Op
 from vivace.types.errors import ConfigError
+from vivace.types.input_scheme import PLAIN_INPUTS, InputScheme
 from vivace.types.model import ModelSpec
+from vivace.types.run_settings import RunSettings
 from vivace.types.weights import WeightSource
 
 Report = Callable[[int, int, str], None]
@@ -47,12 +49,21 @@ class TensorOutcome:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompressedModel:
-    """The result in memory: what the model is by now, weights to run or write, and what happened to each tensor."""
+    """The result in memory: what the model is by now, weights to run or write, and what happened to each tensor.
+
+    `inputs` is what the codes of inputs span (`input_schemes.py`).
+    """
 
     spec: ModelSpec
     recipe: Recipe
     weights: StoredWeights
     outcomes: tuple[TensorOutcome, ...]
+    inputs: InputScheme = PLAIN_INPUTS
+
+    @property
+    def run_settings(self) -> RunSettings:
+        """How the file is to be run, with what calibration has found about inputs."""
+        return replace(self.recipe.run_settings, inputs=self.inputs)
 
 
 def compress_weights(

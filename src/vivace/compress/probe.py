@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vivace.compress.device import Device
+from vivace.compress.input_ranges import with_inputs
 from vivace.compress.layout import Layout
 from vivace.compress.pipeline import compress_weights
 from vivace.compress.recipe import CalibrationSettings, Recipe, TensorRule
@@ -28,6 +29,7 @@ _END_WEIGHTS = 1 << 23  # of the slice of embedding and head: arrays that are to
 _METERED_WEIGHTS = 1 << 20  # of the slice that memory is metered on
 _TOKENS = 2048  # of the windows: one step of the walk
 _MOST_KINDS = 3
+_BY_TOKENS = ("observe", "advance", "inputs")  # stages that take longer for more text
 _DISK_BYTES = 1 << 24
 
 Kind = tuple[object, ...]
@@ -84,7 +86,7 @@ def probe_pipeline(
     """
     kinds = layer_kinds(layout, spec.num_layers)
     chosen = [kinds.index(kind) for kind in list(dict.fromkeys(kinds))[:_MOST_KINDS]]
-    samples = probe_windows(spec, recipe.calibration) if recipe.needs_calibration else []
+    samples = probe_windows(spec, recipe.calibration) if recipe.reads_text else []
     meter, clock = _Meter(), _Clock()
     for stages, size in ((meter, _METERED_WEIGHTS), (clock, _END_WEIGHTS)):
         rows = min(spec.vocab_size, max(size // spec.hidden_size, 256))
@@ -92,6 +94,7 @@ def probe_pipeline(
         seen = [window % rows for window in samples]
         stages.begin()
         made = compress_weights(cut_spec, cut, rules, seen, device=device, lap=stages)
+        with_inputs(made, seen, device=device, lap=stages)
         stages.end()
         stages.weights = {outcome.plan.name: math.prod(outcome.plan.shape) for outcome in made.outcomes}
     return _pace(clock, meter, [kinds[layer] for layer in chosen], sum(map(len, samples)))
@@ -163,9 +166,9 @@ def _pace(clock: _Clock, meter: _Meter, kinds: Sequence[Kind], num_tokens: int) 
     for (stage, name), seconds in clock.seconds.items():
         label = _label(name)
         if label.startswith("layer "):
-            into = token_s if stage in ("observe", "advance") else fixed_s
+            into = token_s if stage in _BY_TOKENS else fixed_s
             into[int(label.split()[1])] += seconds
-        elif stage == "advance":
+        elif stage in _BY_TOKENS:
             first_s += seconds
         else:
             weight_s[name] = seconds / clock.weights[name]

@@ -110,23 +110,35 @@ class Recipe:
                 raise ConfigError(
                     f"The recipe asks for the {what} {value!r}.", f"Choose one of {', '.join(filter(None, known))}."
                 )
+        if self.clip_activations and (self.activations is None or self.activations.mode == "static"):
+            raise ConfigError(
+                "clip_activations is for dynamic ranges of the recipe's activations.",
+                "Give activations with mode: dynamic; static ranges are cut by their observer: percentile, mse or kl.",
+            )
         if len(set(self.folds)) < len(self.folds) or ROTATION in self.folds[1:]:
             raise ConfigError(f"The folds {', '.join(self.folds)} cannot be done.", "Each once, hadamard first.")
 
     @property
     def run_settings(self) -> RunSettings:
-        """What the file says about running it.
+        """What the file says about running it, before anything is known of inputs (`input_ranges.py`).
 
         Raises:
             ConfigError: no kernel runs the recipe's activations.
         """
-        if self.clip_activations:
-            raise ConfigError(
-                "No kernel clips the inputs of each linear by a share of its own.",
-                "Leave out clip_activations, or see what it gains by --simulate TEXT.",
-            )
-        bits = None if self.activations is None else find_kernel(self.activations).activation_bits
-        return RunSettings(bits, self.kv_format)
+        if self.activations is None:
+            return RunSettings(None, self.kv_format)
+        find_kernel(self.activations)
+        return RunSettings(self.activations.bits, self.kv_format)
+
+    @property
+    def looks_at_inputs(self) -> bool:
+        """Whether ranges or clips of inputs are found on calibration text, once weights are rounded."""
+        return self.clip_activations or (self.activations is not None and self.activations.mode == "static")
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether there has to be calibration text."""
+        return self.needs_calibration or self.looks_at_inputs
 
     @property
     def needs_gram(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from vivace.compress.checkpoint import Checkpoint, fingerprint, run_key
 from vivace.compress.device import Device
 from vivace.compress.importance import input_importance
+from vivace.compress.input_ranges import with_inputs
 from vivace.compress.layout import plan_layout
 from vivace.compress.output import (
     as_output_holds,
@@ -96,16 +97,17 @@ def compress_file(
     try:
         plan_layout(source.spec, source.weights, recipe), recipe.run_settings  # refuse before any work is done
         tokenizer = None if source.vocabulary is None else build_tokenizer(source.vocabulary)
-        reads = recipe.needs_calibration or budget is not None
+        reads = recipe.reads_text or budget is not None
         samples = draw_samples(source, tokenizer, recipe.calibration, text, report) if reads else []
         workplace, place = workplace_of(out), device.name if device else "numpy"
         origin = fingerprint(source.spec, source.weights) if samples else ""  # without samples nothing is kept
 
         def compress(recipe: Recipe) -> CompressedModel:
             kept = Checkpoint(workplace, run_key(origin, recipe, samples, place))
-            return compress_weights(
+            made = compress_weights(
                 source.spec, source.weights, recipe, samples, report, device=device, checkpoint=kept
             )
+            return with_inputs(made, samples, report, device=device)
 
         with removed_unless_interrupted(workplace):
             unseen = _unseen(source, tokenizer, recipe, text, report) if budget and budget.within else []

@@ -5,13 +5,13 @@ float32. Static ranges are observed on the calibration windows, with the compres
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vivace.compress.activation_schemes import DEPLOYED
-from vivace.compress.activations import observe_inputs, simulate
-from vivace.compress.clipping import search_clips
+from vivace.compress.activations import simulate
 from vivace.compress.evaluate import Evaluation, EvaluationSettings, evaluate, read_windows
+from vivace.compress.input_ranges import find_ranges, search_clips
 from vivace.compress.pipeline import Report, compress_weights
 from vivace.compress.recipe import Recipe
 from vivace.compress.samples import CalibrationText, draw_samples
@@ -64,21 +64,21 @@ def simulate_file(
         if source.vocabulary is None:
             raise ConfigError(f"{source.path} has no vocabulary to read text with.", "Use a whole model file.")
         windows = read_windows(source, text, settings)
-        is_static = scheme.mode == "static"
+        recipe = replace(recipe, activations=scheme)
         samples = []
-        if recipe.needs_calibration or recipe.clip_activations or is_static:
+        if recipe.reads_text:
             tokenizer = build_tokenizer(source.vocabulary)
             samples = draw_samples(source, tokenizer, recipe.calibration, calibration, report)
         model = compress_weights(source.spec, source.weights, recipe, samples, report)
         graph = build_graph(model.spec)
-        observed = observe_inputs(graph, model.weights, samples) if is_static else None
+        ranges = find_ranges(graph, model.weights, samples, scheme, report) if scheme.mode == "static" else None
         clips = search_clips(graph, model.weights, samples, scheme, report) if recipe.clip_activations else {}
         blocks = -(-len(windows[0]) // BLOCK_SIZE)
         size = model.weights.num_bytes()
         figures = []
         executors: tuple[Executor, ...] = (
             ReferenceExecutor(graph, model.weights, num_blocks=blocks),
-            simulate(graph, model.weights, scheme, len(windows[0]), observed, kv_format=recipe.kv_format, clips=clips),
+            simulate(graph, model.weights, scheme, len(windows[0]), ranges, kv_format=recipe.kv_format, clips=clips),
         )
         for executor in executors:
             reference = ReferenceExecutor(build_graph(source.spec), source.weights, num_blocks=blocks)

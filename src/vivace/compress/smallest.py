@@ -21,7 +21,7 @@ from vivace.graph.build import build_graph
 from vivace.types.errors import ConfigError, ModelFileError
 from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.model import ModelSpec
-from vivace.types.run_settings import DEFAULT_ACTIVATION_BITS
+from vivace.types.run_settings import choose_inputs
 from vivace.types.step import BLOCK_SIZE
 
 PREFIX = "smallest-within:"
@@ -167,13 +167,15 @@ def find_smallest(
 
 def measure(source: LoadedModel, model: CompressedModel, windows: Sequence[Tokens]) -> Evaluation:
     """A compressed model in memory beside its source, both run as they ask to be."""
-    asked, longest = model.recipe.run_settings, max(map(len, windows))
+    asked, longest = model.run_settings, max(map(len, windows))
+    bits, inputs = choose_inputs(asked, None)
     candidate = NativeExecutor(
         build_graph(model.spec),
         model.weights,
         num_blocks=-(-longest // BLOCK_SIZE),
-        activation_bits=asked.activation_bits or DEFAULT_ACTIVATION_BITS,
+        activation_bits=bits,
         kv_format=asked.kv_format or DEFAULT_KV_FORMAT,
+        inputs=inputs,
     )
     reference = make_executor(source, EvaluationSettings(), longest)
     return evaluate(candidate, windows, model.weights.num_bytes(), reference=reference)

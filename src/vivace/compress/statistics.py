@@ -126,6 +126,11 @@ class CalibrationWalk:
         num_blocks = max(batch.block_tables.size for batch in self._batches)
         self._pages = KeyValuePages.allocate(graph.spec, num_blocks)
 
+    @property
+    def num_batches(self) -> int:
+        """Steps that the samples take."""
+        return len(self._batches)
+
     def observe(
         self,
         segment: Sequence[Op],

@@ -41,7 +41,7 @@ def verify_file(path: Path, source: LoadedModel, compressed: CompressedModel, wi
     """
     written = open_model(path)
     try:
-        if written.run_settings != compressed.recipe.run_settings:
+        if written.run_settings != compressed.run_settings:
             raise ModelFileError(f"{path} does not say how it is to be run.", "Try again.")
         layout = {outcome.plan.name: outcome.plan for outcome in compressed.outcomes}
         share = _check_bytes(written, layout, compressed)

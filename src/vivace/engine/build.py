@@ -14,8 +14,9 @@ from vivace.engine.precision import check_precision, parse_precision
 from vivace.engine.serving_config import ServingConfig
 from vivace.engine.speculation import SpeculationSite, build_speculator
 from vivace.types.errors import ConfigError, TokenizerError
+from vivace.types.input_scheme import PLAIN_INPUTS, InputScheme
 from vivace.types.kv import DEFAULT_KV_FORMAT, KV_FORMAT_NAMES
-from vivace.types.run_settings import DEFAULT_ACTIVATION_BITS, FILE_WEIGHTS, check_weight_format
+from vivace.types.run_settings import FILE_WEIGHTS, check_weight_format, choose_inputs
 from vivace.types.step import BLOCK_SIZE, Executor, LocalLayers
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class ExecutorSize:
     activation_bits: int
     kv_format: str | tuple[str, ...]
     weight_format: str = FILE_WEIGHTS
+    inputs: InputScheme = PLAIN_INPUTS
 
 
 def _native(graph: "Graph", weights: "WeightSource", size: ExecutorSize) -> Executor:
@@ -100,6 +102,7 @@ def _native(graph: "Graph", weights: "WeightSource", size: ExecutorSize) -> Exec
         activation_bits=size.activation_bits,
         kv_format=size.kv_format,
         weight_format=size.weight_format,
+        inputs=size.inputs,
     )
 
 
@@ -166,13 +169,16 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
     template = build_template(vocabulary, tokenizer)
     context_length, blocks = choose_sizes(loaded, config)
     activation_bits, kv_format = choose_precision(loaded, config)
-    size = ExecutorSize(blocks, config.max_batch_tokens, config.num_threads, activation_bits, kv_format, config.weights)
+    _, inputs = choose_inputs(loaded.run_settings, config.activation_bits)
+    size = ExecutorSize(
+        blocks, config.max_batch_tokens, config.num_threads, activation_bits, kv_format, config.weights, inputs
+    )
     scheduler_config = _scheduler_config(config, context_length, tokenizer)
     executor = EXECUTORS[config.executor](build_graph(loaded.spec), loaded.weights, size)
 
     def open_draft(draft: "LoadedModel") -> Executor:
         kept_as = kv_format if kv_format in KV_FORMAT_NAMES else DEFAULT_KV_FORMAT  # runs of layers are the model's own
-        whole = replace(size, blocks=KvBlocks(blocks.num_blocks), kv_format=kept_as)
+        whole = replace(size, blocks=KvBlocks(blocks.num_blocks), kv_format=kept_as, inputs=PLAIN_INPUTS)
         return EXECUTORS[config.executor](build_graph(draft.spec), draft.weights, whole)
 
     site = SpeculationSite(loaded, tokenizer, executor, config.kv_policy, open_draft)
@@ -199,9 +205,8 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
 
 def choose_precision(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, str | tuple[str, ...]]:
     """Bits of activations and how keys and values are stored: what is asked, else what the file asks, else default."""
-    asked = loaded.run_settings
-    bits = config.activation_bits or asked.activation_bits or DEFAULT_ACTIVATION_BITS
-    return bits, config.kv_format or asked.kv_format or DEFAULT_KV_FORMAT
+    kv_format = config.kv_format or loaded.run_settings.kv_format or DEFAULT_KV_FORMAT
+    return choose_inputs(loaded.run_settings, config.activation_bits)[0], kv_format
 
 
 def choose_sizes(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, KvBlocks]:

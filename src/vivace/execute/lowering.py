@@ -27,6 +27,7 @@ from vivace.graph.ops import (
 )
 from vivace.graph.passes.arena import Lifetime, selected_buffers
 from vivace.types.errors import UnsupportedModelError
+from vivace.types.input_scheme import InputGrid
 from vivace.types.model import RopeSpec
 
 ROW_WISE = frozenset({"norm", "linear", "heads", "quantize", "gated", "add"})
@@ -49,20 +50,21 @@ class CoreOp:
 class CoreBuffer:
     """Rows of `width` columns of 32 (float), 16 (bfloat16), 12 or 8 bits; the last two with scales and sums.
 
-    Turned rows (numerics/turned.py) have 8 bits and groups of 64 columns instead of 32.
+    Turned rows (numerics/turned.py) have 8 bits and groups of 64 columns instead of 32; `grid` is of the others.
     """
 
     width: int
     bits: int
     selected: bool
     turned: bool = False
+    grid: InputGrid | None = None
 
     @property
     def row_bytes(self) -> int:
         """Bytes of a row, a multiple of 64 (native/kernels/calls.h has the layout of a quantised row)."""
         beside = 0 if self.bits > 12 else self.width // 64 * 8 if self.turned else self.width // 32 * 16
         used = self.width * self.bits // 8 + beside
-        return -(-used // 64) * 64
+        return -(-used // 64) * 64 + (64 if self.grid is not None and self.grid.is_shifted else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ class _Lowering:
     def _twin(self, cast: Cast) -> str:
         bits, turned = CAST_BITS[cast.precision], cast.precision == "int8-turned"
         width = self._graph.widths[cast.x]
-        self._buffers.setdefault(cast.out, CoreBuffer(width, bits, cast.x in self._selected, turned))
+        self._buffers.setdefault(cast.out, CoreBuffer(width, bits, cast.x in self._selected, turned, cast.grid))
         return cast.out
 
     def emit(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from vivace import _native
 from vivace.execute.native_program import (
+    LinearSettings,
     ProgramParts,
     build_program,
     draw,
@@ -30,6 +31,7 @@ from vivace.graph.weights import check_weights
 from vivace.numerics.kv_formats import layer_formats
 from vivace.types.drawing import DrawNumbers
 from vivace.types.errors import ConfigError, EngineError
+from vivace.types.input_scheme import PLAIN_INPUTS, InputScheme, is_input_bits
 from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.precision import full_level
 from vivace.types.run_settings import EXACT_BITS, FILE_WEIGHTS, check_weight_format
@@ -48,11 +50,12 @@ class NativeExecutor:
         max_rows: most rows of one `forward`.
         num_threads: threads that share a step; None: one for each core this process may use.
         isa: kernel table to force ("avx512bf16", "avx512", "avx2", "neon", "scalar"); None: VIVACE_ISA or the best one.
-        activation_bits: 12 or 8: precision that inputs of quantised linears are rounded to, in groups of 32. 32: not
-            rounded, over float32 copies of the weights; exact, as large and as fast as a float32 model.
+        activation_bits: 12, or 8 to 2: precision that inputs of quantised linears are rounded to. 32: not rounded,
+            over float32 copies of the weights; exact, as large and as fast as a float32 model.
         kv_format: how keys and values are stored, one row of KV_FORMATS (`numerics.kv_formats`) or one a layer.
         weight_format: "file", or "int8": matrices are requantised at load (numerics/turned.py); activation_bits then
             holds for those alone that cannot be.
+        inputs: what codes of inputs span, where that is not each group of 32 columns.
 
     Raises:
         ConfigError: a setting is out of range, or the machine has no such kernel table.
@@ -73,9 +76,10 @@ class NativeExecutor:
         activation_bits: int = 12,
         kv_format: str | Sequence[str] = DEFAULT_KV_FORMAT,
         weight_format: str = FILE_WEIGHTS,
+        inputs: InputScheme = PLAIN_INPUTS,
     ) -> None:
-        if activation_bits not in (8, 12, EXACT_BITS):
-            raise ConfigError(f"activation_bits must be 8, 12 or {EXACT_BITS}, not {activation_bits}.")
+        if not is_input_bits(activation_bits) and activation_bits != EXACT_BITS:
+            raise ConfigError(f"activation_bits must be 2 to 8, 12 or {EXACT_BITS}, not {activation_bits}.")
         check_weight_format(weight_format)
         if activation_bits == EXACT_BITS:
             if weight_format != FILE_WEIGHTS:
@@ -91,9 +95,9 @@ class NativeExecutor:
         self._vocab_size = spec.vocab_size
         self._graph = graph
         self._started: ForwardBatch | None = None  # its arrays are the core's until it is finished
-        self._precision = (activation_bits, weight_format)
+        self._settings = LinearSettings(activation_bits, weight_format, inputs)
         isa = isa if isa is not None else os.environ.get("VIVACE_ISA", "")
-        core = lower_fused(graph, weights, activation_bits, weight_format, isa)
+        core = lower_fused(graph, weights, self._settings, isa)
         try:
             threads = _native.ThreadPool(num_threads or len(os.sched_getaffinity(0)))
             self._kv = _native.KvPool(
@@ -212,7 +216,7 @@ class NativeExecutor:
             ConfigError: num_layers is not between 1 and the layers of the model.
         """
         graph = cut_after_layer(self._graph, num_layers)
-        core = lower_fused(graph, self._weights, *self._precision, isa=self._parts.isa)
+        core = lower_fused(graph, self._weights, self._settings, self._parts.isa)
         program = build_program(core, graph.spec, self._parts, max_rows)
         return NativeEarlyExit(program, self._kv, self._vocab_size, max_rows)
 

@@ -19,6 +19,7 @@ from vivace.numerics.rope import inverse_frequencies
 from vivace.numerics.turned import TURN
 from vivace.types.drawing import DrawNumbers
 from vivace.types.errors import EngineError
+from vivace.types.input_scheme import PLAIN_INPUTS, InputScheme
 from vivace.types.model import ModelSpec
 from vivace.types.run_settings import FILE_WEIGHTS, INT8_WEIGHTS
 from vivace.types.step import ForwardBatch
@@ -48,17 +49,33 @@ class ProgramParts:
     isa: str
 
 
-def lower_fused(
-    graph: Graph, weights: WeightSource, activation_bits: int, weight_format: str = FILE_WEIGHTS, isa: str = ""
-) -> CoreGraph:
+@dataclass(frozen=True, slots=True)
+class LinearSettings:
+    """How linears run: bits of their inputs (2 to 8, 12 or 32), a name of WEIGHT_FORMATS, and what inputs span."""
+
+    activation_bits: int
+    weight_format: str = FILE_WEIGHTS
+    inputs: InputScheme = PLAIN_INPUTS
+
+
+def lower_fused(graph: Graph, weights: WeightSource, settings: LinearSettings, isa: str = "") -> CoreGraph:
     """Fuse and lower a valid graph for a kernel table; an empty name is the best one.
 
     Raises:
         UnsupportedModelError: a width that the kernels cannot take.
+        ModelFileError: a scheme lacks the range of an input.
     """
-    policy = native_policy(activation_bits, has_pairs=(isa or _native.available_isas()[0]) in _ISAS_WITH_PAIRS)
-    turned = turned_in(weights, weight_format)
-    rounded = cast_inputs(graph, policy, quantized_in(weights), bfloats_in(weights), turned)
+    bits = settings.activation_bits
+    policy = native_policy(bits, has_pairs=(isa or _native.available_isas()[0]) in _ISAS_WITH_PAIRS)
+    turned = turned_in(weights, settings.weight_format)
+    rounded = cast_inputs(
+        graph,
+        policy,
+        quantized_in(weights),
+        bfloats_in(weights),
+        turned,
+        grid_of=lambda buffer: settings.inputs.grid(buffer, bits),
+    )
     return lower(fuse_add_norm(fuse_linears(rounded)))
 
 
@@ -219,7 +236,14 @@ class _Emitter:
         self.vectors: dict[str, int] = {}
         self._ropes: dict[str, int] = {}
         self._buffers = {
-            name: program.add_buffer(offsets[name], buffer.width, buffer.bits, buffer.selected, buffer.turned)
+            name: program.add_buffer(
+                offsets[name],
+                buffer.width,
+                buffer.bits,
+                buffer.selected,
+                buffer.turned,
+                [] if buffer.grid is None else [float(number) for number in buffer.grid],
+            )
             for name, buffer in core.buffers.items()
         }
 

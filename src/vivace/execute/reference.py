@@ -340,7 +340,7 @@ def _run_add_rms_norm(op: AddRmsNorm, step: Step) -> None:
 
 
 def _run_cast(op: Cast, step: Step) -> None:
-    step.buffers[op.out] = round_to(op.precision, step.buffers[op.x])
+    step.buffers[op.out] = round_to(op.precision, step.buffers[op.x], op.grid)
 
 
 _RUN: dict[type[Op], Callable[..., None]] = {

@@ -17,7 +17,7 @@ from vivace.files.compressed_tensors import BLOCK, INTEGER, METHOD, PACKED
 from vivace.files.families import FAMILIES, Family
 from vivace.files.hf_names import stored_name
 from vivace.files.open import LoadedModel
-from vivace.files.run_settings import KV_FORMAT_FIELD, SECTION
+from vivace.files.run_settings import KV_FORMAT_FIELD, SECTION, folder_inputs
 from vivace.types.errors import ConfigError
 from vivace.types.run_settings import RunSettings
 from vivace.types.weights import TensorFormat, WeightSource
@@ -132,11 +132,10 @@ def _quantised(name: str, raw: NDArray[np.uint8], shape: tuple[int, ...], bits: 
 
 def _config(layout: str, bits: int, group: int, settings: RunSettings) -> Mapping[str, object]:
     weights = {"num_bits": bits, "type": "int", "symmetric": True, "strategy": "group", "group_size": group}
-    inputs = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
     scheme = {
         "targets": ["Linear"],
         "weights": weights,
-        "input_activations": inputs if settings.activation_bits == 8 else None,
+        "input_activations": folder_inputs(settings),
         "output_activations": None,
     }
     return {

@@ -19,7 +19,7 @@ from vivace.files.gguf_values import StringArray
 from vivace.files.gguf_vocabulary import TOKENIZER_CONFIG, TOKENIZER_JSON
 from vivace.files.gguf_writer import TensorToWrite, WritableValue, write_gguf_file
 from vivace.files.open import LoadedModel
-from vivace.files.run_settings import ACTIVATION_BITS, KV_FORMAT
+from vivace.files.run_settings import ACTIVATION_BITS, KV_FORMAT, SCHEME
 from vivace.types.model import ModelSpec
 from vivace.types.vocabulary import HuggingFaceVocabulary
 from vivace.types.weights import TensorFormat, WeightSource
@@ -31,6 +31,7 @@ _NOT_COPIED = (
     "general.alignment",
     ACTIVATION_BITS,
     KV_FORMAT,
+    SCHEME,
 )
 QUANTIZATION_VERSION = 2  # of GGML's block formats
 

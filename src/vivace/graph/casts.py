@@ -94,7 +94,7 @@ _RULE_OF = {kind: rule for rule in RULES for kind in rule.ops}
 
 
 def native_policy(activation_bits: int, *, has_pairs: bool = False) -> CastPolicy:
-    """What the native core does at `activation_bits` (12, 8 or 32).
+    """What the native core does at `activation_bits` (12, 8 or fewer, or 32).
 
     Args:
         activation_bits: of inputs of quantised linears.
@@ -102,7 +102,9 @@ def native_policy(activation_bits: int, *, has_pairs: bool = False) -> CastPolic
             mean eight significant bits for inputs of BF16 weights too; twelve leave those in float32, since two
             bfloat16 numbers for each would be no faster.
     """
-    return POLICIES["native-8-bf16" if has_pairs and activation_bits == 8 else f"native-{activation_bits}"]
+    if activation_bits > 8:
+        return POLICIES[f"native-{activation_bits}"]
+    return POLICIES["native-8-bf16" if has_pairs else "native-8"]
 
 
 def find_policy(name: str) -> CastPolicy:

@@ -6,6 +6,7 @@ passes; the `reference` executor runs them too, so a pass can be checked against
 
 from dataclasses import dataclass
 
+from vivace.types.input_scheme import InputGrid
 from vivace.types.model import Activation, RopeSpec
 
 
@@ -120,11 +121,15 @@ class AddRmsNorm:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """out = x rounded to `precision`, a row of numerics.roundings.ROUNDINGS; float32 still. Written by cast_inputs."""
+    """out = x rounded to `precision`, a row of numerics.roundings.ROUNDINGS; float32 still. Written by cast_inputs.
+
+    `grid` is what its codes span, where they do not span each group of columns by itself.
+    """
 
     out: str
     x: str
     precision: str
+    grid: InputGrid | None = None
 
 
 Op = Embed | RmsNorm | Linear | Rope | Attention | GatedActivation | Add | SelectRows | FusedLinear | AddRmsNorm | Cast

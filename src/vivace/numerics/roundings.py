@@ -9,23 +9,25 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from vivace.numerics.input_grids import GROUP, coarse_values, fine_values, on_grid
 from vivace.numerics.turned import to_int8_turned
 from vivace.types.errors import ConfigError
+from vivace.types.input_scheme import InputGrid
 
 Floats = NDArray[np.float32]
-GROUP = 32
-_HALF = GROUP // 2
-_FINE_REACH = 119  # the largest magnitude of a group becomes 256 * 119, see quantize_fine in rows.inc
 
 
-def round_to(precision: str, rows: Floats) -> Floats:
-    """Rows as an op of `precision` reads them, float32 of their shape.
+def round_to(precision: str, rows: Floats, grid: InputGrid | None = None) -> Floats:
+    """Rows as an op of `precision` reads them, float32 of their shape; on a grid of their own where one is given.
 
     Raises:
         ConfigError: there is no such precision, or groups of 32 do not divide the rows of an integer one.
     """
     if precision not in ROUNDINGS:
         raise ConfigError(f"There is no precision {precision!r}.", f"Known are {', '.join(ROUNDINGS)}.")
+    if grid is not None:
+        _check_width(rows)
+        return on_grid(rows, grid, fine=precision == "int12")
     return ROUNDINGS[precision](rows)
 
 
@@ -45,31 +47,27 @@ def to_f16(rows: Floats) -> Floats:
 def to_int8(rows: Floats) -> Floats:
     """Groups of 32 columns as 127 steps either way."""
     groups, largest = _groups(rows)
-    inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
-    rounded: Floats = (np.rint(groups * inverse) * (largest / np.float32(127))).reshape(rows.shape)
-    return rounded
+    return coarse_values(groups, largest, 127).reshape(rows.shape)
 
 
 def to_int12(rows: Floats) -> Floats:
     """Groups of 32 columns as 12-bit numbers; columns i and i + 16 share their low bits (native/kernels/calls.h)."""
     groups, largest = _groups(rows)
-    inverse = np.divide(np.float32(_FINE_REACH), largest, out=np.zeros_like(largest), where=largest > 0)
-    wanted = np.rint(groups[:, :_HALF] * (np.float32(256) * inverse)).astype(np.int32)
-    sixteenths = np.rint(groups[:, _HALF:] * (np.float32(16) * inverse)).astype(np.int32)
-    nudge = ((sixteenths - wanted + 8) & 15) - 8
-    codes = np.concatenate([wanted + nudge, 16 * sixteenths], axis=1).astype(np.float32)
-    rounded: Floats = (codes * (largest / np.float32(256 * _FINE_REACH))).reshape(rows.shape)
-    return rounded
+    return fine_values(groups, largest).reshape(rows.shape)
 
 
 def _groups(rows: Floats) -> tuple[Floats, Floats]:
     """Groups (n, 32) and the largest magnitude of each (n, 1)."""
+    _check_width(rows)
+    groups = rows.reshape(-1, GROUP)
+    return groups, np.abs(groups).max(axis=1, keepdims=True)
+
+
+def _check_width(rows: Floats) -> None:
     if rows.shape[-1] % GROUP:
         raise ConfigError(
             f"Rows of {rows.shape[-1]} columns are no whole number of groups of {GROUP}.", "Read them in bf16."
         )
-    groups = rows.reshape(-1, GROUP)
-    return groups, np.abs(groups).max(axis=1, keepdims=True)
 
 
 ROUNDINGS: dict[str, Callable[[Floats], Floats]] = {

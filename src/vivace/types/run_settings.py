@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vivace.types.errors import ConfigError
+from vivace.types.input_scheme import PLAIN_INPUTS, InputScheme
 
 DEFAULT_ACTIVATION_BITS = 12
 EXACT_BITS = 32
@@ -18,12 +19,14 @@ class RunSettings:
     """None: the file does not say, and the engine's own default holds.
 
     Attributes:
-        activation_bits: 8 or 12, as the native executor takes it.
+        activation_bits: 2 to 8 or 12, as the native executor takes it.
         kv_format: a name of KV_FORMAT_NAMES.
+        inputs: what the codes of inputs span; of no account without activation_bits.
     """
 
     activation_bits: int | None = None
     kv_format: str | None = None
+    inputs: InputScheme = PLAIN_INPUTS
 
 
 def check_weight_format(name: str) -> None:
@@ -34,3 +37,10 @@ def check_weight_format(name: str) -> None:
     """
     if name not in WEIGHT_FORMATS:
         raise ConfigError(f"There is no weight format {name!r}.", f"Known are {', '.join(WEIGHT_FORMATS)}.")
+
+
+def choose_inputs(asked: RunSettings, bits: int | None) -> tuple[int, InputScheme]:
+    """Bits of inputs and what their codes span: what a file asks for; bits that somebody gives win over all of it."""
+    if bits is not None or asked.activation_bits is None:
+        return bits or DEFAULT_ACTIVATION_BITS, PLAIN_INPUTS
+    return asked.activation_bits, asked.inputs

@@ -7,11 +7,20 @@ from vivace.graph.access import buffers_read, with_reads
 from vivace.graph.casts import POLICIES, CastPolicy, input_precision
 from vivace.graph.graph import Graph
 from vivace.graph.ops import Cast, Linear, Op
+from vivace.types.input_scheme import InputGrid
+
+GRIDDED = ("int8", "int12")
+"""Precisions that have a grid."""
 
 
 def no_weight(_name: str) -> bool:
     """For models without such weights, or policies that do not care."""
     return False
+
+
+def no_grid(_buffer: str) -> InputGrid | None:
+    """For codes that span each group of columns by itself."""
+    return None
 
 
 def cast_inputs(
@@ -20,6 +29,8 @@ def cast_inputs(
     is_quantized: Callable[[str], bool],
     is_bfloat: Callable[[str], bool] = no_weight,
     is_turned: Callable[[str], bool] = no_weight,
+    *,
+    grid_of: Callable[[str], InputGrid | None] = no_grid,
 ) -> Graph:
     """Put a Cast before the first reader of each buffer in each precision; readers share it.
 
@@ -31,6 +42,7 @@ def cast_inputs(
         is_quantized: whether the weight of that name is stored quantised.
         is_bfloat: whether it is stored in BF16.
         is_turned: whether it runs in turned codes, whatever it is stored in (numerics/turned.py).
+        grid_of: what codes of a buffer span, of linears in the policy's integer precision.
     """
     ops: list[Op] = []
     widths = dict(graph.widths)
@@ -49,6 +61,6 @@ def cast_inputs(
             if cast not in done:
                 done.add(cast)
                 widths[cast] = widths[name]
-                ops.append(Cast(cast, name, precision))
+                ops.append(Cast(cast, name, precision, grid_of(name) if precision in GRIDDED else None))
         ops.append(with_reads(op, names))
     return replace(graph, ops=tuple(ops), widths=widths)
