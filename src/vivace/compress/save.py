@@ -104,9 +104,8 @@ def compress_file(
 
         def compress(recipe: Recipe) -> CompressedModel:
             kept = Checkpoint(workplace, run_key(origin, recipe, samples, place))
-            made = compress_weights(
-                source.spec, source.weights, recipe, samples, report, device=device, checkpoint=kept
-            )
+            spec, weights = source.spec, source.weights
+            made = compress_weights(spec, weights, recipe, samples, report, device=device, checkpoint=kept)
             return with_inputs(made, samples, report, device=device)
 
         with removed_unless_interrupted(workplace):
