@@ -17,7 +17,13 @@ from vivace.types.weights import TensorFormat
 
 GROUPS_OF_64 = "tensors: [{match: 'layers.*', format: Q4_0, group_size: 64}]\nkv: {format: int8}\n"
 LAYERS = "tensors: [{match: 'layers.*', format: Q8_0}]\n"
-ROWS = [("int8", "int-quantized", 8), ("w8a8", "int-quantized", 8), ("int4-fast", "pack-quantized", 4)]
+ROWS = [
+    ("int8", "int-quantized", 8),
+    ("w8a8", "int-quantized", 8),
+    ("int4-fast", "pack-quantized", 4),
+    ("zero-points", "pack-quantized", 4),
+]
+ZERO_POINTS = "tensors: [{match: 'layers.*', format: Q4_1, zero_point: true}]\nscales: %s\n"
 needs_package = pytest.mark.skipif(
     not all(importlib.util.find_spec(package) for package in ("compressed_tensors", "torch")),
     reason="compressed-tensors or torch is not installed (tools/install_group.py compat)",
@@ -31,6 +37,9 @@ def model(tmp_path: Path) -> Path:
 
 
 def compress(model: Path, recipe: str, name: str) -> Path:
+    if recipe == "zero-points":
+        recipe = str(model.parent / "zero.yaml")
+        Path(recipe).write_text(ZERO_POINTS % "mse")
     assert main(["compress", str(model), str(model.parent / name), "--recipe", recipe, "--json"]) == 0
     return model.parent / name
 
@@ -52,6 +61,8 @@ def test_a_folder_holds_the_blocks_that_a_file_would(model: Path, recipe: str, l
             pair = [np.array(sorted(map(tuple, rows))) for rows in pair]
         np.testing.assert_array_equal(pair[0], pair[1])
     assert folder.weights.info("embed.weight").format == TensorFormat.F16
+    assert weights["symmetric"] == (recipe != "zero-points")
+    (model.parent / "zero.yaml").unlink(missing_ok=True)
     assert sorted(path.name for path in model.parent.iterdir()) == ["model", "out", "out.gguf"]
     folder.close()
     file.close()
@@ -123,6 +134,20 @@ def test_what_a_folder_cannot_hold_is_refused_before_the_run(
     assert sorted(path.name for path in model.parent.iterdir()) == ["model"]
 
 
+@pytest.mark.parametrize("rounding", ["nearest", "gptq", "descent"])
+def test_every_rounding_keeps_zero_a_code_of_its_own(model: Path, rounding: str) -> None:
+    zero = model.parent / "zero.yaml"
+    zero.write_text(ZERO_POINTS % "minmax" + f"rounding: {rounding}\ncalibration: {{samples: 2, tokens: 32}}\n")
+    written = open_model(compress(model, str(zero), "out"))
+    for name in matrices(written):
+        blocks = written.weights.raw(name).reshape(-1, 20)
+        scales, minima = (np.ascontiguousarray(blocks[:, i : i + 2]).view("<f2").astype(np.float32) for i in (0, 2))
+        steps = -minima / scales
+        assert np.abs(steps - np.rint(steps)).max() < 2e-2
+        assert len(np.unique(np.rint(steps))) > 2
+    written.close()
+
+
 @needs_package
 @pytest.mark.parametrize(("recipe", "layout", "bits"), ROWS)
 def test_the_package_reads_the_same_weights(model: Path, recipe: str, layout: str, bits: int) -> None:
@@ -144,6 +169,8 @@ def test_the_package_reads_the_same_weights(model: Path, recipe: str, layout: st
         theirs = stored_name(name, FAMILIES["llama"]).removesuffix("weight")
         parts = {key.removeprefix(theirs): value for key, value in stored.items() if key.startswith(theirs)}
         parts["weight_scale"] = parts["weight_scale"].float()  # the package multiplies in the type of the scales
-        found = compressor.decompress(parts, scheme)["weight"]
-        np.testing.assert_array_equal(found.to(torch.float32).numpy(), ours.weights.dequantize(name))
+        found = compressor.decompress(parts, scheme)["weight"].to(torch.float32).numpy()
+        # It multiplies a scale by a whole difference; blocks hold the zero point times the scale in float16.
+        tolerance = 0.0 if recipe != "zero-points" else 2**-11 * 15 * float(parts["weight_scale"].max())
+        np.testing.assert_allclose(found, ours.weights.dequantize(name), rtol=0, atol=tolerance)
     ours.close()

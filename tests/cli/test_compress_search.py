@@ -13,6 +13,7 @@ import pytest
 from compress.models import write_uneven_gguf
 from vivace.cli.main import main
 from vivace.compress.checkpoint import Checkpoint, Progress
+from vivace.compress.output import only_run_into
 from vivace.compress.smallest import QualityBound, parse_bound
 from vivace.compress.stored import StoredTensor
 from vivace.types.errors import ConfigError
@@ -64,6 +65,22 @@ def test_a_killed_run_goes_on_and_makes_the_same_bytes(
     assert walked[0] == 3  # the two that were done are not done again
     assert (model.parent / "o.gguf").read_bytes() == (model.parent / "whole.gguf").read_bytes()
     assert not (model.parent / ".o.gguf.resume").exists()
+
+
+def test_a_second_run_into_the_same_file_gets_one_clear_line_and_touches_nothing(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = model.parent / "o.gguf"
+    with only_run_into(out):
+        before = sorted(model.parent.rglob("*"))
+        assert main(asked(model, "o.gguf", "int4")) == 2
+        said = capsys.readouterr().err
+        assert (said.count("\n"), f"Another run is making {out}" in said) == (1, True)
+        assert sorted(model.parent.rglob("*")) == before
+        assert main(asked(model, "other.gguf", "int4-fast")) == 0
+    assert not (model.parent / ".o.gguf.resume").exists()
+    assert main(asked(model, "o.gguf", "int4-fast")) == 0
+    assert sorted(path.name for path in model.parent.iterdir()) == ["model.gguf", "o.gguf", "other.gguf", "text.txt"]
 
 
 def test_a_moved_model_goes_on_and_a_changed_one_begins_anew(

@@ -44,11 +44,16 @@ class Container:
     pack: Pack
     block: int = BLOCK
 
-    def scheme(self, bits: int | None = None, group_size: int | None = None) -> QuantScheme:
+    def scheme(
+        self, bits: int | None = None, group_size: int | None = None, *, zero_point: bool = False
+    ) -> QuantScheme:
         """The grid that is stored, at `bits` (its own when None) in groups of `group_size` (a block when None).
 
+        With `zero_point`, offsets are whole numbers of steps, so that 0 is a code's own.
+
         Raises:
-            ConfigError: more bits than the container has, or groups that are no multiple of its blocks.
+            ConfigError: more bits than the container has, groups that are no multiple of its blocks, or a zero point
+                where there are no offsets.
         """
         bits, group_size = bits or self.bits, group_size or self.block
         if bits > self.bits:
@@ -58,7 +63,9 @@ class Container:
                 f"{self.format} stores a scale for {self.block} weights; groups of {group_size} cut its blocks.",
                 f"Choose a multiple of {self.block}.",
             )
-        return QuantScheme(bits, self.kinds[0], "group", group_size, "F16")
+        if zero_point and "zero_point" not in self.kinds:
+            raise ConfigError(f"{self.format} has no offsets for a zero point.", "Use Q4_1 or Q5_1, or leave it out.")
+        return QuantScheme(bits, "zero_point" if zero_point else self.kinds[0], "group", group_size, "F16")
 
 
 def pack_matrix(matrix: QuantizedMatrix, format: TensorFormat) -> Bytes:
@@ -150,9 +157,9 @@ CONTAINERS: dict[TensorFormat, Container] = {
         Container(TensorFormat.N8_0, 8, ("nested",), "nested_panel; Q4Sym for the high halves", _pack_n8_0),
         Container(TensorFormat.Q6_0, 6, ("full_symmetric", "symmetric"), "Q8Sym", _pack_q6_0),
         Container(TensorFormat.Q5_0, 5, ("full_symmetric", "symmetric"), "Q8Sym", _pack_q5_0),
-        Container(TensorFormat.Q5_1, 5, ("minimum",), "Q8Min", _pack_q5_1),
+        Container(TensorFormat.Q5_1, 5, ("minimum", "zero_point"), "Q8Min", _pack_q5_1),
         Container(TensorFormat.Q4_0, 4, ("full_symmetric", "symmetric"), "Q4Sym", _pack_q4_0),
-        Container(TensorFormat.Q4_1, 4, ("minimum",), "Q4Min", _pack_q4_1),
+        Container(TensorFormat.Q4_1, 4, ("minimum", "zero_point"), "Q4Min", _pack_q4_1),
     )
 }
 FLOAT_KERNELS: dict[TensorFormat, str] = dict.fromkeys(

@@ -6,14 +6,16 @@ Owns what is on disk around a run; what is written is decided elsewhere.
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from vivace.compress.pipeline import CompressedModel
 from vivace.compress.recipe import Recipe, TensorRule
 from vivace.compress.stored import StoredWeights, store_floats
-from vivace.files.compressed_writer import LAYOUTS, norms_as_read, write_compressed_folder
+from vivace.files.compressed_writer import ASYMMETRIC, LAYOUTS, norms_as_read, write_compressed_folder
 from vivace.files.gguf_model_writer import write_gguf_model
 from vivace.files.gguf_writer import WritableValue
 from vivace.files.open import LoadedModel
@@ -21,6 +23,8 @@ from vivace.files.run_settings import gguf_notes
 from vivace.types.errors import ConfigError, StorageError
 from vivace.types.input_scheme import FINE_BITS, TOKEN
 from vivace.types.weights import TensorFormat
+
+_LOCK = "lock"
 
 
 def workplace_of(out: Path) -> Path:
@@ -33,6 +37,38 @@ def put_in_place(made: Path, out: Path) -> None:
     if out.is_dir():
         out.rename(made.with_name("replaced"))
     made.replace(out)
+
+
+@contextmanager
+def only_run_into(out: Path) -> Iterator[None]:
+    """One run at a time makes a file. The lock is the system's, so that it goes with a process that dies.
+
+    Raises:
+        ConfigError: another run is at it.
+    """
+    workplace = workplace_of(out)
+    workplace.mkdir(exist_ok=True)
+    lock = FileLock(workplace / _LOCK)
+    if not _acquired(lock) or not (workplace / _LOCK).exists():  # the one that had it may have taken the file away
+        lock.release()
+        raise _busy(out)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # what else is in there is progress, and stays
+            (workplace / _LOCK).unlink(missing_ok=True)
+            workplace.rmdir()
+        lock.release()
+
+
+def _acquired(lock: FileLock) -> bool:
+    with suppress(Timeout):
+        lock.acquire(timeout=0)
+    return lock.is_locked
+
+
+def _busy(out: Path) -> ConfigError:
+    return ConfigError(f"Another run is making {out}.", "Wait until it is done, stop it, or choose another name.")
 
 
 @contextmanager
@@ -52,7 +88,7 @@ def check_output(source_path: Path, out: Path, *, overwrite: bool) -> None:
     """Refuse an output path before any work is done.
 
     Raises:
-        ConfigError: it is no .gguf name, is the source, exists already, or its folder does not.
+        ConfigError: it is no .gguf name, is the source, exists already, its folder does not, or a run is making it.
     """
     if out.suffix not in (".gguf", ""):
         raise ConfigError(
@@ -69,10 +105,15 @@ def check_output(source_path: Path, out: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"{out} exists already.", "Choose another name, or allow it to be replaced (--force).")
     if not os.access(out.parent, os.W_OK):
         raise ConfigError(f"The folder {out.parent} is not writable.", "Choose another folder.")
+    if (workplace_of(out) / _LOCK).exists():
+        lock = FileLock(workplace_of(out) / _LOCK)
+        if not _acquired(lock):
+            raise _busy(out)
+        lock.release()
 
 
 def for_folder(recipe: Recipe, *, mixes: bool) -> Recipe:
-    """Folders quantise linears of layers alone, all alike: embedding and head stay in 16 bits."""
+    """Folders quantise linears of layers alone, all alike, with whole zero points; all else stays in 16 bits."""
     formats = {rule.format for rule in recipe.rules if rule.match.startswith(("layers", "*"))}
     if mixes or len(formats) != 1 or not formats <= set(LAYOUTS):
         raise ConfigError(
@@ -87,7 +128,8 @@ def for_folder(recipe: Recipe, *, mixes: bool) -> Recipe:
             "End OUT in .gguf, or ask for dynamic ones of 8 bits or fewer, without clips.",
         )
     ends = (TensorRule("embed.weight", TensorFormat.F16), TensorRule("lm_head.weight", TensorFormat.F16))
-    return replace(recipe, rules=(*ends, *recipe.rules))
+    layers = (replace(rule, zero_point=rule.format in ASYMMETRIC) for rule in recipe.rules)
+    return replace(recipe, rules=(*ends, *layers))
 
 
 def as_output_holds(out: Path, source: LoadedModel, model: CompressedModel) -> CompressedModel:

@@ -30,6 +30,7 @@ class TensorRule:
         bits: codes of fewer bits than the format has, or None.
         group_size: weights that share a scale, a multiple of the format's block; None is the block; 0 the whole row.
         third: only layers of the "first", "middle" or "last" third.
+        zero_point: of formats with a minimum: a whole number of steps, so that 0 is a code's own.
     """
 
     match: str
@@ -37,6 +38,7 @@ class TensorRule:
     bits: int | None = None
     group_size: int | None = None
     third: str | None = None
+    zero_point: bool = False
 
     def applies(self, name: str, num_layers: int) -> bool:
         """Whether a matrix is this rule's."""

@@ -81,7 +81,14 @@ _RECIPE_FIELDS: dict[str, type] = {
     "drift_correction": bool,
     "clip_activations": bool,
 }
-_RULE_FIELDS: dict[str, type] = {"match": str, "format": str, "bits": int, "group_size": int, "third": str}
+_RULE_FIELDS: dict[str, type] = {
+    "match": str,
+    "format": str,
+    "bits": int,
+    "group_size": int,
+    "third": str,
+    "zero_point": bool,
+}
 _ACTIVATION_FIELDS: dict[str, type] = {
     "bits": int,
     "mode": str,

@@ -13,6 +13,7 @@ from vivace.compress.output import (
     as_output_holds,
     check_output,
     for_folder,
+    only_run_into,
     put_in_place,
     removed_unless_interrupted,
     workplace_of,
@@ -87,12 +88,26 @@ def compress_file(
         device: where the heavy arithmetic runs; numpy when None.
 
     Raises:
-        ConfigError: a path or the recipe can never work.
+        ConfigError: a path or the recipe can never work, or another run is making the same file.
         ModelFileError: the source is damaged, or the result failed its check (and is not kept).
         StorageError: the result cannot be written.
     """
     check_output(source_path, out, overwrite=overwrite)
     recipe = recipe if out.suffix else for_folder(recipe, mixes=budget is not None)
+    with only_run_into(out):
+        return _compress(source_path, out, recipe, text, report, budget=budget, device=device)
+
+
+def _compress(
+    source_path: Path,
+    out: Path,
+    recipe: Recipe,
+    text: CalibrationText | None,
+    report: Report,
+    *,
+    budget: MixBudget | None,
+    device: Device | None,
+) -> SavedModel:
     source = open_model(source_path)
     try:
         plan_layout(source.spec, source.weights, recipe), recipe.run_settings  # refuse before any work is done

@@ -135,7 +135,8 @@ def _with_zero_point(scale: Array, low: Array, scheme: QuantScheme) -> Affine:
     xp = namespace(scale)
     stored = stored_affine(scale, xp.zeros_like(scale), scheme).scales
     zero = xp.clip(xp.round(-low / stored), scheme.low, scheme.high)
-    return Affine(stored, -zero * stored)
+    offset = -zero * stored
+    return Affine(stored, through_half(offset, LARGEST_HALF) if scheme.scale_type == "F16" else offset)
 
 
 def stored_affine(scale: Array, offset: Array, scheme: QuantScheme) -> Affine:

@@ -1,7 +1,8 @@
 """Writes a model as a Hugging Face folder in the compressed-tensors layouts; `compressed_tensors.py` reads them.
 
-Blocks of Q4_0 become `pack-quantized` and those of Q8_0 `int-quantized`, codes and float16 scales exactly as they are,
-so that reading the folder gives the very blocks back. Settings and tokenizer are copied from the folder of the source.
+Blocks of Q4_0 and Q4_1 become `pack-quantized` and those of Q8_0 `int-quantized`, codes and float16 scales exactly as
+they are, so that reading the folder gives the very blocks back. Minima have to be whole zero points. Settings and
+tokenizer are copied from the folder of the source.
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.files.compressed_tensors import BLOCK, INTEGER, METHOD, PACKED
+from vivace.files.compressed_tensors import BLOCK, INTEGER, METHOD, PACKED, StoredScheme
 from vivace.files.families import FAMILIES, Family
 from vivace.files.hf_names import stored_name
 from vivace.files.open import LoadedModel
@@ -22,8 +23,10 @@ from vivace.types.errors import ConfigError
 from vivace.types.run_settings import RunSettings
 from vivace.types.weights import TensorFormat, WeightSource
 
-LAYOUTS = {TensorFormat.Q4_0: (PACKED, 4), TensorFormat.Q8_0: (INTEGER, 8)}
+LAYOUTS = {TensorFormat.Q4_0: (PACKED, 4), TensorFormat.Q4_1: (PACKED, 4), TensorFormat.Q8_0: (INTEGER, 8)}
 """What the layers' matrices may be stored as: layout and bits."""
+ASYMMETRIC = frozenset({TensorFormat.Q4_1})
+"""Those that go with zero points."""
 _COPIED = ("*.json", "*.model", "*.txt", "*.jinja")
 _DTYPES = {"float32": "F32", "float16": "F16", "int8": "I8", "int32": "I32", "int64": "I64"}
 Tensors = dict[str, NDArray[np.generic]]
@@ -45,13 +48,13 @@ def write_compressed_folder(
         ConfigError: the source is no folder, or matrices are of several kinds or of one that no layout holds.
         OSError: something cannot be written.
     """
-    layout, bits, group = check_layout(source, weights)
+    scheme, group = check_layout(source, weights)
     family = FAMILIES[source.spec.architecture]
     tensors = Tensors()
     for name in weights.names():
         theirs = stored_name(name, family)
         if _is_linear(name, weights):
-            tensors |= _quantised(theirs, weights.raw(name), weights.info(name).shape, bits, group)
+            tensors |= _quantised(theirs, weights.raw(name), weights.info(name).shape, scheme, group)
             continue
         values = weights.dequantize(name)
         if _is_shifted(name, family):
@@ -63,15 +66,15 @@ def write_compressed_folder(
             if not path.name.endswith(".index.json"):
                 shutil.copyfile(path, folder / path.name)
     config = json.loads((source.path / "config.json").read_text(encoding="utf-8"))
-    config |= {"quantization_config": _config(layout, bits, group, settings), "tie_word_embeddings": tied}
+    config |= {"quantization_config": _config(scheme, group, settings), "tie_word_embeddings": tied}
     if settings.kv_format is not None:
         config[SECTION] = {KV_FORMAT_FIELD: settings.kv_format}
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     _write_tensors(folder / "model.safetensors", tensors)
 
 
-def check_layout(source: LoadedModel, weights: WeightSource) -> tuple[str, int, int]:
-    """Layout, bits and columns of a group that hold all matrices of the layers.
+def check_layout(source: LoadedModel, weights: WeightSource) -> tuple[StoredScheme, int]:
+    """The scheme and the columns of a group that hold all matrices of the layers.
 
     Raises:
         ConfigError: the source is no Hugging Face folder, or no layout holds them.
@@ -85,8 +88,9 @@ def check_layout(source: LoadedModel, weights: WeightSource) -> tuple[str, int, 
             f"Layers in {', '.join(sorted(formats))} have no compressed-tensors layout.",
             f"Use one of {', '.join(LAYOUTS)} for all of them, or an OUT that ends in .gguf.",
         )
-    layout, bits = LAYOUTS[formats.pop()]
-    return layout, bits, math.gcd(*(_group(weights.raw(name), weights.info(name).shape, bits) for name in matrices))
+    format = formats.pop()
+    scheme = StoredScheme(*LAYOUTS[format], symmetric=format not in ASYMMETRIC)
+    return scheme, math.gcd(*(_group(weights.raw(name), weights.info(name).shape, scheme) for name in matrices))
 
 
 def norms_as_read(architecture: str, weights: WeightSource) -> dict[str, NDArray[np.float32]]:
@@ -104,35 +108,66 @@ def _is_linear(name: str, weights: WeightSource) -> bool:
     return name.startswith("layers.") and len(weights.info(name).shape) == 2
 
 
-def _blocks(raw: NDArray[np.uint8], bits: int) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
-    """Scales, and bytes of codes, of all blocks in row order."""
-    blocks = raw.reshape(-1, 2 + BLOCK * bits // 8)
-    return np.ascontiguousarray(blocks[:, :2]).view("<f2")[:, 0], blocks[:, 2:]
+def _blocks(raw: NDArray[np.uint8], scheme: StoredScheme) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
+    """Scales (n, 1), or scales and minima (n, 2), and bytes of codes, of all blocks in row order."""
+    numbers = 1 if scheme.symmetric else 2
+    blocks = raw.reshape(-1, 2 * numbers + BLOCK * scheme.bits // 8)
+    return np.ascontiguousarray(blocks[:, : 2 * numbers]).view("<f2"), blocks[:, 2 * numbers :]
 
 
-def _group(raw: NDArray[np.uint8], shape: tuple[int, ...], bits: int) -> int:
-    """The most columns, in whole blocks that divide the row, that share a scale throughout."""
-    scales = _blocks(raw, bits)[0].reshape(shape[0], -1)
-    count = scales.shape[1]
+def _group(raw: NDArray[np.uint8], shape: tuple[int, ...], scheme: StoredScheme) -> int:
+    """The most columns, in whole blocks that divide the row, that share a scale and a minimum throughout."""
+    numbers = _blocks(raw, scheme)[0]
+    numbers = numbers.reshape(shape[0], -1, numbers.shape[1])
+    count = numbers.shape[1]
     for size in range(count, 0, -1):
-        if count % size == 0 and (scales.reshape(shape[0], -1, size) == scales[:, ::size, None]).all():
+        runs = numbers.reshape(shape[0], -1, size, numbers.shape[2]) if count % size == 0 else None
+        if runs is not None and (runs == runs[:, :, :1]).all():
             return size * BLOCK
     return BLOCK
 
 
-def _quantised(name: str, raw: NDArray[np.uint8], shape: tuple[int, ...], bits: int, group: int) -> Tensors:
-    scales, codes = _blocks(raw, bits)
-    scale = {f"{name}_scale": np.ascontiguousarray(scales.reshape(shape[0], -1)[:, :: group // BLOCK])}
-    if bits == 8:
-        return {name: codes.view(np.int8).reshape(shape), **scale}
+def _quantised(name: str, raw: NDArray[np.uint8], shape: tuple[int, ...], scheme: StoredScheme, group: int) -> Tensors:
+    numbers, codes = _blocks(raw, scheme)
+    numbers = numbers.reshape(shape[0], -1, numbers.shape[1])[:, :: group // BLOCK]
+    parts: Tensors = {f"{name}_scale": np.ascontiguousarray(numbers[:, :, 0])}
+    if scheme.bits == 8:
+        return {name: codes.view(np.int8).reshape(shape), **parts}
     nibbles = np.concatenate([codes & 15, codes >> 4], axis=1).reshape(shape)
-    words = np.ascontiguousarray(nibbles[:, 0::2] | nibbles[:, 1::2] << 4).view("<i4")  # the first code lowest
-    return {f"{name}_packed": words, f"{name}_shape": np.array(shape, np.int64), **scale}
+    if not scheme.symmetric:
+        parts[f"{name}_zero_point"] = np.ascontiguousarray(_packed(_zero_points(name, numbers).T).T)
+    return {f"{name}_packed": _packed(nibbles), f"{name}_shape": np.array(shape, np.int64), **parts}
 
 
-def _config(layout: str, bits: int, group: int, settings: RunSettings) -> Mapping[str, object]:
-    weights = {"num_bits": bits, "type": "int", "symmetric": True, "strategy": "group", "group_size": group}
-    scheme = {
+def _packed(nibbles: NDArray[np.uint8]) -> NDArray[np.generic]:
+    """Codes 0 .. 15 (n, m) as int32 (n, m / 8, rounded up), the first code lowest."""
+    padded = np.pad(nibbles, ((0, 0), (0, -nibbles.shape[1] % 8)))
+    return np.ascontiguousarray(padded[:, 0::2] | padded[:, 1::2] << 4).view("<i4")
+
+
+def _zero_points(name: str, numbers: NDArray[np.float16]) -> NDArray[np.uint8]:
+    """The codes that stand for 0, uint8 (rows, groups).
+
+    Raises:
+        ConfigError: a minimum is no whole number of steps.
+    """
+    scales, minima = numbers[:, :, 0].astype(np.float32), numbers[:, :, 1]
+    zeros = np.clip(np.rint(-minima.astype(np.float32) / scales), 0, 15)
+    if not np.array_equal((-zeros * scales).astype(np.float16), minima):
+        raise ConfigError(f"The minima of {name} are no whole zero points.", "Give its rule zero_point: true.")
+    found: NDArray[np.uint8] = zeros.astype(np.uint8)
+    return found
+
+
+def _config(scheme: StoredScheme, group: int, settings: RunSettings) -> Mapping[str, object]:
+    weights = {
+        "num_bits": scheme.bits,
+        "type": "int",
+        "symmetric": scheme.symmetric,
+        "strategy": "group",
+        "group_size": group,
+    }
+    kind = {
         "targets": ["Linear"],
         "weights": weights,
         "input_activations": folder_inputs(settings),
@@ -140,9 +175,9 @@ def _config(layout: str, bits: int, group: int, settings: RunSettings) -> Mappin
     }
     return {
         "quant_method": METHOD,
-        "format": layout,
+        "format": scheme.layout,
         "quantization_status": "compressed",
-        "config_groups": {"group_0": scheme},
+        "config_groups": {"group_0": kind},
         "ignore": ["lm_head"],
     }
 
