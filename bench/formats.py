@@ -66,10 +66,13 @@ ROWS = {
         FormatRow("Q8_0", TensorFormat.Q8_0, TensorFormat.Q8_0),
         FormatRow("Q8_64", TensorFormat.Q8_64, TensorFormat.Q8_64),
         FormatRow("N8_0", TensorFormat.N8_0, TensorFormat.Q8_0),
+        FormatRow("Q6_0", TensorFormat.Q6_0, TensorFormat.Q8_0),
         FormatRow("Q5_0", TensorFormat.Q5_0, TensorFormat.Q8_0),
         FormatRow("Q5_1", TensorFormat.Q5_1, TensorFormat.Q8_0),
         FormatRow("Q4_1", TensorFormat.Q4_1, TensorFormat.Q8_0),
         FormatRow("Q4_0", TensorFormat.Q4_0, TensorFormat.Q8_0),
+        FormatRow("Q4_0, embedding Q6_0", TensorFormat.Q4_0, TensorFormat.Q6_0),
+        FormatRow("Q4_0, embedding Q5_1", TensorFormat.Q4_0, TensorFormat.Q5_1),
         FormatRow("Q4_0, embedding Q5_0", TensorFormat.Q4_0, TensorFormat.Q5_0),
         FormatRow("Q4_0, embedding Q4_0", TensorFormat.Q4_0, TensorFormat.Q4_0),
     )

@@ -5,6 +5,9 @@ import json
 import pytest
 
 from vivace.cli.main import main
+from vivace.numerics.formats import FORMATS as NUMBER_FORMATS
+from vivace.plan.fit import FORMATS
+from vivace.types.weights import TensorFormat
 
 
 def test_exercise_5_ends_with_its_own_status(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,3 +57,10 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], arguments: tu
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+def test_every_format_that_runs_here_is_planned_with_the_bits_it_has() -> None:
+    named = {row.name: row for row in FORMATS if row.runs_here}
+    assert {"Q8_64", "Q6_0"} <= set(named)
+    for name, row in named.items():
+        assert row.bits == NUMBER_FORMATS[TensorFormat(name)].bits_per_weight

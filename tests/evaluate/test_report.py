@@ -102,6 +102,21 @@ def test_the_exact_setting_reads_the_weights_without_rounding_inputs(
     assert (figures["kld"], figures["same_top"]) == (pytest.approx(0, abs=1e-12), 1.0)
 
 
+def test_the_second_linear_kernel_is_measured_in_every_part_and_the_reference_keeps_its_own(
+    models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["evaluate", str(models[1]), "--against", str(models[1]), "--size", "32", "--windows", "2", "--json"]
+    found = {}
+    for weights in ("file", "int8"):
+        assert main([*asked, "--only", "text,generation", "--weights", weights, "--threads", "1"]) == 0
+        found[weights] = json.loads(capsys.readouterr().out)
+    assert found["file"]["kld"] == pytest.approx(0, abs=1e-12)
+    assert 0 < found["int8"]["kld"] < 0.1
+    assert found["int8"]["reference_ppl"] == found["file"]["reference_ppl"]
+    assert main([*asked, "--only", "text", "--weights", "int8", "--activation-bits", "32"]) == 2
+    assert "requantised" in capsys.readouterr().err
+
+
 def test_loops_and_lengths_are_seen() -> None:
     assert repeated_share([1, 2, 3]) == 0.0
     assert repeated_share([1, 2, 3, 4, 5, 6, 7, 8]) == 0.0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vivace.cli.model_options import use_isa
 from vivace.cli.work_progress import WorkProgress
 from vivace.types.errors import ConfigError
+from vivace.types.run_settings import FILE_WEIGHTS, WEIGHT_FORMATS
 
 if TYPE_CHECKING:
     from vivace.evaluate.report import QualityReport, ReportSettings
@@ -37,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         choices=(8, 12, 32),
         help="8 measures W8A8 and W4A8, 32 the weights alone, in float32 (default: as each file asks)",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHT_FORMATS,
+        default=FILE_WEIGHTS,
+        help="how MODEL's linears run: in its own codes, or requantised at load, as serve takes it (file)",
     )
     parser.add_argument(
         "--precision",
@@ -114,6 +121,7 @@ def _settings(arguments: argparse.Namespace) -> "ReportSettings":
         tasks=arguments.tasks,
         task_items=min(arguments.task_items, _QUICK_ITEMS) if quick else arguments.task_items,
         precision=arguments.precision,
+        weights=arguments.weights,
         levels=arguments.levels,
     )
     if not quick:

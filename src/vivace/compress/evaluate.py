@@ -20,7 +20,7 @@ from vivace.graph.build import build_graph
 from vivace.text.build import build_tokenizer
 from vivace.types.errors import ConfigError
 from vivace.types.kv import DEFAULT_KV_FORMAT
-from vivace.types.run_settings import choose_inputs
+from vivace.types.run_settings import FILE_WEIGHTS, choose_inputs
 from vivace.types.step import BLOCK_SIZE, ForwardPass
 
 _LOGIT_ROWS = 32  # positions compared at once
@@ -30,13 +30,15 @@ _LOGIT_ROWS = 32  # positions compared at once
 class EvaluationSettings:
     """Windows of `window_tokens` tokens, `num_windows` of them (None: all of the text).
 
-    Activations are in 12 or 8 bits, or in float32 (32: exact); None: as each model's file asks, else 12.
+    Activations are in 12 or 8 bits, or in float32 (32: exact); None: as each model's file asks, else 12. Linears run in
+    the file's codes, or requantised at load ("int8").
     """
 
     window_tokens: int = 512
     num_windows: int | None = 30
     activation_bits: int | None = None
     num_threads: int | None = None
+    weight_format: str = FILE_WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +239,7 @@ def make_executor(model: LoadedModel, settings: EvaluationSettings, num_tokens: 
         activation_bits=bits,
         kv_format=asked.kv_format or DEFAULT_KV_FORMAT,
         inputs=inputs,
+        weight_format=settings.weight_format,
     )
 
 

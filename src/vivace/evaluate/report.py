@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from vivace.compress.evaluate import (
@@ -36,7 +36,7 @@ from vivace.files.open import LoadedModel, open_model
 from vivace.graph.build import build_graph
 from vivace.text.build import build_tokenizer
 from vivace.types.errors import ConfigError
-from vivace.types.run_settings import EXACT_BITS
+from vivace.types.run_settings import EXACT_BITS, FILE_WEIGHTS
 
 PARTS = ("text", "tasks", "generation", "speed")
 _SELF_TEXT = CalibrationSettings(samples=4, tokens=256, seed=11)
@@ -55,6 +55,7 @@ class ReportSettings:
         speed_tokens: tokens read and written where speed is measured.
         precision: how much of the model's nested weights is read, in words of `--precision`; the reference reads all.
         levels: whether every level is read as well, by bands of positions.
+        weights: how the model's linears run, a name of WEIGHT_FORMATS; the reference's run in its own codes.
     """
 
     text: EvaluationSettings = field(default_factory=EvaluationSettings)
@@ -65,6 +66,7 @@ class ReportSettings:
     speed_tokens: tuple[int, int] = (256, 48)
     precision: str = "off"
     levels: bool = False
+    weights: str = FILE_WEIGHTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,8 @@ def _read_text(
 ) -> tuple[TokenColumns, Evaluation, tuple[BandFigures, ...]]:
     settings = asked.text
     windows = _own_windows(models[-1], settings, progress) if text is None else read_windows(models[0], text, settings)
-    executor, *others = (make_executor(model, settings) for model in models)
+    executor = make_executor(models[0], replace(settings, weight_format=asked.weights))
+    others = [make_executor(model, settings) for model in models[1:]]
     reference = others[0] if others else None
     columns = read_columns(levelled(executor, asked.precision), windows, reference, progress)
     levels = read_levels(executor, reference, windows, progress) if asked.levels and reference is not None else ()
@@ -242,7 +245,9 @@ def _ask(
     for model in models:
         assert model.vocabulary is not None
         precision = settings.precision if model is models[0] else "off"
-        executor = levelled(make_executor(model, settings.text, MOST_TOKENS), precision)
+        weights = settings.weights if model is models[0] else FILE_WEIGHTS
+        as_asked = replace(settings.text, weight_format=weights)
+        executor = levelled(make_executor(model, as_asked, MOST_TOKENS), precision)
         subject = Subject(executor, build_tokenizer(model.vocabulary))
         for name, items in chosen.items():
             right[name].append(answer_items(subject, items, progress, name))
@@ -273,7 +278,12 @@ def _generate(
         progress(number, len(paths), "writing answers")
         precision = settings.precision if number == 0 else "off"
         asked = settings.text
-        config = EngineConfig(num_threads=asked.num_threads, activation_bits=asked.activation_bits, precision=precision)
+        config = EngineConfig(
+            num_threads=asked.num_threads,
+            activation_bits=asked.activation_bits,
+            precision=precision,
+            weights=settings.weights if number == 0 else FILE_WEIGHTS,
+        )
         service = build_service(str(path), config)
         try:
             most = min(max_tokens, max(service.context_length // 2, 1))
@@ -299,7 +309,7 @@ def _time(paths: Sequence[Path], settings: ReportSettings, progress: Progress) -
         sizes = ["--prompt", str(prompt), "--decode", str(decode), "--repeat", "2"]
         threads = settings.text.num_threads
         more = [] if threads is None else ["--threads", str(threads)]
-        more += ["--precision", settings.precision] if number == 0 else []
+        more += ["--precision", settings.precision, "--weights", settings.weights] if number == 0 else []
         bits = settings.text.activation_bits
         more += [] if bits is None else ["--activation-bits", str(bits)]
         done = subprocess.run([*command, *sizes, *more], capture_output=True, text=True, check=False)

@@ -29,7 +29,9 @@ class StoredFormat:
 FORMATS = (
     StoredFormat("F16", 16, "rounding", True),
     StoredFormat("Q8_0", 8.5, "rounding", True),
+    StoredFormat("Q8_64", 8.25, "rounding", True),
     StoredFormat("Q6_K", 6.5625, "rounding", True),
+    StoredFormat("Q6_0", 6.5, "rounding", True),
     StoredFormat("Q5_0", 5.5, "calibrated", True),
     StoredFormat("Q4_0", 4.5, "calibrated", True),
     StoredFormat("Q3_K", 3.4375, "calibrated", False),
