@@ -11,13 +11,15 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from vivace.compress.calibration_text import draw_windows, read_texts
 from vivace.compress.device import DEVICES, open_device
 from vivace.compress.evaluate import EvaluationSettings, evaluate, make_executor, read_windows
 from vivace.compress.pipeline import compress_weights
-from vivace.compress.recipe import CalibrationSettings, Recipe, TensorRule
+from vivace.compress.recipe import CalibrationSettings, Recipe, TensorRule, TuningSettings
+from vivace.compress.tuning import tuning_settings
 from vivace.execute.native import NativeExecutor
 from vivace.files.open import open_model
 from vivace.graph.build import build_graph
@@ -49,6 +51,9 @@ METHODS: dict[str, dict[str, object]] = {
     },
     "awq+gptq": {"scales": "mse", "importance": True, "folds": ("awq",), "rounding": "gptq"},
 }
+_TUNING = TuningSettings()
+TUNED = "+tuned"  # after a method's name: scales and norms are tuned end to end afterwards (torch)
+METHODS |= {name + TUNED: fields for name, fields in list(METHODS.items()) if "smoothquant" not in name}
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -66,6 +71,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", choices=sorted(DEVICES), help="where methods run")
     parser.add_argument("--activation-bits", type=int, choices=(8, 12), default=12, help="8: W8A8 and W4A8")
+    parser.add_argument("--tuning-samples", type=int, default=_TUNING.samples, help="windows of rows '+tuned'")
+    parser.add_argument("--tuning-epochs", type=int, default=_TUNING.epochs)
+    parser.add_argument("--tuning-rate", type=float, default=_TUNING.rate)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(arguments)
 
@@ -77,9 +85,11 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
     tokenizer = build_tokenizer(model.vocabulary)
     settings = EvaluationSettings(num_windows=options.windows, num_threads=options.threads)
     windows = read_windows(model, options.text, settings)
-    samples = draw_windows(
-        read_texts(options.calibrate_on), tokenizer, CalibrationSettings(samples=options.samples), None
-    )
+    texts = read_texts(options.calibrate_on)
+    samples = draw_windows(texts, tokenizer, CalibrationSettings(samples=options.samples), None)
+    tuning = TuningSettings(options.tuning_samples, options.tuning_epochs, options.tuning_rate)
+    more = tuning_settings(CalibrationSettings(), tuning)
+    tuning_samples = draw_windows(texts, tokenizer, more, None)
     reference = make_executor(model, settings)
     rules = (
         TensorRule("embed.weight", TensorFormat.Q8_0),
@@ -88,9 +98,16 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
     )
     rows = []
     for name in options.methods:
-        recipe = Recipe(name, rules, **METHODS[name])
+        recipe = Recipe(name, rules, **METHODS[name], tuning=tuning if name.endswith(TUNED) else None)
         started = time.process_time()
-        compressed = compress_weights(model.spec, model.weights, recipe, samples, device=open_device(options.device))
+        compressed = compress_weights(
+            model.spec,
+            model.weights,
+            recipe,
+            samples,
+            device=open_device(options.device),
+            tuning_samples=tuning_samples,
+        )
         seconds = time.process_time() - started
         executor = NativeExecutor(
             build_graph(compressed.spec),  # a rotated model is another one
@@ -101,6 +118,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
         )
         figures = evaluate(executor, windows, compressed.weights.num_bytes(), reference=reference)
         rows.append({"method": name, "cpu_s": seconds, **figures.as_dict()})
+        if compressed.tuning is not None:
+            rows[-1]["tuning"] = asdict(compressed.tuning)
         if not options.json:
             print_row(rows[-1], first=len(rows) == 1)
     return rows

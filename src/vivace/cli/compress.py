@@ -262,6 +262,7 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
 
     from vivace.compress.recipe_file import find_recipe
     from vivace.compress.smallest import PREFIX
+    from vivace.compress.tuning import without_missing
 
     mixed = arguments.recipe == "mixed" or arguments.recipe.startswith(PREFIX)
     if mixed != (_budget(arguments) is not None):
@@ -270,7 +271,9 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
         )
     if arguments.plot is not None and not mixed:
         raise ConfigError("--plot needs --recipe mixed.", "Other recipes measure no sensitivity.")
-    recipe = find_recipe("int4-awq" if mixed else arguments.recipe)
+    recipe, left_out = without_missing(find_recipe("int4-awq" if mixed else arguments.recipe))
+    if left_out:
+        print(f"vivace: {left_out}", file=sys.stderr)
     given = {name: value for name in ("samples", "tokens", "seed") if (value := getattr(arguments, name)) is not None}
     return replace(recipe, calibration=replace(recipe.calibration, **given))
 
@@ -327,7 +330,7 @@ def _figures(saved: "SavedModel") -> dict[str, object]:
         }
         for outcome in saved.model.outcomes
     ]
-    check = saved.verification
+    check, tuning = saved.verification, saved.model.tuning
     return {
         "out": str(saved.path),
         "recipe": saved.model.recipe.name,
@@ -337,6 +340,7 @@ def _figures(saved: "SavedModel") -> dict[str, object]:
         "activation_bits": saved.model.run_settings.activation_bits,
         "kv_format": saved.model.run_settings.kv_format,
         "quantized_share": check.quantized_share,
+        "tuning": None if tuning is None else asdict(tuning),
         "trials": [asdict(trial) for trial in saved.trials],
         "sensitivity": {part.name: part.options[0].loss for part in saved.sensitivities},
         "check_kld": check.agreement.mean_kl,
@@ -360,6 +364,10 @@ def _print_summary(saved: "SavedModel") -> None:
         print(f"  activations {asked.activations.name}, run by {find_kernel(asked.activations).kernel}")
     if asked.kv_format is not None:
         print(f"  keys and values stored as {asked.kv_format}")
+    tuned = saved.model.tuning
+    if tuned is not None:
+        gain = f"KL divergence of windows held out {tuned.before:.4f} before, {tuned.after:.4f} after"
+        print(f"  scales tuned end to end in {tuned.num_steps} steps: {gain}")
     print(f"  {check.quantized_share:.1%} of the weights are quantised; read back and compared with the source:")
     print(f"  KL divergence {check.agreement.mean_kl:.4f}, same top token {check.agreement.same_top:.1%}")
     for trial in saved.trials:

@@ -87,10 +87,29 @@ class Checkpoint:
             self._files.append([file, [[name, list(t.shape), str(t.format)] for name, t in new.items()]])
             self._write(_STATE, self._state(progress))
         except OSError as error:
-            raise StorageError(
-                f"Progress cannot be kept in {self._folder}: {error.strerror}.",
-                "Free some space, or choose another OUT.",
-            ) from None
+            raise _no_room(self._folder, error) from None
+
+    def keep_beside(self, name: str, content: bytes) -> None:
+        """Keep the state of what follows on the layers, in one move.
+
+        Raises:
+            StorageError: there is no room.
+        """
+        try:
+            self._folder.mkdir(exist_ok=True)
+            half = self._folder / f"{name}.half"
+            half.write_bytes(self._key.encode() + b"\n" + content)
+            half.replace(self._folder / name)
+        except OSError as error:
+            raise _no_room(self._folder, error) from None
+
+    def kept_beside(self, name: str) -> bytes | None:
+        """What a run of the same key has kept under a name; None when there is none."""
+        try:
+            key, _, content = (self._folder / name).read_bytes().partition(b"\n")
+        except OSError:
+            return None
+        return content if key == self._key.encode() else None
 
     def _write(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         half = self._folder / f"{name}.half"
@@ -112,6 +131,12 @@ class Checkpoint:
         for batch, buffers in enumerate(progress.buffers):
             arrays |= {f"{batch}.{number}": on_host(array) for number, array in enumerate(buffers.values())}
         return arrays
+
+
+def _no_room(folder: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"Progress cannot be kept in {folder}: {error.strerror}.", "Free some space, or choose another OUT."
+    )
 
 
 def _read_buffers(names: list[list[str]], arrays: Mapping[str, NDArray[Any]]) -> list[dict[str, Array]]:

@@ -21,6 +21,7 @@ from vivace.compress.recipe import ROTATION, Recipe
 from vivace.compress.schemes import Floats, QuantizedMatrix
 from vivace.compress.statistics import CalibrationWalk, InputStatistics, Statistics, layer_segments
 from vivace.compress.stored import StoredTensor, StoredWeights, store_floats, store_quantized
+from vivace.compress.tuning import Tuning, TuningTask, tuned_weights, without_missing
 from vivace.execute.score import Tokens
 from vivace.graph.build import build_graph
 from vivace.graph.ops import Linear, Op
@@ -40,7 +41,7 @@ Lap = Callable[[str, str], None]
 class TensorOutcome:
     """A tensor after the run: `relative_error` is |W - W'| / |W| in the Frobenius norm, 0 for tensors that were kept.
 
-    After a fold it compares what was rounded, the changed weights.
+    After a fold it compares what was rounded, the changed weights; tuning of scales comes later and is not in it.
     """
 
     plan: TensorPlan
@@ -59,6 +60,7 @@ class CompressedModel:
     weights: StoredWeights
     outcomes: tuple[TensorOutcome, ...]
     inputs: InputScheme = PLAIN_INPUTS
+    tuning: Tuning | None = None
 
     @property
     def run_settings(self) -> RunSettings:
@@ -76,6 +78,7 @@ def compress_weights(
     device: Device | None = None,
     checkpoint: Checkpoint | None = None,
     lap: Lap = lambda stage, name: None,
+    tuning_samples: Sequence[Tokens] | None = None,
 ) -> CompressedModel:
     """Compress a model.
 
@@ -88,19 +91,28 @@ def compress_weights(
         device: where the heavy arithmetic runs; numpy when None.
         checkpoint: where progress is kept after every layer, and taken up again; for recipes that calibrate.
         lap: told of every stage that ends.
+        tuning_samples: windows to tune scales on, if the recipe does; None: `samples`.
 
     Raises:
         ConfigError: the recipe does not fit the model, or there are no samples for methods that need them.
     """
     if recipe.needs_calibration and not samples:
         raise ConfigError(f"The recipe {recipe.name!r} needs calibration text.", "Give some, or choose int4-fast.")
+    recipe, _ = without_missing(recipe)
     spec, weights = rotated(spec, weights, recipe)
-    run = _Run(spec, weights, recipe, plan_layout(spec, weights, recipe), device or NumpyDevice(), lap=lap)
+    layout, device = plan_layout(spec, weights, recipe), device or NumpyDevice()
+    run = _Run(spec, weights, recipe, layout, device, lap=lap)
     if recipe.needs_calibration:
         run.calibrated(samples, report, checkpoint)
     else:
         run.plain(report)
-    return run.result()
+    found = run.result()
+    if recipe.tuning is None:
+        return found
+    windows = samples if tuning_samples is None else tuning_samples
+    task = TuningTask(spec, weights, found.weights, layout, recipe.tuning, windows, recipe.calibration.seed)
+    tuned, tuning = tuned_weights(task, device, report, checkpoint)
+    return replace(found, weights=tuned, tuning=tuning)
 
 
 def rotated(spec: ModelSpec, weights: WeightSource, recipe: Recipe) -> tuple[ModelSpec, WeightSource]:

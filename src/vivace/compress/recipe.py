@@ -68,6 +68,32 @@ class CalibrationSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TuningSettings:
+    """End-to-end tuning of scales after rounding (`tuning.py`); it needs torch.
+
+    Attributes:
+        samples: windows, as long as those of calibration and drawn apart from them; an eighth is held out.
+        epochs: times that the others are read, at most.
+        rate: the highest step of Adam, as a share of a scale.
+        norms: whether norm weights are tuned as well.
+        optional: without torch the recipe goes without, and that is said; else it is refused.
+    """
+
+    samples: int = 64
+    epochs: int = 2
+    rate: float = 1e-3
+    norms: bool = True
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.samples <= 5000 or not 1 <= self.epochs <= 100 or not 0 < self.rate <= 0.1:
+            raise ConfigError(
+                f"Tuning on {self.samples} samples, {self.epochs} times, at a rate of {self.rate:g}.",
+                "Use 2 to 5000 samples, 1 to 100 epochs and a rate above 0, at most 0.1.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """A whole compression. The first rule that applies to a matrix decides; one that no rule matches is kept.
 
@@ -81,6 +107,7 @@ class Recipe:
         act_order: see `gptq`.
         bias_correction: linears that have a bias take up the mean error of their outputs.
         drift_correction: matrices are moved so that behind rounded layers they put out what the source's do.
+        tuning: scales are tuned end to end when all is rounded; None: they stay.
         calibration: the text that fold, gptq and importance need.
         activations: how the inputs of linears are quantised when the model runs; None: as the engine does by itself.
         clip_activations: cut the dynamic ranges of each linear's inputs by a share searched for (`clipping.py`).
@@ -96,6 +123,7 @@ class Recipe:
     act_order: bool = True
     bias_correction: bool = False
     drift_correction: bool = False
+    tuning: TuningSettings | None = None
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     activations: ActivationScheme | None = None
     clip_activations: bool = False
@@ -156,7 +184,8 @@ class Recipe:
     @property
     def needs_calibration(self) -> bool:
         """Whether any method looks at activations."""
-        return bool(self.channel_folds) or self.needs_gram or self.importance or self.bias_correction
+        looks = self.importance or self.bias_correction or self.tuning is not None
+        return bool(self.channel_folds) or self.needs_gram or looks
 
     def rule_of(self, name: str, num_layers: int) -> TensorRule | None:
         """The rule that decides over a matrix, or None."""
@@ -204,6 +233,7 @@ PRESETS: dict[str, Recipe] = {
             rounding="descent",
             importance=True,
             drift_correction=True,
+            tuning=TuningSettings(optional=True),
         ),
         Recipe("int4-fast", _layers(TensorFormat.Q4_0)),
         Recipe("int4-nearest", _layers(TensorFormat.Q4_0), scales="minmax"),

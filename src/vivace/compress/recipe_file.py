@@ -4,7 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from vivace.compress.activation_schemes import ActivationScheme
-from vivace.compress.recipe import FORMER_NAMES, PRESETS, THIRDS, CalibrationSettings, Recipe, TensorRule
+from vivace.compress.recipe import (
+    FORMER_NAMES,
+    PRESETS,
+    THIRDS,
+    CalibrationSettings,
+    Recipe,
+    TensorRule,
+    TuningSettings,
+)
 from vivace.types.errors import ConfigError
 from vivace.types.weights import TensorFormat
 
@@ -41,6 +49,9 @@ def _read_recipe(value: object, default_name: str) -> Recipe:
     calibration = CalibrationSettings(
         **_typed(_mapping(fields.pop("calibration", {}), "'calibration'"), _CALIBRATION_FIELDS, "'calibration'")
     )
+    tuning = fields.pop("tuning", None)
+    if tuning is not None:
+        tuning = TuningSettings(**_typed(_mapping(tuning, "'tuning'"), _TUNING_FIELDS, "'tuning'"))
     activations = fields.pop("activations", None)
     if activations is not None:
         given = _typed(_mapping(activations, "'activations'"), _ACTIVATION_FIELDS, "'activations'")
@@ -52,6 +63,7 @@ def _read_recipe(value: object, default_name: str) -> Recipe:
     return Recipe(
         rules=tuple(_read_rule(rule) for rule in rules),
         calibration=calibration,
+        tuning=tuning,
         activations=activations,
         kv_format=kv.get("format"),
         **{"name": default_name, **_typed(fields, _RECIPE_FIELDS, "The recipe")},
@@ -97,6 +109,7 @@ _ACTIVATION_FIELDS: dict[str, type] = {
     "observer": str,
     "clip": float,
 }
+_TUNING_FIELDS: dict[str, type] = {"samples": int, "epochs": int, "rate": float, "norms": bool, "optional": bool}
 _CALIBRATION_FIELDS: dict[str, type] = {"samples": int, "tokens": int, "seed": int}
 
 

@@ -25,6 +25,7 @@ from vivace.compress.samples import CalibrationText, draw_samples, own_text
 from vivace.compress.sensitivity import FORMATS, PartSensitivity, measure_kv, measure_sensitivity, mixed_recipe
 from vivace.compress.smallest import LayoutSearch, QualityBound, Trial, find_smallest, hold_file_to, measure
 from vivace.compress.timing import left_for_formats, time_formats, with_times
+from vivace.compress.tuning import tuning_settings, without_missing
 from vivace.compress.verify import Verification, verify_file
 from vivace.execute.score import Tokens
 from vivace.files.open import LoadedModel, open_model
@@ -93,7 +94,7 @@ def compress_file(
         StorageError: the result cannot be written.
     """
     check_output(source_path, out, overwrite=overwrite)
-    recipe = recipe if out.suffix else for_folder(recipe, mixes=budget is not None)
+    recipe, _ = without_missing(recipe if out.suffix else for_folder(recipe, mixes=budget is not None))
     with only_run_into(out):
         return _compress(source_path, out, recipe, text, report, budget=budget, device=device)
 
@@ -114,13 +115,22 @@ def _compress(
         tokenizer = None if source.vocabulary is None else build_tokenizer(source.vocabulary)
         reads = recipe.reads_text or budget is not None
         samples = draw_samples(source, tokenizer, recipe.calibration, text, report) if reads else []
+        more = _tuning_samples(source, tokenizer, recipe, text, report)
         workplace, place = workplace_of(out), device.name if device else "numpy"
         origin = fingerprint(source.spec, source.weights) if samples else ""  # without samples nothing is kept
 
         def compress(recipe: Recipe) -> CompressedModel:
-            kept = Checkpoint(workplace, run_key(origin, recipe, samples, place))
-            spec, weights = source.spec, source.weights
-            made = compress_weights(spec, weights, recipe, samples, report, device=device, checkpoint=kept)
+            kept = Checkpoint(workplace, run_key(origin, recipe, [*samples, *more], place))
+            made = compress_weights(
+                source.spec,
+                source.weights,
+                recipe,
+                samples,
+                report,
+                device=device,
+                checkpoint=kept,
+                tuning_samples=more,
+            )
             return with_inputs(made, samples, report, device=device)
 
         with removed_unless_interrupted(workplace):
@@ -182,6 +192,19 @@ def _unseen(
     """Windows from the same text as the samples, drawn anew, for a search to measure on."""
     settings = replace(recipe.calibration, samples=UNSEEN_SAMPLES, seed=recipe.calibration.seed + 1)
     return draw_samples(source, tokenizer, settings, text, report)
+
+
+def _tuning_samples(
+    source: LoadedModel,
+    tokenizer: Tokenizer | None,
+    recipe: Recipe,
+    text: CalibrationText | None,
+    report: Report,
+) -> list[Tokens]:
+    """Windows that scales are tuned on, from the same text; [] for recipes that tune none."""
+    if recipe.tuning is None:
+        return []
+    return draw_samples(source, tokenizer, tuning_settings(recipe.calibration, recipe.tuning), text, report)
 
 
 def _hold(bound: QualityBound, source: LoadedModel, path: Path, windows: Sequence[Tokens]) -> None:

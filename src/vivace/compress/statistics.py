@@ -121,7 +121,7 @@ class CalibrationWalk:
     def __init__(self, graph: Graph, samples: Sequence[Tokens], device: Device | None = None) -> None:
         self._graph = graph
         self._device = device or NumpyDevice()
-        self._batches = [_batch(group) for group in _grouped(samples)]
+        self._batches = [as_batch(group) for group in grouped(samples)]
         self._buffers: list[dict[str, Array]] = [{} for _ in self._batches]
         num_blocks = max(batch.block_tables.size for batch in self._batches)
         self._pages = KeyValuePages.allocate(graph.spec, num_blocks)
@@ -182,6 +182,11 @@ class CalibrationWalk:
         """Go on where a walk with the same samples had these buffers."""
         self._buffers = [{name: self._device.put(array) for name, array in held.items()} for held in buffers]
 
+    @property
+    def batches(self) -> Sequence[ForwardBatch]:
+        """The samples by steps, in order."""
+        return self._batches
+
     def outputs(self) -> Floats:
         """Logits of all tokens of all samples, float32 (tokens, vocab_size), once everything is advanced over."""
         return np.concatenate([on_host(buffers[self._graph.output]) for buffers in self._buffers])
@@ -192,7 +197,7 @@ class CalibrationWalk:
             yield Step(batch, self._pages, weight), buffers
 
 
-def _grouped(samples: Sequence[Tokens]) -> list[list[Tokens]]:
+def grouped(samples: Sequence[Tokens]) -> list[list[Tokens]]:
     """Samples in groups of about `_ROWS_AT_ONCE` tokens, at least one each."""
     groups: list[list[Tokens]] = []
     rows = 0
@@ -205,7 +210,7 @@ def _grouped(samples: Sequence[Tokens]) -> list[list[Tokens]]:
     return groups
 
 
-def _batch(samples: Sequence[Tokens]) -> ForwardBatch:
+def as_batch(samples: Sequence[Tokens]) -> ForwardBatch:
     """Each sample a sequence of its own."""
     lengths = [len(sample) for sample in samples]
     num_blocks = -(-max(lengths) // BLOCK_SIZE)

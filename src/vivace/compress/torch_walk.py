@@ -80,27 +80,31 @@ def _pairs(heads: Array, rope: RopeSpec) -> tuple[Array, Array]:
 
 def _run_attention(op: Attention, step: TorchStep) -> None:
     q, k, v = (step.buffers[name] for name in (op.q, op.k, op.v))
-    out = torch.empty_like(q)
     starts = step.step.batch.sequence_starts.tolist()
-    for first, last in pairwise(starts):
-        out[first:last] = _attend(op, q[first:last], k[first:last], v[first:last])
-    step.buffers[op.out] = out
+    lengths = {last - first for first, last in pairwise(starts)}
+    if len(lengths) == 1:
+        step.buffers[op.out] = _attend(op, q, k, v, lengths.pop())
+        return
+    parts = (slice(first, last) for first, last in pairwise(starts))
+    step.buffers[op.out] = torch.cat([_attend(op, q[part], k[part], v[part], part.stop - part.start) for part in parts])
 
 
-def _attend(op: Attention, q: Array, k: Array, v: Array) -> Array:
-    """Causal attention of one sequence over itself; query head h reads kv head h // (heads / kv heads)."""
-    rows, group = len(q), op.num_heads // op.num_kv_heads
-    queries = q.reshape(rows, op.num_kv_heads, group, op.head_dim).permute(1, 2, 0, 3)
-    keys, values = (x.reshape(rows, op.num_kv_heads, 1, op.head_dim).permute(1, 2, 0, 3) for x in (k, v))
+def _attend(op: Attention, q: Array, k: Array, v: Array, rows: int) -> Array:
+    """Causal attention of sequences of `rows` tokens each; query head h reads kv head h // (heads / kv heads)."""
+    count, group = len(q) // rows, op.num_heads // op.num_kv_heads
+    queries = q.reshape(count, rows, op.num_kv_heads, group, op.head_dim).permute(0, 2, 3, 1, 4).flatten(0, 1)
+    keys, values = (
+        x.reshape(count, rows, op.num_kv_heads, 1, op.head_dim).permute(0, 2, 3, 1, 4).flatten(0, 1) for x in (k, v)
+    )
     if op.window is None or op.window >= rows:  # torch's own causal kernel: no scores in memory
         spread = (x.expand(-1, group, -1, -1).contiguous() for x in (keys, values))
         mixed = torch.nn.functional.scaled_dot_product_attention(queries, *spread, is_causal=True, scale=op.scale)
-        return mixed.permute(2, 0, 1, 3).reshape(rows, -1)
-    scores = (queries @ keys.transpose(-1, -2)) * op.scale
-    distance = torch.arange(rows, device=q.device)[:, None] - torch.arange(rows, device=q.device)
-    hidden = distance < 0 if op.window is None else (distance < 0) | (distance >= op.window)
-    weights = torch.softmax(scores.masked_fill(hidden, -torch.inf), dim=-1)
-    return (weights @ values).permute(2, 0, 1, 3).reshape(rows, -1)
+    else:
+        distance = torch.arange(rows, device=q.device)[:, None] - torch.arange(rows, device=q.device)
+        scores = (queries @ keys.transpose(-1, -2)) * op.scale
+        scores = scores.masked_fill((distance < 0) | (distance >= op.window), -torch.inf)
+        mixed = torch.softmax(scores, dim=-1) @ values
+    return mixed.unflatten(0, (count, op.num_kv_heads)).permute(0, 3, 1, 2, 4).reshape(count * rows, -1)
 
 
 def _run_gated_activation(op: GatedActivation, step: TorchStep) -> None:
