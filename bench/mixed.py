@@ -22,10 +22,11 @@ import numpy as np
 
 from vivace.compress.allocate import Option
 from vivace.compress.calibration_text import draw_windows, read_texts
+from vivace.compress.device import DEVICES, open_device
 from vivace.compress.evaluate import EvaluationSettings, evaluate, make_executor, read_windows
 from vivace.compress.importance import input_importance
 from vivace.compress.pipeline import compress_weights
-from vivace.compress.recipe import PRESETS, CalibrationSettings, Recipe, TensorRule
+from vivace.compress.recipe import PRESETS, CalibrationSettings, Recipe, TensorRule, TuningSettings
 from vivace.compress.sensitivity import (
     FORMATS,
     PartSensitivity,
@@ -33,8 +34,10 @@ from vivace.compress.sensitivity import (
     mark_collapsing,
     measure_sensitivity,
     mixed_recipe,
+    rounded_lowest,
 )
 from vivace.compress.stored import StoredTensor, StoredWeights
+from vivace.compress.tuning import tuning_settings
 from vivace.execute.native import NativeExecutor
 from vivace.execute.score import Tokens
 from vivace.files.open import LoadedModel, open_model
@@ -58,11 +61,19 @@ class Bench:
     windows: list[Tokens]
     samples: list[Tokens]
     importance: dict[str, np.ndarray]
+    tuning_samples: list[Tokens]
     parts: list[PartSensitivity]
 
     def compress(self, recipe: Recipe) -> StoredWeights:
         """The model by a recipe."""
-        return compress_weights(self.model.spec, self.model.weights, recipe, self.samples).weights
+        return compress_weights(
+            self.model.spec,
+            self.model.weights,
+            recipe,
+            self.samples,
+            device=open_device(self.options.device),
+            tuning_samples=self.tuning_samples,
+        ).weights
 
 
 def measured(options: argparse.Namespace) -> Bench:
@@ -73,16 +84,29 @@ def measured(options: argparse.Namespace) -> Bench:
     windows = read_windows(model, options.text, settings)
     texts, tokenizer = read_texts(options.calibrate_on), build_tokenizer(model.vocabulary)
     samples = draw_windows(texts, tokenizer, CalibrationSettings(samples=options.samples), None)
+    base = base_recipe(options)
+    tuning = base.tuning or TuningSettings()
+    tuning_samples = draw_windows(texts, tokenizer, tuning_settings(CalibrationSettings(), tuning), None)
     importance = input_importance(model.spec, model.weights, samples)
     if options.sensitivity.exists():
         parts = [_part(row) for row in json.loads(options.sensitivity.read_text())]
     else:
         few = [sample[:256] for sample in samples[: options.sensitivity_windows]]
         started = time.time()
-        parts = measure_sensitivity(model.spec, model.weights, few, _say, importance=importance)
+        device = open_device(options.device)
+        lowest = rounded_lowest(model.spec, model.weights, base, samples, device=device)
+        parts = measure_sensitivity(
+            model.spec,
+            model.weights,
+            few,
+            _say,
+            importance=importance,
+            lowest=lowest,
+            num_threads=options.threads,
+        )
         print(f"sensitivity measured in {time.time() - started:.0f} s", file=sys.stderr)
         options.sensitivity.write_text(json.dumps([asdict(part) for part in parts]))
-    return Bench(options, model, windows, samples, importance, parts)
+    return Bench(options, model, windows, samples, importance, tuning_samples, parts)
 
 
 def _say(done: int, total: int, what: str) -> None:
@@ -93,6 +117,12 @@ def _say(done: int, total: int, what: str) -> None:
 def _part(row: dict) -> PartSensitivity:
     options = tuple(Option(**option) for option in row.pop("options"))
     return PartSensitivity(**{**row, "matrices": tuple(row["matrices"]), "options": options})
+
+
+def base_recipe(options: argparse.Namespace) -> Recipe:
+    """Whose methods all rows use."""
+    base = PRESETS[options.base]
+    return replace(base, tuning=TuningSettings()) if options.tuned else base
 
 
 def uniform(format: TensorFormat, base: Recipe) -> Recipe:
@@ -157,10 +187,11 @@ def matrix_bytes(weights: StoredWeights) -> int:
 
 def run(bench: Bench) -> None:
     """Print a row for each layout, and under it what mixed precision makes of its bytes."""
-    base = PRESETS[bench.options.base]
+    base = base_recipe(bench.options)
     makers: dict[str, Callable[[], StoredWeights]] = {
         "Q4_0": lambda: bench.compress(uniform(TensorFormat.Q4_0, base)),
         "Q5_0": lambda: bench.compress(uniform(TensorFormat.Q5_0, base)),
+        "Q6_0": lambda: bench.compress(uniform(TensorFormat.Q6_0, base)),
         "Q8_0": lambda: bench.compress(uniform(TensorFormat.Q8_0, base)),
         "int4": lambda: bench.compress(base),
         "chapter": lambda: bench.compress(replace(base, rules=PRESETS["chapter"].rules)),
@@ -214,9 +245,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--calibrate-on", type=Path, action="append", required=True)
     parser.add_argument("--sensitivity", type=Path, required=True, help="a JSON file, made when it is missing")
     parser.add_argument("--ggml", type=Path, help="a library with ggml_quantize_chunk, for the rows of llama.cpp")
-    parser.add_argument("--base", default="int4-awq", choices=sorted(PRESETS), help="whose methods all rows use")
+    parser.add_argument("--base", default="int4", choices=sorted(PRESETS), help="whose methods all rows use")
+    parser.add_argument("--tuned", action="store_true", help="scales are tuned end to end as well (torch)")
     parser.add_argument("--rows", nargs="+", default=["Q5_0", "chapter", "llama.cpp-Q4_0", "llama.cpp-Q4_K_M"])
     parser.add_argument("--no-mixed", nargs="*", default=["Q8_0"], help="rows that get no mixed row beside them")
+    parser.add_argument("--device", default="cpu", choices=sorted(DEVICES), help="where methods run")
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--sensitivity-windows", type=int, default=2)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from compress.models import random_windows, uneven_model
+from factories.tiny_models import ARCHITECTURES
 from vivace.compress.allocate import Option, allocate
 from vivace.compress.pipeline import compress_weights
-from vivace.compress.recipe import PRESETS
-from vivace.compress.sensitivity import FORMATS, measure_sensitivity, mixed_recipe, model_parts
+from vivace.compress.recipe import PRESETS, Recipe, TensorRule
+from vivace.compress.sensitivity import FORMATS, measure_sensitivity, mixed_recipe, model_parts, rounded_lowest
 from vivace.compress.timing import FormatTimes, left_for_formats, time_formats, with_times
 from vivace.execute.reference import ReferenceExecutor
 from vivace.execute.score import compare_executors
@@ -67,6 +68,34 @@ def test_coarse_units_keep_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     found = allocate(parts, 30_000)
     assert found.num_bytes <= 30_000
     assert found.lower_bound <= found.loss < 1.3 * found.lower_bound
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_matrices_without_their_folds_stand_in_the_source(architecture: str) -> None:
+    spec, weights = uneven_model(architecture)
+    recipe = Recipe("r", (TensorRule("*", TensorFormat.Q8_0),), folds=("awq", "smoothquant"), importance=True)
+    made = compress_weights(spec, weights, recipe, random_windows(spec, 3))
+    moved = 0
+    for name in weights.names():
+        values = weights.dequantize(name)
+        if values.ndim == 2:
+            error = np.linalg.norm(made.in_place_of(name) - values) / np.linalg.norm(values)
+            assert error < 0.03, name
+            moved += np.linalg.norm(made.weights.dequantize(name) - values) / np.linalg.norm(values) > 0.1
+    assert moved >= 3 * spec.num_layers  # folds had moved much between matrices
+
+
+def test_parts_are_measured_as_the_recipe_rounds_them() -> None:
+    spec, weights = uneven_model()
+    windows = random_windows(spec, 6)
+    alone = measure_sensitivity(spec, weights, windows[:3])
+    lowest = rounded_lowest(spec, weights, PRESETS["int4"], windows)
+    alike = measure_sensitivity(spec, weights, windows[:3], lowest=lowest)
+    for before, after in zip(alone, alike, strict=True):
+        assert [option.num_bytes for option in before.options] == [option.num_bytes for option in after.options]
+    inner = [part.name.startswith("layers.") for part in alone]
+    sums = [sum(p.options[0].loss for p, of in zip(parts, inner, strict=True) if of) for parts in (alone, alike)]
+    assert sums[1] < 0.8 * sums[0]  # what the recipe's methods save is seen
 
 
 def test_a_budget_below_the_smallest_is_refused() -> None:

@@ -6,7 +6,7 @@ value projections), so that no op is added and the model in floats stays the sam
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -53,6 +53,26 @@ class FoldSite:
             return shared
         kv_heads, group, size = self.channels_of
         return np.repeat(shared.reshape(kv_heads, 1, size), group, axis=1).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedScales:
+    """What folds have multiplied columns of matrices by, and divided rows by, by the names of the matrices."""
+
+    columns: dict[str, Floats] = field(default_factory=dict)
+    rows: dict[str, Floats] = field(default_factory=dict)
+
+    def add(self, site: FoldSite, scales: Floats) -> None:
+        """Count a fold at a site."""
+        for name in site.weights:
+            self.columns[name] = self.columns.get(name, np.float32(1)) * scales
+        self.rows[site.into] = self.rows.get(site.into, np.float32(1)) * site.share(scales)
+
+    def taken_off(self, name: str, matrix: Floats) -> Floats:
+        """A matrix as it would stand in a model that was not folded."""
+        unscaled = matrix / self.columns[name] if name in self.columns else matrix
+        result: Floats = unscaled * self.rows[name][:, None] if name in self.rows else unscaled
+        return result
 
 
 def fold_sites(segment: Sequence[Op], graph: Graph) -> list[FoldSite]:

@@ -18,6 +18,7 @@ import numpy as np
 from vivace.compress.calibration_text import draw_windows
 from vivace.compress.checkpoint import segments_done
 from vivace.compress.device import Device, NumpyDevice
+from vivace.compress.estimate_tuning import probe_tuning
 from vivace.compress.evaluate import EvaluationSettings, make_executor
 from vivace.compress.layout import Layout, plan_layout
 from vivace.compress.output import check_output, for_folder, workplace_of
@@ -28,6 +29,7 @@ from vivace.compress.samples import CalibrationText, writer
 from vivace.compress.save import CHECK
 from vivace.compress.self_text import seconds_a_step, steps_needed
 from vivace.compress.text_kinds import relabelled
+from vivace.compress.tuning import tuning_settings, without_missing
 from vivace.execute.score import iterate_logits
 from vivace.files.open import LoadedModel, open_model
 from vivace.text.build import build_tokenizer
@@ -48,6 +50,7 @@ class Pace:
         now_bytes: what the process held before.
         executor_bytes: what the source's executor added.
         seen_bytes: the most that the process has held so far.
+        tuning: seconds of tuning scales in all, and bytes above what is held by then.
     """
 
     pipeline: PipelinePace
@@ -58,6 +61,7 @@ class Pace:
     now_bytes: int
     executor_bytes: int
     seen_bytes: int
+    tuning: tuple[float, int] = (0.0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,7 @@ def foretell(pace: Pace, work: Work) -> Estimate:
         "text": pace.text_s,
         "walk": work.tokens * (pipeline.token_s + sum(p.token_s * count for p, count in layers)),
         "rounding": ends_s + sum(p.fixed_s * count for p, count in layers),
+        **({"tuning": pace.tuning[0]} if pace.tuning[0] else {}),
         "writing": pace.disk_s * (work.out_bytes + kept),
         "check": pace.check_s + 2 * pace.count_s * work.out_bytes,
     }
@@ -157,7 +162,8 @@ def _peak(pace: Pace, work: Work, layers: Sequence[LayerPace]) -> int:
     ]
     rounding = max([*ends, *(held + walk + p.extra_bytes for p in layers)], default=0)
     check = 2 * work.out_bytes + max(pace.executor_bytes, work.source_bytes)
-    return max(pace.seen_bytes, pace.now_bytes + max(rounding, check))
+    tuning = held + pace.tuning[1]
+    return max(pace.seen_bytes, pace.now_bytes + max(rounding, tuning, check))
 
 
 def estimate_file(
@@ -193,7 +199,7 @@ def measure_run(
 ) -> tuple[Pace, Work]:
     """The paces of a run, and what it has to do; see `estimate_file`."""
     check_output(source.path, out, overwrite=overwrite)
-    recipe = recipe if out.suffix else for_folder(recipe, mixes=False)
+    recipe, _ = without_missing(recipe if out.suffix else for_folder(recipe, mixes=False))
     device = device or NumpyDevice()
     now = resident_bytes()
     spec, weights = rotated(source.spec, source.weights, recipe)
@@ -202,7 +208,8 @@ def measure_run(
     text_s, check_s, executor_bytes = _probe_executors(source, recipe, text)
     pipeline = probe_pipeline(source.spec, source.weights, recipe, layout, device)
     count_s, disk_s = _probe_counting(), probe_disk(out.parent)
-    pace = Pace(pipeline, text_s, check_s, disk_s, count_s, now, executor_bytes, peak_resident_bytes())
+    tuning = probe_tuning(source.spec, source.weights, recipe, layout, device)
+    pace = Pace(pipeline, text_s, check_s, disk_s, count_s, now, executor_bytes, peak_resident_bytes(), tuning)
     return pace, _work(source, recipe, layout, done)
 
 
@@ -245,16 +252,22 @@ def _probe_executors(source: LoadedModel, recipe: Recipe, text: CalibrationText 
     before, started = resident_bytes(), time.perf_counter()
     executor, settings = writer(source, settings)
     load_s = time.perf_counter() - started
-    text_s = load_s + steps_needed(settings) * seconds_a_step(executor, settings)
+    drawn = [settings, *_tuning_draw(recipe)] if needed else [settings]
+    text_s = load_s + sum(map(steps_needed, drawn)) * seconds_a_step(executor, settings)
     executor_bytes = max(resident_bytes() - before, 0)
     del executor
     if given and needed:
-        text_s = reading_s(source, recipe.calibration, text)
+        text_s = sum(reading_s(source, each, text) for each in (recipe.calibration, *_tuning_draw(recipe)))
     started = time.perf_counter()
     checker = make_executor(source, EvaluationSettings(), CHECK.tokens)
     for _ in iterate_logits(checker, np.zeros(CHECK.tokens - 1, np.int32), CHECK.tokens // 2):
         pass
     return text_s, 2 * (time.perf_counter() - started), executor_bytes
+
+
+def _tuning_draw(recipe: Recipe) -> list[CalibrationSettings]:
+    """How windows to tune on are drawn, where any are."""
+    return [] if recipe.tuning is None else [tuning_settings(recipe.calibration, recipe.tuning)]
 
 
 def reading_s(source: LoadedModel, settings: CalibrationSettings, text: CalibrationText | None) -> float:

@@ -94,9 +94,9 @@ def estimate_search(
         search = probe_search(source, recipe)
         pace = replace(pace, seen_bytes=max(pace.seen_bytes, peak_resident_bytes()))
         if budget.within is not None:
-            return foretell_trials(pace, work, search, _looking(source, recipe, budget, search))
+            return foretell_trials(pace, work, search, _looking(source, recipe, budget, search) | _lowest(pace, work))
         once = foretell(pace, replace(work, out_bytes=_mixed_bytes(source, budget, work.out_bytes)))
-        stages = {**once.stages, **_looking(source, recipe, budget, search)}
+        stages = {**once.stages, **_looking(source, recipe, budget, search), **_lowest(pace, work)}
         return Estimate(stages, once.peak_bytes, once.tensor_bytes)
     finally:
         source.close()
@@ -172,6 +172,12 @@ def _looking(source: LoadedModel, recipe: Recipe, budget: MixBudget, search: Sea
         "keys and values": search.part_s * (len(kv_formats) + 1) if budget.kv_tokens is not None else 0.0,
         "steps": builds * (search.build_s + TIMED_STEPS * search.step_s) if budget.most_ms is not None else 0.0,
     }
+
+
+def _lowest(pace: Pace, work: Work) -> dict[str, float]:
+    """Seconds of rounding all to the lowest format first, which parts are then measured in; it is not kept."""
+    once = foretell(pace, work)
+    return {"lowest format": once.stages["walk"] + once.stages["rounding"]}
 
 
 def _mixed_bytes(source: LoadedModel, budget: MixBudget, otherwise: int) -> int:

@@ -5,12 +5,13 @@ Owns the order of things (observe, fold, round, go on with the rounded weights);
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from vivace.compress import awq
 from vivace.compress.arrays import Array
+from vivace.compress.awq import FoldedScales
 from vivace.compress.checkpoint import Checkpoint, Progress
 from vivace.compress.device import Device, NumpyDevice
 from vivace.compress.gptq import HessianFactor, factorize
@@ -61,6 +62,11 @@ class CompressedModel:
     outcomes: tuple[TensorOutcome, ...]
     inputs: InputScheme = PLAIN_INPUTS
     tuning: Tuning | None = None
+    folds: FoldedScales = field(default_factory=FoldedScales)
+
+    def in_place_of(self, name: str) -> Floats:
+        """What a matrix of the source has become, without what folds have moved between it and others."""
+        return self.folds.taken_off(name, self.weights.dequantize(name))
 
     @property
     def run_settings(self) -> RunSettings:
@@ -139,6 +145,7 @@ class _Run:
         self._cache: dict[str, Floats] = {}  # what the executor has read of the current segment
         self._stored: dict[str, StoredTensor] = {}
         self._errors: dict[str, float] = {}
+        self._folds = FoldedScales()
         self._scaled: dict[str, Floats] = {}  # what folds divided the buffers of the current segment by
         self._source_cache: dict[str, Floats] = {}
         self._last_factor: tuple[InputStatistics, HessianFactor] | None = None
@@ -238,7 +245,8 @@ class _Run:
 
     def result(self) -> CompressedModel:
         outcomes = tuple(TensorOutcome(plan, self._errors.get(name, 0.0)) for name, plan in self._layout.items())
-        return CompressedModel(self._spec, self._recipe, StoredWeights(self._stored, self._source), outcomes)
+        weights = StoredWeights(self._stored, self._source)
+        return CompressedModel(self._spec, self._recipe, weights, outcomes, folds=self._folds)
 
     def _weight(self, name: str) -> Floats:
         """A weight as the model is to use it by now: stored, folded or still the source's."""
@@ -271,6 +279,7 @@ class _Run:
             scales = FOLDS[method].scales(site, matrices, schemes, statistics[site.x])
             if scales is not None:
                 awq.fold(site, scales, self._working_copy, self._folded.__setitem__)
+                self._folds.add(site, scales)
                 statistics[site.x].scaled(scales)
                 self._scaled[site.x] = scales * self._scaled.get(site.x, np.float32(1))
 

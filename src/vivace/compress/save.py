@@ -22,7 +22,14 @@ from vivace.compress.output import (
 from vivace.compress.pipeline import CompressedModel, Report, compress_weights
 from vivace.compress.recipe import CalibrationSettings, Recipe
 from vivace.compress.samples import CalibrationText, draw_samples, own_text
-from vivace.compress.sensitivity import FORMATS, PartSensitivity, measure_kv, measure_sensitivity, mixed_recipe
+from vivace.compress.sensitivity import (
+    FORMATS,
+    PartSensitivity,
+    measure_kv,
+    measure_sensitivity,
+    mixed_recipe,
+    rounded_lowest,
+)
 from vivace.compress.smallest import LayoutSearch, QualityBound, Trial, find_smallest, hold_file_to, measure
 from vivace.compress.timing import left_for_formats, time_formats, with_times
 from vivace.compress.tuning import tuning_settings, without_missing
@@ -121,21 +128,11 @@ def _compress(
 
         def compress(recipe: Recipe) -> CompressedModel:
             kept = Checkpoint(workplace, run_key(origin, recipe, [*samples, *more], place))
-            made = compress_weights(
-                source.spec,
-                source.weights,
-                recipe,
-                samples,
-                report,
-                device=device,
-                checkpoint=kept,
-                tuning_samples=more,
-            )
-            return with_inputs(made, samples, report, device=device)
+            return _compressed(source, recipe, (samples, more), (device, kept), report)
 
         with removed_unless_interrupted(workplace):
             unseen = _unseen(source, tokenizer, recipe, text, report) if budget and budget.within else []
-            job = _Job(source, recipe, samples, unseen, compress)
+            job = _Job(source, recipe, samples, unseen, compress, device)
             found, sensitivities, trials = _chosen(job, budget, report)
             model = as_output_holds(out, source, found)
             unchecked = workplace / out.name
@@ -148,6 +145,20 @@ def _compress(
         return SavedModel(out, model, verification, _bytes_of(source), tuple(sensitivities), tuple(trials))
     finally:
         source.close()
+
+
+def _compressed(
+    source: LoadedModel,
+    recipe: Recipe,
+    drawn: tuple[Sequence[Tokens], Sequence[Tokens]],
+    places: tuple[Device | None, Checkpoint],
+    report: Report,
+) -> CompressedModel:
+    """The model by a recipe, from windows to calibrate and to tune on, computed and kept at the places given."""
+    (samples, more), (device, kept) = drawn, places
+    spec, weights = source.spec, source.weights
+    made = compress_weights(spec, weights, recipe, samples, report, device=device, checkpoint=kept, tuning_samples=more)
+    return with_inputs(made, samples, report, device=device)
 
 
 def _bytes_of(source: LoadedModel) -> int:
@@ -163,6 +174,7 @@ class _Job:
     samples: Sequence[Tokens]
     unseen: Sequence[Tokens]
     compress: Callable[[Recipe], CompressedModel]
+    device: Device | None = None
 
 
 def _chosen(
@@ -172,7 +184,7 @@ def _chosen(
     if budget is None:
         return job.compress(job.recipe), [], []
     source = job.source
-    parts = _sensitivities(source, job.samples, budget, report)
+    parts = _sensitivities(job, budget, report)
     if budget.within is None:
         return job.compress(_mixed(source, job.recipe, parts, budget)), parts, []
     search = LayoutSearch(source.spec, job.recipe, parts)
@@ -215,13 +227,13 @@ def _hold(bound: QualityBound, source: LoadedModel, path: Path, windows: Sequenc
         written.close()
 
 
-def _sensitivities(
-    source: LoadedModel, samples: Sequence[Tokens], budget: MixBudget, report: Report
-) -> list[PartSensitivity]:
+def _sensitivities(job: _Job, budget: MixBudget, report: Report) -> list[PartSensitivity]:
     """What each part suffers."""
+    source, samples = job.source, job.samples
     windows = [sample[:SENSITIVITY_TOKENS] for sample in samples[:SENSITIVITY_SAMPLES]]
     importance = input_importance(source.spec, source.weights, samples, report)
-    parts = measure_sensitivity(source.spec, source.weights, windows, report, importance=importance)
+    lowest = rounded_lowest(source.spec, source.weights, job.recipe, samples, report, device=job.device)
+    parts = measure_sensitivity(source.spec, source.weights, windows, report, importance=importance, lowest=lowest)
     if budget.kv_tokens is not None:
         parts.append(measure_kv(source.spec, source.weights, windows, KV_FORMAT_NAMES, budget.kv_tokens))
     return parts

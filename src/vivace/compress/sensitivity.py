@@ -1,21 +1,22 @@
 """How much each part of a model suffers from few bits, measured in deployed numerics, and a recipe made from it.
 
-Each part (a layer's q and k, v, o, gate and up, down; the embedding; the head; keys and values) is rounded alone and
-the KL divergence from the whole model is taken on calibration windows, by the native executor. For the other formats
-the divergence is scaled by their squared rounding error, weighed by E[x^2] of the inputs where that is known: to second
-order KL is quadratic in the change of what a layer puts out.
+Each part (a layer's q and k, v, o, gate and up, down; the embedding; the head; keys and values) stands alone as the
+recipe rounds it to the lowest format, and the KL divergence from the whole model is taken on calibration windows, by
+the native executor. For the other formats the divergence is scaled by their squared rounding error, weighed by E[x^2]
+of the inputs where that is known: to second order KL is quadratic in the change of what a layer puts out.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vivace.compress.allocate import Allocation, Option, allocate
 from vivace.compress.containers import CONTAINERS, container_of
+from vivace.compress.device import Device
 from vivace.compress.divergence import KeptReference
-from vivace.compress.pipeline import Report
+from vivace.compress.pipeline import Report, compress_weights
 from vivace.compress.quantizers import quantize_matrix
 from vivace.compress.recipe import PRESETS, Recipe, TensorRule
 from vivace.compress.scales import fit_scales
@@ -83,6 +84,8 @@ def measure_sensitivity(
     importance: Importance | None = None,
     formats: Sequence[TensorFormat] = FORMATS,
     parts: Mapping[str, tuple[str, ...]] | None = None,
+    lowest: Callable[[str], Floats] | None = None,
+    num_threads: int | None = None,
 ) -> list[PartSensitivity]:
     """Round each part alone and compare.
 
@@ -95,24 +98,49 @@ def measure_sensitivity(
             weighed by it, as recipes that calibrate do.
         formats: what parts may be given, the lowest first.
         parts: those to measure, as `model_parts` names them; None is all.
+        lowest: a matrix as the recipe rounds it to the lowest format (`rounded_lowest`); None: each by itself.
+        num_threads: of the executors; None: one for every core.
     """
     graph = build_graph(spec)
     num_blocks = -(-max(len(window) for window in windows) // BLOCK_SIZE)
-    reference = KeptReference(NativeExecutor(graph, weights, num_blocks=num_blocks), windows)
+
+    def executor(of: WeightSource) -> NativeExecutor:
+        return NativeExecutor(graph, of, num_blocks=num_blocks, num_threads=num_threads)
+
+    reference = KeptReference(executor(weights), windows)
     parts = parts or model_parts(spec)
     found = []
     for done, (name, matrices) in enumerate(parts.items()):
         report(done, len(parts), f"sensitivity of {name}")
         versions = {format: _rounded(weights, matrices, format, importance or {}) for format in formats}
-        lowest, error = versions[formats[0]]
-        loss = reference.mean_kl(NativeExecutor(graph, StoredWeights(lowest, weights), num_blocks=num_blocks))
+        stored, error = versions[formats[0]]
+        if lowest is not None:
+            stored = {name: store_floats(lowest(name), TensorFormat.F32) for name in matrices}
+        loss = reference.mean_kl(executor(StoredWeights(stored, weights)))
         options = (
-            Option(format, sum(tensor.data.size for tensor in stored.values()), loss * other / max(error, 1e-30))
-            for format, (stored, other) in versions.items()
+            Option(format, sum(tensor.data.size for tensor in version.values()), loss * other / max(error, 1e-30))
+            for format, (version, other) in versions.items()
         )
         found.append(PartSensitivity(name, matrices, tuple(options)))
     report(len(parts), len(parts), "sensitivity measured")
     return mark_collapsing(found)
+
+
+def rounded_lowest(
+    spec: ModelSpec,
+    weights: WeightSource,
+    recipe: Recipe,
+    samples: Sequence[Tokens],
+    report: Report = lambda done, total, what: None,
+    *,
+    device: Device | None = None,
+) -> Callable[[str], Floats]:
+    """Every matrix as a recipe's methods round it to the lowest format, by name, without what folds move between them.
+
+    Methods lose unlike shares of different parts: AWQ finds much to save in some, and nothing in the embedding.
+    """
+    whole = replace(recipe, rules=(TensorRule("*", FORMATS[0]),), tuning=None)
+    return compress_weights(spec, weights, whole, samples, report, device=device).in_place_of
 
 
 def measure_kv(
@@ -151,7 +179,7 @@ def mixed_recipe(
     spec: ModelSpec,
     sensitivities: Sequence[PartSensitivity],
     bits_per_weight: float | None,
-    base: Recipe = PRESETS["int4-awq"],
+    base: Recipe = PRESETS["int4"],
     *,
     most_ms: float | None = None,
 ) -> tuple[Recipe, Allocation]:

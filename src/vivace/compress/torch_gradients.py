@@ -67,7 +67,7 @@ class SegmentedModel:
             reference: of the same tokens.
             weight: a tensor by name; called again when a segment is run again.
             learn: add the gradient of the mean to what `weight` was made from.
-            lap: told of each segment, by number, whose gradient is done.
+            lap: told of each segment, by number, when it was run, and again when its gradient is done.
         """
         step = Step(batch, self._pages, _not_numpy)
         kept: list[Buffers] = []
@@ -77,6 +77,7 @@ class SegmentedModel:
             with torch.no_grad():
                 after = self._run(segment, step, buffers, weight)
             buffers = {name: after[name] for name in after if name in self._reads[number + 1]}
+            lap(number)
         last = len(self._segments) - 1
         total, gradients = self._last(step, buffers, reference, weight, learn=learn)
         lap(last)

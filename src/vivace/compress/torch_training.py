@@ -1,7 +1,8 @@
 """The loop of tuning: batches in a seeded order, the windows held out between them, the best state kept on the way."""
 
 import io
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from vivace.compress.stored import StoredTensor
 from vivace.compress.torch_device import TorchDevice
 from vivace.compress.torch_gradients import Reference, SegmentedModel
 from vivace.compress.torch_tuning import Adam, Tuned, is_tuned, make_tuned
-from vivace.compress.tuning import HELD_OUT, Report, Tuning, TuningTask
+from vivace.compress.tuning import CHECKS, HELD_OUT, Report, Tuning, TuningTask
 from vivace.execute.score import Tokens
 from vivace.graph.build import build_graph
 from vivace.graph.graph import Graph
@@ -21,7 +22,6 @@ from vivace.graph.ops import Linear
 from vivace.types.step import ForwardBatch
 from vivace.types.weights import WeightSource
 
-_CHECKS = 8  # of the windows held out, over all steps
 _PATIENCE = 2  # checks in a row that find nothing better
 _FILE = "tuning.pt"
 
@@ -71,7 +71,7 @@ class Training:
         num_steps = settings.epochs * len(read)
         adam = Adam([tuned.change for tuned in self._tuned.values()], settings.rate, num_steps)
         found = self._resumed(adam, checkpoint) or [self._mean(held)]
-        every = max(1, num_steps // _CHECKS)
+        every = max(1, num_steps // CHECKS)
         while adam.done < num_steps and not _is_over(found):
             report(adam.done, num_steps, f"tuning scales, KL {min(found):.4f}")
             order = np.random.default_rng((self._task.seed, adam.done // len(read))).permutation(len(read))
@@ -85,6 +85,27 @@ class Training:
         report(num_steps, num_steps, "tuned")
         return Tuning(adam.done, found[0], min(found))
 
+    def timed(self) -> tuple[dict[int, float], dict[int, float]]:
+        """Seconds of each segment of the op list, for one batch that is learnt from and for one that is only read."""
+        batch = self._batches()[0]
+        self._divergence(batch, learn=True)  # the first time, much is made ready
+        return self._seconds(batch, learn=True), self._seconds(batch, learn=False)
+
+    def _seconds(self, batch: _Batch, *, learn: bool) -> dict[int, float]:
+        found: dict[int, float] = {}
+        last = time.perf_counter()
+
+        def lap(number: int) -> None:
+            nonlocal last
+            if self._device == "cuda":
+                torch.cuda.synchronize()
+            now = time.perf_counter()
+            found[number] = found.get(number, 0.0) + now - last
+            last = now
+
+        self._divergence(batch, learn=learn, lap=lap)
+        return found
+
     def _batches(self) -> list[_Batch]:
         """Those to read, then those held out, each with what the source's head reads there."""
         groups = [*self._read, *self._held]
@@ -96,8 +117,8 @@ class Training:
             for group, part in zip(groups, torch.split(rows, sizes), strict=True)
         ]
 
-    def _divergence(self, batch: _Batch, *, learn: bool) -> float:
-        return self._model.divergence(batch.tokens, batch.aim, self._weight, learn=learn, lap=lambda number: None)
+    def _divergence(self, batch: _Batch, *, learn: bool, lap: Callable[[int], None] = lambda number: None) -> float:
+        return self._model.divergence(batch.tokens, batch.aim, self._weight, learn=learn, lap=lap)
 
     def _mean(self, batches: Sequence[_Batch]) -> float:
         """KL divergence a token."""

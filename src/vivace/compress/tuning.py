@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vivace.compress.device import Device
 
 HELD_OUT = 8  # every eighth window
+CHECKS = 8  # of the windows held out, over all steps, after one before them
 Report = Callable[[int, int, str], None]
 _DRAW = 2  # seeds after that of calibration; the next one draws what searches measure on
 _MISSING = "tunes scales end to end, which needs torch"
