@@ -8,18 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.models import random_windows, uneven_model
+from compress.models import random_windows, uneven_model, write_uneven_gguf
 from factories.tiny_models import ARCHITECTURES
 from vivace.compress import tuning
 from vivace.compress.checkpoint import Checkpoint
 from vivace.compress.containers import CONTAINERS
+from vivace.compress.device import NumpyDevice
+from vivace.compress.estimate import estimate_file
+from vivace.compress.estimate_tuning import probe_tuning
 from vivace.compress.layout import plan_layout
 from vivace.compress.pipeline import CompressedModel, compress_weights
-from vivace.compress.recipe import PRESETS, Recipe, TensorRule, TuningSettings
+from vivace.compress.recipe import PRESETS, CalibrationSettings, Recipe, TensorRule, TuningSettings
 from vivace.compress.recipe_file import find_recipe
+from vivace.compress.save import compress_file
 from vivace.compress.tuning import without_missing
 from vivace.execute.reference import ReferenceExecutor
 from vivace.execute.score import compare_executors
+from vivace.files.open import open_model
 from vivace.graph.build import build_graph
 from vivace.numerics.formats import FORMATS
 from vivace.types.errors import ConfigError
@@ -205,3 +210,29 @@ def test_a_recipe_file_says_how_scales_are_tuned(tmp_path: Path) -> None:
         (tmp_path / "w.yaml").write_text(f"tuning: {wrong}\n{rules}")
         with pytest.raises(ConfigError, match=named):
             find_recipe(str(tmp_path / "w.yaml"))
+
+
+@needs_torch
+def test_tuning_is_foretold_with_the_rest(tmp_path: Path) -> None:
+    source = write_uneven_gguf(tmp_path / "model.gguf")
+    small = CalibrationSettings(samples=2, tokens=32)
+    plain, tuned = (
+        replace(PRESETS["int4"], calibration=small, tuning=how) for how in (None, TuningSettings(samples=8))
+    )
+    estimates = [estimate_file(source, tmp_path / "out.gguf", recipe) for recipe in (plain, tuned)]
+    assert "tuning" not in estimates[0].stages and estimates[1].stages["tuning"] > 0
+    assert estimates[1].tensor_bytes == estimates[0].tensor_bytes
+    twice = replace(tuned, tuning=TuningSettings(samples=800))
+    assert probe_seconds(source, twice) > 10 * probe_seconds(source, tuned)
+    made = compress_file(source, tmp_path / "out.gguf", tuned)
+    assert made.model.tuning is not None and made.model.tuning.after <= made.model.tuning.before
+    assert estimates[1].tensor_bytes == made.model.weights.num_bytes()
+
+
+def probe_seconds(source: Path, recipe: Recipe) -> float:
+    opened = open_model(source)
+    layout = plan_layout(opened.spec, opened.weights, recipe)
+    seconds, extra = probe_tuning(opened.spec, opened.weights, recipe, layout, NumpyDevice())
+    opened.close()
+    assert extra > 4 * 2 * opened.spec.vocab_size * opened.spec.hidden_size  # both heads in float32, at least
+    return seconds
