@@ -4,7 +4,8 @@
 
 Every row compresses the model in memory and is compared with it on the same windows (`vivace evaluate` has the same
 figures for files): perplexity, its ratio, KL divergence, same top token, and the seconds of processor time it took.
-`--methods` picks rows; `--json` prints a list of objects instead of a Markdown table.
+`--methods` picks rows; `--json` prints a list of objects instead of a Markdown table. `--plot FILE` draws what each row
+keeps of what rounding to nearest loses; `--drawn-with FILE` adds rows that earlier runs printed with `--json`.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from vivace.compress.calibration_text import draw_windows, read_texts
+from vivace.compress.containers import container_of
 from vivace.compress.device import DEVICES, open_device
 from vivace.compress.evaluate import EvaluationSettings, evaluate, make_executor, read_windows
 from vivace.compress.pipeline import compress_weights
@@ -62,7 +64,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="a .gguf file or a Hugging Face folder")
     parser.add_argument("--text", type=Path, required=True, help="a UTF-8 text to evaluate on")
     parser.add_argument("--calibrate-on", type=Path, action="append", required=True, help="text to calibrate on")
-    parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=list(METHODS))
+    parser.add_argument("--methods", nargs="*", choices=sorted(METHODS), default=list(METHODS))
     parser.add_argument("--format", type=TensorFormat, default=TensorFormat.Q4_0, help="of the layers' matrices")
     parser.add_argument("--bits", type=int, help="fewer bits than the format has")
     parser.add_argument("--group", type=int, default=32, help="weights that share a scale; 0: a row")
@@ -75,6 +77,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--tuning-epochs", type=int, default=_TUNING.epochs)
     parser.add_argument("--tuning-rate", type=float, default=_TUNING.rate)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--plot", type=Path, help="a PNG of the share of the loss that each row recovers")
+    parser.add_argument("--drawn-with", type=Path, nargs="*", default=[], help="rows of earlier runs (--json)")
     return parser.parse_args(arguments)
 
 
@@ -117,7 +121,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
             activation_bits=options.activation_bits,
         )
         figures = evaluate(executor, windows, compressed.weights.num_bytes(), reference=reference)
-        rows.append({"method": name, "cpu_s": seconds, **figures.as_dict()})
+        bits = options.bits or container_of(options.format).bits
+        rows.append({"method": name, "bits": bits, "cpu_s": seconds, **figures.as_dict()})
         if compressed.tuning is not None:
             rows[-1]["tuning"] = asdict(compressed.tuning)
         if not options.json:
@@ -139,6 +144,32 @@ def print_row(row: dict[str, object], *, first: bool) -> None:
     )
 
 
+def draw(rows: list[dict[str, object]], path: Path) -> None:
+    """Bars for each number of bits: the share of the loss of rounding to nearest that each method recovers."""
+    from matplotlib.figure import Figure
+
+    widths = sorted({row["bits"] for row in rows}, reverse=True)
+    counts = [sum(row["bits"] == bits for row in rows) for bits in widths]
+    figure = Figure(figsize=(8, 1.2 + 0.34 * sum(counts)), layout="constrained")
+    for axes, bits in zip(figure.subplots(len(widths), height_ratios=counts, squeeze=False)[:, 0], widths, strict=True):
+        mine = [row for row in rows if row["bits"] == bits]
+        nearest = next(row for row in mine if row["method"] == "nearest")
+        others = sorted((row for row in mine if row is not nearest), key=lambda row: -row["kld"])
+        for place, row in enumerate(others):
+            lost = nearest["ppl_ratio"] - 1
+            shares = (1 - (row["ppl_ratio"] - 1) / lost, 1 - row["kld"] / nearest["kld"])
+            error = row["ppl_ratio_error"] / lost
+            drawn = [
+                axes.barh(place + 0.18, 100 * shares[0], 0.34, xerr=100 * error, color="#4477aa", ecolor="#99aabb"),
+                axes.barh(place - 0.18, 100 * shares[1], 0.34, color="#ee9944"),
+            ]
+        axes.set_yticks(range(len(others)), [str(row["method"]) for row in others])
+        axes.set_xlim(0, 100)
+        axes.set_title(f"{bits} bits: recovered of what rounding to nearest loses, %", fontsize=10)
+        axes.legend(drawn, ["perplexity, one standard error", "KL divergence"], fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=110)
+
+
 def main(arguments: list[str]) -> int:
     """Print the rows."""
     options = parse(arguments)
@@ -149,6 +180,8 @@ def main(arguments: list[str]) -> int:
         return 2
     if options.json:
         print(json.dumps(rows))
+    if options.plot is not None:
+        draw([*(row for file in options.drawn_with for row in json.loads(file.read_text())), *rows], options.plot)
     return 0
 
 

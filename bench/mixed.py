@@ -48,6 +48,7 @@ from vivace.types.errors import VivaceError
 from vivace.types.step import BLOCK_SIZE
 from vivace.types.weights import TensorFormat
 
+MIXED = "mixed@"
 GGML_TYPES = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
 FALLBACKS = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}  # llama.cpp's, for rows that 256 does not divide
 
@@ -203,21 +204,27 @@ def run(bench: Bench) -> None:
     num_weights = count_weights(bench.model.spec, bench.parts)
     sizes: dict[int, float] = {}
     for name in bench.options.rows:
+        if name.startswith(MIXED):
+            print_mixed(bench, name, float(name.removeprefix(MIXED)), base)
+            continue
         weights = makers[name]()
         size = matrix_bytes(weights)
         bits = 8 * size / num_weights
         loss = print_row(bench, name, weights, bits)
         if size not in sizes and not name.startswith(tuple(bench.options.no_mixed)):
             try:
-                recipe, allocation = mixed_recipe(bench.model.spec, bench.parts, bits, base)
+                sizes[size] = print_mixed(bench, f"{MIXED}{name}", bits, base)
             except VivaceError as error:
-                print(f"mixed@{name}: {error}", flush=True)
-                continue
-            sizes[size] = print_row(
-                bench, f"mixed@{name}", bench.compress(recipe), 8 * allocation.num_bytes / num_weights
-            )
+                print(f"{MIXED}{name}: {error}", flush=True)
         if size in sizes:
             print(f"    KL divergence {1 - sizes[size] / loss:.0%} under {name}'s", flush=True)
+
+
+def print_mixed(bench: Bench, name: str, bits: float, base: Recipe) -> float:
+    """The row of what mixing makes of so many bits; returns the KL divergence."""
+    recipe, allocation = mixed_recipe(bench.model.spec, bench.parts, bits, base)
+    real = 8 * allocation.num_bytes / count_weights(bench.model.spec, bench.parts)
+    return print_row(bench, name, bench.compress(recipe), real)
 
 
 def print_row(bench: Bench, name: str, weights: StoredWeights, bits: float) -> float:
@@ -247,7 +254,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--ggml", type=Path, help="a library with ggml_quantize_chunk, for the rows of llama.cpp")
     parser.add_argument("--base", default="int4", choices=sorted(PRESETS), help="whose methods all rows use")
     parser.add_argument("--tuned", action="store_true", help="scales are tuned end to end as well (torch)")
-    parser.add_argument("--rows", nargs="+", default=["Q5_0", "chapter", "llama.cpp-Q4_0", "llama.cpp-Q4_K_M"])
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        default=["Q5_0", "chapter", "llama.cpp-Q4_0", "llama.cpp-Q4_K_M"],
+        help="layouts, or mixed@5.5: a mix of so many bits a weight",
+    )
     parser.add_argument("--no-mixed", nargs="*", default=["Q8_0"], help="rows that get no mixed row beside them")
     parser.add_argument("--device", default="cpu", choices=sorted(DEVICES), help="where methods run")
     parser.add_argument("--windows", type=int, default=16)
