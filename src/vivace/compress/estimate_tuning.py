@@ -9,14 +9,16 @@ from vivace.compress.layout import Layout, plan_layout
 from vivace.compress.pipeline import compress_weights
 from vivace.compress.probe import cut_model, layer_kinds, probe_windows
 from vivace.compress.recipe import Recipe
-from vivace.compress.tuning import CHECKS, HELD_OUT, TuningTask
+from vivace.compress.tuning import CHECKS, HELD_OUT, TuningTask, tuning_settings
 from vivace.graph.build import build_graph
 from vivace.types.model import ModelSpec
 from vivace.types.weights import WeightSource
 
 _HEAD_WEIGHTS = 1 << 23  # of the slice of embedding and head
 _COMPARED_ROWS = 256  # of logits, as `torch_gradients` has them
-_TAPE = 3  # copies of a layer's buffers and matrices: the values, what the tape keeps, gradients
+_COMPARED_COPIES = 8  # logits and probabilities of both, their differences, the gradient
+_TAPE = 4  # copies of a layer's buffers and matrices: the values, what the tape keeps, gradients
+_SCORES = 5  # copies of the scores of attention, likewise
 _STATES = 6  # of what is tuned: start, change, gradient, two moments, the best so far
 
 
@@ -40,7 +42,8 @@ def probe_tuning(
     chosen = [kinds.index(kind) for kind in dict.fromkeys(kinds)]
     rows = min(spec.vocab_size, max(_HEAD_WEIGHTS // spec.hidden_size, 256))
     cut_spec, cut, rules = cut_model(spec, weights, _plain(recipe), chosen, rows)
-    windows = [window % rows for window in probe_windows(spec, recipe.calibration)]
+    drawn = tuning_settings(recipe.calibration, recipe.tuning)
+    windows = [window % rows for window in probe_windows(spec, drawn)]
     made = compress_weights(cut_spec, cut, rules).weights
     task = TuningTask(cut_spec, cut, made, plan_layout(cut_spec, cut, rules), recipe.tuning, [*windows, windows[0]])
     training = Training(task, "cuda" if device.name.endswith("cuda") else "cpu")
@@ -84,7 +87,9 @@ def _extra_bytes(spec: ModelSpec, recipe: Recipe, layout: Layout, tokens: int) -
             codes += size
             states += size // (plan.scheme.group_size or plan.shape[-1])
     widest = sum(width for name, width in graph.widths.items() if name.startswith("layers.0."))
-    ends = 2 * spec.vocab_size * spec.hidden_size + _COMPARED_ROWS * spec.vocab_size * 4
-    aim = recipe.tuning.samples * min(recipe.calibration.tokens, spec.context_length) * spec.hidden_size
+    size = min(recipe.calibration.tokens, spec.context_length)
+    ends = 2 * spec.vocab_size * spec.hidden_size + _COMPARED_COPIES * _COMPARED_ROWS * spec.vocab_size
+    aim = recipe.tuning.samples * size * spec.hidden_size
     stream = (spec.num_layers + 1) * tokens * spec.hidden_size
-    return codes + 4 * (_STATES * states + ends + aim + stream + _TAPE * (layer + tokens * widest))
+    scores = _SCORES * spec.attention.num_heads * tokens * size
+    return codes + 4 * (_STATES * states + ends + aim + stream + scores + _TAPE * (layer + tokens * widest))
