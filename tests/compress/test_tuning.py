@@ -181,6 +181,9 @@ def test_a_stopped_tuning_goes_on_to_the_same_bytes(tmp_path: Path, monkeypatch:
     assert every_byte(resumed) == every_byte(whole)
     assert resumed.tuning == whole.tuning
     assert Checkpoint(tmp_path / "part", "another key").kept_beside(kept[0]) is None
+    for damaged in (b"", b"no zip file at all", (tmp_path / "part" / kept[0]).read_bytes()[:900]):
+        keep(Checkpoint(tmp_path / "part", "key"), kept[0], damaged)
+        assert every_byte(compressed(checkpoint=Checkpoint(tmp_path / "part", "key"))) == every_byte(whole)
 
 
 def test_without_torch_a_preset_says_what_is_missing_and_a_recipe_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The loop of tuning: batches in a seeded order, the windows held out between them, the best state kept on the way."""
 
 import io
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -146,11 +147,14 @@ class Training:
         checkpoint.keep_beside(_FILE, written.getvalue())
 
     def _resumed(self, adam: Adam, checkpoint: Checkpoint | None) -> list[float]:
-        """What checks of an interrupted run have found; [] when there was none."""
+        """What checks of an interrupted run have found; [] when there was none, or what it kept is damaged."""
         content = None if checkpoint is None else checkpoint.kept_beside(_FILE)
         if content is None:
             return []
-        state = torch.load(io.BytesIO(content), map_location=self._device, weights_only=True)
+        try:
+            state = torch.load(io.BytesIO(content), map_location=self._device, weights_only=True)
+        except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+            return []
         with torch.no_grad():
             for tuned, change in zip(self._tuned.values(), state["changes"], strict=True):
                 tuned.change.copy_(change)
