@@ -1,6 +1,7 @@
 """Tuning of scales after rounding: what it lowers and leaves, that it repeats itself, what it says without torch."""
 
 import importlib.util
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from compress.models import random_windows, uneven_model, write_uneven_gguf
 from factories.tiny_models import ARCHITECTURES
+from vivace.cli.main import main
 from vivace.compress import tuning
 from vivace.compress.checkpoint import Checkpoint
 from vivace.compress.containers import CONTAINERS
@@ -239,3 +241,16 @@ def probe_seconds(source: Path, recipe: Recipe) -> float:
     opened.close()
     assert extra > 4 * 2 * opened.spec.vocab_size * opened.spec.hidden_size  # both heads in float32, at least
     return seconds
+
+
+def test_the_command_goes_without_torch_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(tuning.importlib.util, "find_spec", lambda name: None if name == "torch" else real(name))
+    source = write_uneven_gguf(tmp_path / "model.gguf")
+    small = ("--samples", "2", "--tokens", "32", "--device", "cpu", "--json")
+    assert main(["compress", str(source), str(tmp_path / "out.gguf"), "--recipe", "int4-best", *small]) == 0
+    printed, said = capsys.readouterr()
+    assert "int4-best tunes scales end to end, which needs torch (pip install 'vivace[torch]')" in said
+    assert json.loads(printed)["tuning"] is None
