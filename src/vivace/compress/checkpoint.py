@@ -26,7 +26,7 @@ from vivace.types.errors import StorageError
 from vivace.types.model import ModelSpec
 from vivace.types.weights import TensorFormat, WeightSource
 
-_VERSION = 4  # of the arithmetic and the layout: a checkpoint of another is not taken up
+_VERSION = 5  # of the arithmetic and the layout: a checkpoint of another is not taken up
 _STATE = "state.npz"
 
 

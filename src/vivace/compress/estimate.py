@@ -18,6 +18,7 @@ import numpy as np
 from vivace.compress.calibration_text import draw_windows
 from vivace.compress.checkpoint import segments_done
 from vivace.compress.device import Device, NumpyDevice
+from vivace.compress.ends import EMBEDDING, known_head
 from vivace.compress.estimate_tuning import probe_tuning
 from vivace.compress.evaluate import EvaluationSettings, make_executor
 from vivace.compress.layout import Layout, plan_layout
@@ -32,6 +33,7 @@ from vivace.compress.text_kinds import relabelled
 from vivace.compress.tuning import tuning_settings, without_missing
 from vivace.execute.score import iterate_logits
 from vivace.files.open import LoadedModel, open_model
+from vivace.graph.build import build_graph
 from vivace.text.build import build_tokenizer
 
 _COUNTED_BYTES = 1 << 24
@@ -223,7 +225,7 @@ def _work(source: LoadedModel, recipe: Recipe, layout: Layout, done: int) -> Wor
     step = min(tokens, max(size, 2048))
     return Work(
         layers=tuple(layer_kinds(layout, spec.num_layers)[max(done - 1, 0) :]),
-        ends=_ends(layout, out_bytes, walked=bool(tokens), resumed=done > 0),
+        ends=_ends(layout, out_bytes, walked=bool(tokens), resumed=done > 0, late=_late(source, recipe, layout)),
         samples=settings.samples,
         tokens=tokens,
         stream_bytes=4 * tokens * spec.hidden_size * (2 if recipe.drift_correction else 1),
@@ -233,12 +235,19 @@ def _work(source: LoadedModel, recipe: Recipe, layout: Layout, done: int) -> Wor
     )
 
 
-def _ends(layout: Layout, out_bytes: int, *, walked: bool, resumed: bool) -> dict[str, End]:
-    """A walk rounds the embedding first and the head last; without one, tensors are rounded in order."""
+def _late(source: LoadedModel, recipe: Recipe, layout: Layout) -> bool:
+    """Whether the embedding is rounded last, as the head that it is too."""
+    head = known_head(build_graph(source.spec), recipe, layout) if recipe.needs_calibration else None
+    return head is not None and head.weight == EMBEDDING
+
+
+def _ends(layout: Layout, out_bytes: int, *, walked: bool, resumed: bool, late: bool) -> dict[str, End]:
+    """A walk rounds the embedding first, unless `late`, and the head last; without one, tensors go in order."""
     ends, made = {}, 0
     for name, plan in layout.items():
-        if not name.startswith("layers.") and not (resumed and name == "embed.weight"):
-            after = float(name != "embed.weight") if walked else made / out_bytes
+        is_first = name == EMBEDDING and not late
+        if not name.startswith("layers.") and not (resumed and is_first):
+            after = float(not is_first) if walked else made / out_bytes
             ends[name] = End(math.prod(plan.shape), after)
         made += plan.num_bytes
     return ends

@@ -14,10 +14,11 @@ from vivace.compress.arrays import Array
 from vivace.compress.awq import FoldedScales
 from vivace.compress.checkpoint import Checkpoint, Progress
 from vivace.compress.device import Device, NumpyDevice
+from vivace.compress.ends import head_rounding, known_head, round_head, with_ridge
 from vivace.compress.gptq import HessianFactor, factorize
 from vivace.compress.hadamard import RotatedWeights, rotated_spec
 from vivace.compress.layout import Layout, TensorPlan, plan_layout
-from vivace.compress.methods import FOLDS, RoundingTask, round_matrix
+from vivace.compress.methods import FOLDS, ROUNDINGS, RoundingTask, round_matrix
 from vivace.compress.recipe import ROTATION, Recipe
 from vivace.compress.schemes import Floats, QuantizedMatrix
 from vivace.compress.statistics import CalibrationWalk, InputStatistics, Statistics, layer_segments
@@ -148,6 +149,7 @@ class _Run:
         self._folds = FoldedScales()
         self._scaled: dict[str, Floats] = {}  # what folds divided the buffers of the current segment by
         self._source_cache: dict[str, Floats] = {}
+        self._head = known_head(self._graph, recipe, layout)
         self._last_factor: tuple[InputStatistics, HessianFactor] | None = None
 
     def plain(self, report: Report) -> None:
@@ -180,11 +182,16 @@ class _Run:
             if source is not None:
                 statistics = {}  # of folds only: what follows looks again, behind what is rounded
             for name in _weights_of(segment):  # a linear's bias comes after its weight
+                is_head = self._head is not None and name == self._head.weight
+                if is_head and segment is not segments[-1]:
+                    continue  # an embedding that is the head too: rounded when its inputs are known
                 if name not in self._stored and name not in self._errors:
                     linear = linears.get(name)
                     if source is not None and linear is not None and linear.x not in statistics:
                         statistics[linear.x] = self._drifted(walk, source, segment, linear)
                     seen = None if linear is None else statistics[linear.x]
+                    if is_head:
+                        seen = self._head_inputs(walk, segment)
                     self._round(name, seen)
                     if self._recipe.bias_correction and linear is not None and seen is not None:
                         self._correct_bias(linear, seen)
@@ -300,6 +307,15 @@ class _Run:
         if not math.isfinite(self._errors[name]):
             raise ConfigError(f"The tensor {name} does not survive {plan.format}.", "Keep it as F32 by a rule.")
 
+    def _head_inputs(self, walk: CalibrationWalk, segment: Sequence[Op]) -> InputStatistics:
+        assert self._head is not None
+        weight, scheme = self._head.weight, self._layout[self._head.weight].scheme
+        assert scheme is not None
+        wanted = ROUNDINGS[head_rounding(self._recipe.rounding, scheme)].needs_gram
+        found = walk.observe(segment, self._weight, lambda name: wanted)[self._head.x]
+        self._lap("observe", _segment_name(segment))
+        return with_ridge(found, weight)
+
     def _factor(self, inputs: InputStatistics) -> HessianFactor:
         """Linears over one buffer share the factor of their inputs."""
         if self._last_factor is None or self._last_factor[0] is not inputs:
@@ -315,10 +331,13 @@ class _Run:
             assert inputs is not None
             return self._factor(inputs)
 
+        weighed = None if importance is None else self._device.put(importance)
+        if self._head is not None and plan.name == self._head.weight:
+            task = RoundingTask(values, plan.scheme, self._recipe.scales, weighed, inputs, factor)
+            return round_head(head_rounding(self._recipe.rounding, plan.scheme), task, self._device.put)
         placed = self._device.put(values)
         if inputs is not None and inputs.drift is not None:
             placed = inputs.drift.moved(placed)
-        weighed = None if importance is None else self._device.put(importance)
         task = RoundingTask(placed, plan.scheme, self._recipe.scales, weighed, inputs, factor)
         return round_matrix(self._recipe.rounding, task).on_host()
 

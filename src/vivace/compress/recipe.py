@@ -220,7 +220,7 @@ PRESETS: dict[str, Recipe] = {
         Recipe("int4", _layers(TensorFormat.Q4_0), folds=("awq",), rounding="gptq", importance=True),
         Recipe(
             "int4-small",
-            _layers(TensorFormat.Q4_0, TensorFormat.Q5_0),
+            _layers(TensorFormat.Q4_0, TensorFormat.Q5_1),
             folds=("awq",),
             rounding="gptq",
             importance=True,

@@ -1,0 +1,69 @@
+"""The head, rounded for what it reads: one matrix that may be the embedding as well.
+
+A walk comes to the head last and then knows its inputs. Errors are weighed by E[x^2] of them, and codes of fewer bits
+than 8 are chosen by GPTQ where the recipe's rounding looks at second moments. A head that is the embedding too is also
+read a row at a time, where every channel counts alike: a share of the mean of all channels is added to each. Rows are
+worked on some thousands at a time, so that a vocabulary does not set the memory of a run.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from vivace.compress.arrays import Array, eye_like, namespace
+from vivace.compress.layout import Layout
+from vivace.compress.methods import ROUNDINGS, RoundingTask, round_matrix
+from vivace.compress.recipe import Recipe
+from vivace.compress.schemes import Affine, QuantizedMatrix, QuantScheme
+from vivace.compress.statistics import InputStatistics
+from vivace.graph.graph import Graph
+from vivace.graph.ops import Linear
+
+EMBEDDING = "embed.weight"
+RIDGE = 0.1  # of the mean, see docs/compression.md for others
+_ROWS = 8192
+_EXACT_BITS = 8  # from so many on, weighing is enough
+
+
+def known_head(graph: Graph, recipe: Recipe, layout: Layout) -> Linear | None:
+    """The linear that makes logits, if the recipe looks at inputs and the layout rounds it to codes."""
+    last = next(op for op in reversed(graph.ops) if isinstance(op, Linear))
+    outside = not last.weight.startswith("layers.")
+    return last if outside and recipe.importance and layout[last.weight].scheme is not None else None
+
+
+def head_rounding(rounding: str, scheme: QuantScheme) -> str:
+    """The row of ROUNDINGS that a recipe's rounding means for the head."""
+    return "gptq" if ROUNDINGS[rounding].needs_gram and scheme.bits < _EXACT_BITS else "nearest"
+
+
+def with_ridge(inputs: InputStatistics, weight: str) -> InputStatistics:
+    """What a head's errors are weighed by: its inputs, and of an embedding every channel a little."""
+    if weight != EMBEDDING:
+        return inputs
+    mixed = InputStatistics(inputs.width, inputs.wants_gram, inputs.num_tokens)
+    mixed.sums, mixed.largest = inputs.sums, inputs.largest
+    mixed.squares = inputs.squares + np.float32(RIDGE) * inputs.squares.mean()
+    if inputs.gram is not None:
+        diagonal = namespace(inputs.gram).diagonal(inputs.gram)
+        mixed.gram = inputs.gram + eye_like(inputs.gram) * (RIDGE * float(diagonal.mean()))
+    return mixed
+
+
+def round_head(rounding: str, task: RoundingTask, place: Callable[[Array], Array]) -> QuantizedMatrix:
+    """Round a matrix by a row of ROUNDINGS, some rows at a time.
+
+    Args:
+        rounding: the row, as `head_rounding` has it.
+        task: with the whole matrix as numpy has it.
+        place: puts rows where the arithmetic runs.
+    """
+    codes, scales, offsets = [], [], []
+    for start in range(0, len(task.values), _ROWS):
+        piece = replace(task, values=place(task.values[start : start + _ROWS]))
+        found = round_matrix(rounding, piece).on_host()
+        codes.append(found.codes)
+        scales.append(found.affine.scales)
+        offsets.append(found.affine.offsets)
+    return QuantizedMatrix(task.scheme, np.concatenate(codes), Affine(np.concatenate(scales), np.concatenate(offsets)))
