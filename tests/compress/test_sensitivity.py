@@ -98,6 +98,31 @@ def test_parts_are_measured_as_the_recipe_rounds_them() -> None:
     assert sums[1] < 0.8 * sums[0]  # what the recipe's methods save is seen
 
 
+def test_a_mix_rounds_by_gptq_at_four_bits_only() -> None:
+    spec, weights = uneven_model()
+    parts = measure_sensitivity(spec, weights, random_windows(spec, 2, 24))
+    recipe, _ = mixed_recipe(spec, parts, 5.5)
+    assert {rule.format for rule in recipe.rules} > {TensorFormat.Q4_0}
+    for rule in recipe.rules:
+        assert rule.rounding == (None if rule.format is TensorFormat.Q4_0 else "nearest")
+    assert recipe.rounding == "gptq"
+
+
+def test_a_rule_may_have_a_rounding_of_its_own() -> None:
+    spec, weights = uneven_model()
+    windows, format = random_windows(spec, 6), TensorFormat.Q4_0
+    made = []
+    for rounding, own in (("gptq", None), ("gptq", "nearest"), ("nearest", None)):
+        rules = (TensorRule("layers.0.attn.q.weight", format, rounding=own), TensorRule("layers.*", format))
+        recipe = Recipe("r", rules, rounding=rounding, importance=True)
+        made.append(compress_weights(spec, weights, recipe, windows).weights)
+    first, other = ([held.raw(f"layers.0.attn.{name}.weight").tobytes() for held in made] for name in ("q", "k"))
+    assert first[0] != first[1] == first[2]
+    assert other[0] == other[1] != other[2]
+    with pytest.raises(ConfigError, match="rounding 'upwards'"):
+        Recipe("r", (TensorRule("layers.*", format, rounding="upwards"),))
+
+
 def test_a_budget_below_the_smallest_is_refused() -> None:
     with pytest.raises(ConfigError, match="takes 30 bytes"):
         allocate([[Option("a", 10, 1.0)], [Option("a", 20, 1.0)]], 29)

@@ -71,6 +71,7 @@ def _plain(recipe: Recipe) -> Recipe:
         bias_correction=False,
         drift_correction=False,
         tuning=None,
+        rules=tuple(replace(rule, rounding=None) for rule in recipe.rules),
     )
 
 

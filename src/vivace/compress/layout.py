@@ -17,7 +17,7 @@ from vivace.types.weights import TensorFormat, WeightSource
 class TensorPlan:
     """One tensor to be: `scheme` is None for those stored as floats, `format` None for those kept as they are.
 
-    `note` says in words what had to be changed from what the recipe asked for.
+    `note` says in words what had to be changed from what the recipe asked for; `rounding` is its rule's own or None.
     """
 
     name: str
@@ -26,6 +26,7 @@ class TensorPlan:
     scheme: QuantScheme | None
     num_bytes: int
     note: str = ""
+    rounding: str | None = None
 
     @property
     def kernel(self) -> str:
@@ -86,4 +87,4 @@ def _quantized_plan(name: str, shape: tuple[int, ...], format: TensorFormat, rul
         note = (
             f"{scheme.bits}-bit codes stored in {format}: no kernel for {scheme.bits} bits, so the file is no smaller"
         )
-    return TensorPlan(name, shape, format, scheme, num_bytes(format, shape), note)
+    return TensorPlan(name, shape, format, scheme, num_bytes(format, shape), note, rule.rounding)

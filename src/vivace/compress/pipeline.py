@@ -339,7 +339,7 @@ class _Run:
         if inputs is not None and inputs.drift is not None:
             placed = inputs.drift.moved(placed)
         task = RoundingTask(placed, plan.scheme, self._recipe.scales, weighed, inputs, factor)
-        return round_matrix(self._recipe.rounding, task).on_host()
+        return round_matrix(plan.rounding or self._recipe.rounding, task).on_host()
 
     def _correct_bias(self, linear: Linear, inputs: InputStatistics) -> None:
         """The mean error of a linear's outputs on the calibration text, taken off its bias (Nagel et al., 2019)."""

@@ -206,7 +206,7 @@ def cut_model(
 def _rules(recipe: Recipe, name: str, source: str, spec: ModelSpec) -> list[TensorRule]:
     """The rule of a tensor of the model, for its name in the cut one; none when it is kept."""
     rule = recipe.rule_of(source, spec.num_layers)
-    return [] if rule is None else [TensorRule(name, rule.format, rule.bits, rule.group_size, None, rule.zero_point)]
+    return [] if rule is None else [replace(rule, match=name, third=None)]
 
 
 def _name_in_source(name: str, layers: Sequence[int]) -> str:

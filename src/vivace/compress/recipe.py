@@ -31,6 +31,7 @@ class TensorRule:
         group_size: weights that share a scale, a multiple of the format's block; None is the block; 0 the whole row.
         third: only layers of the "first", "middle" or "last" third.
         zero_point: of formats with a minimum: a whole number of steps, so that 0 is a code's own.
+        rounding: a name of ROUNDINGS, or None: the recipe's.
     """
 
     match: str
@@ -39,6 +40,7 @@ class TensorRule:
     group_size: int | None = None
     third: str | None = None
     zero_point: bool = False
+    rounding: str | None = None
 
     def applies(self, name: str, num_layers: int) -> bool:
         """Whether a matrix is this rule's."""
@@ -133,7 +135,7 @@ class Recipe:
         for what, value, known in (
             ("scale rule", self.scales, tuple(SCALE_RULES)),
             *(("fold", fold, FOLD_NAMES) for fold in self.folds),
-            ("rounding", self.rounding, tuple(ROUNDINGS)),
+            *(("rounding", rounding, tuple(ROUNDINGS)) for rounding in self.roundings),
             ("KV format", self.kv_format, (None, *KV_FORMAT_NAMES)),
         ):
             if value not in known:
@@ -174,7 +176,12 @@ class Recipe:
     def needs_gram(self) -> bool:
         """Whether any method wants the second moments of inputs."""
         folds = any(FOLDS[fold].needs_gram for fold in self.channel_folds)
-        return ROUNDINGS[self.rounding].needs_gram or folds or self.drift_correction
+        return folds or self.drift_correction or any(ROUNDINGS[rounding].needs_gram for rounding in self.roundings)
+
+    @property
+    def roundings(self) -> tuple[str, ...]:
+        """The recipe's, and those of rules that have their own."""
+        return (self.rounding, *(rule.rounding for rule in self.rules if rule.rounding is not None))
 
     @property
     def channel_folds(self) -> tuple[str, ...]:

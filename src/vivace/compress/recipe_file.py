@@ -100,6 +100,7 @@ _RULE_FIELDS: dict[str, type] = {
     "group_size": int,
     "third": str,
     "zero_point": bool,
+    "rounding": str,
 }
 _ACTIVATION_FIELDS: dict[str, type] = {
     "bits": int,

@@ -135,11 +135,12 @@ def rounded_lowest(
     *,
     device: Device | None = None,
 ) -> Callable[[str], Floats]:
-    """Every matrix as a recipe's methods round it to the lowest format, by name, without what folds move between them.
+    """Every matrix as a recipe's folds and scales round it to the lowest format, by name, in the unfolded model.
 
-    Methods lose unlike shares of different parts: AWQ finds much to save in some, and nothing in the embedding.
+    Methods save unlike shares of different parts: AWQ much in some, and nothing in the embedding. Codes are the
+    nearest, as those of the other formats are, which are scaled from these.
     """
-    whole = replace(recipe, rules=(TensorRule("*", FORMATS[0]),), tuning=None)
+    whole = replace(recipe, rules=(TensorRule("*", FORMATS[0]),), rounding="nearest", tuning=None)
     return compress_weights(spec, weights, whole, samples, report, device=device).in_place_of
 
 
@@ -207,7 +208,7 @@ def mixed_recipe(
         )
     allocation = allocate(options, budget, most_ms)
     rules = tuple(
-        TensorRule(name, TensorFormat(option.label))
+        TensorRule(name, TensorFormat(option.label), rounding=_rounding_of(option.label, base))
         for part, option in zip(sensitivities, allocation.chosen, strict=True)
         for name in part.matrices
     )
@@ -215,6 +216,11 @@ def mixed_recipe(
     bits = 8 * allocation.num_bytes / num_weights if bits_per_weight is None else bits_per_weight
     kv_format = chosen.get(KV_PART, base.kv_format)
     return replace(base, name=f"mixed-{bits:.3g}", rules=rules, kv_format=kv_format), allocation
+
+
+def _rounding_of(format: str, base: Recipe) -> str | None:
+    """The base's, but nearest from five bits on: there GPTQ fits calibration text and loses elsewhere (docs)."""
+    return None if format == FORMATS[0] or base.rounding == "nearest" else "nearest"
 
 
 def count_weights(spec: ModelSpec, sensitivities: Sequence[PartSensitivity]) -> int:
