@@ -1,5 +1,5 @@
 // Speed of the attention kernels of every table, one thread, by the thread's own processor time:
-//   bench_attention [heads kv_heads head_dim]
+//   bench_attention [heads kv_heads head_dim [table [format]]]
 // Reads a prompt of so many tokens, all causal; prints billions of operations a second (a multiply-add counts two) over
 // what the mask leaves, and milliseconds of a layer.
 #include <cstdio>
@@ -68,8 +68,10 @@ int main(int argc, char** argv) {
   Shape shape{9, 3, 64};
   if (argc > 3) shape = {std::atoi(argv[1]), std::atoi(argv[2]), std::atoi(argv[3])};
   for (const KernelTable* table : available_tables()) {
-    if (std::string(table->name) == "scalar") continue;
-    for (const char* format : {"f16", "bf16", "int8", "int4"})
+    if (std::string(table->name) == "scalar" || (argc > 4 && std::string(argv[4]) != table->name)) continue;
+    for (const char* format : {"f16", "bf16", "int8", "int4"}) {
+      if (argc > 5 && std::string(argv[5]) != format) continue;
       for (int rows : {128, 512, 2048}) measure(*table, format, shape, rows);
+    }
   }
 }

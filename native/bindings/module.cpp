@@ -155,7 +155,8 @@ void add_attention(Builder& self, int q, int out, int layer, int num_heads, int 
   self.program.add_op(std::move(observer));
 }
 
-void add_gated(Builder& self, int gate, int up, int out, int quantized, const std::string& activation) {
+void add_gated(Builder& self, int gate, int up, int out, int quantized, const std::string& activation,
+               bool is_only_reader) {
   auto op = std::make_unique<GateRows>();
   op->gate = self.program.buffer(gate);
   op->up = self.program.buffer(up);
@@ -164,6 +165,7 @@ void add_gated(Builder& self, int gate, int up, int out, int quantized, const st
   if (activation != "silu" && activation != "gelu_tanh")
     throw std::invalid_argument("unknown activation '" + activation + "'");
   op->activation = activation == "silu" ? Activation::kSilu : Activation::kGeluTanh;
+  op->is_only_reader = is_only_reader;
   self.program.add_op(std::move(op));
 }
 

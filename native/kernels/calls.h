@@ -7,10 +7,11 @@
 
 namespace vivace {
 
-constexpr int kLanes = 16;      // float lanes of the vector type every kernel is written in
-constexpr int kGroup = 32;      // activations are quantised in groups of this many columns
-constexpr int kTurn = 64;       // turned rows: columns that are turned together and share a scale
-constexpr int kBlockSize = 16;  // positions in one KV block (BLOCK_SIZE in types/step.py)
+constexpr int kLanes = 16;       // float lanes of the vector type every kernel is written in
+constexpr int kGroup = 32;       // activations are quantised in groups of this many columns
+constexpr int kTurn = 64;        // turned rows: columns that are turned together and share a scale
+constexpr int kTurnedTop = 127;  // turned weights: the code of the largest magnitude of a row
+constexpr int kBlockSize = 16;   // positions in one KV block (BLOCK_SIZE in types/step.py)
 
 // How a packed matrix stores its panels. A panel is 16 output rows; see weights/packed.h.
 enum class PanelFormat : int { kQ4Min, kQ4Sym, kQ8Sym, kQ8Min, kQ8Sym16, kF32, kF16, kBF16, kNested, kTurned, kCount };
@@ -126,6 +127,7 @@ struct GatedCall {
   size_t gate_stride, up_stride, out_stride;
   Activation activation;
   QuantizedRows quantized;
+  int first_column = 0;  // that rows of gate and up begin with
 };
 
 // Norm (optional) and rotate the heads of one attention layer, ready to be stored.

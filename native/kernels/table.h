@@ -24,6 +24,7 @@ struct KernelTable {
   void (*add)(const float* a, const float* b, float* out, size_t count);
   bool (*scan_logits)(const float* row, int count, float* peaks);
   void (*weigh_logits)(const float* row, int count, float largest, float scale, float* weights, float* sums);
+  float (*pack_turned)(float* row, int count, uint8_t* out);
 };
 
 // Logits that share a peak and a sum of weights.

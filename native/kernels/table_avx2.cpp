@@ -53,6 +53,7 @@ const KernelTable kAvx2Table = {"avx2",
                                 avx2::observe,
                                 avx2::add_arrays,
                                 avx2::scan_logits,
-                                avx2::weigh_logits};
+                                avx2::weigh_logits,
+                                avx2::pack_turned};
 }  // namespace vivace
 #endif

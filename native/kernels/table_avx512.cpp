@@ -61,7 +61,8 @@ constexpr KernelTable make_table(const char* name) {
           avx512::observe,
           avx512::add_arrays,
           avx512::scan_logits,
-          avx512::weigh_logits};
+          avx512::weigh_logits,
+          avx512::pack_turned};
 }
 
 }  // namespace

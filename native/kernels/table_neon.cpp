@@ -53,6 +53,7 @@ const KernelTable kNeonTable = {"neon",
                                 neon::observe,
                                 neon::add_arrays,
                                 neon::scan_logits,
-                                neon::weigh_logits};
+                                neon::weigh_logits,
+                                neon::pack_turned};
 }  // namespace vivace
 #endif

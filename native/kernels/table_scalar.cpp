@@ -36,5 +36,6 @@ const KernelTable kScalarTable = {"scalar",
                                   scalar::observe,
                                   scalar::add_arrays,
                                   scalar::scan_logits,
-                                  scalar::weigh_logits};
+                                  scalar::weigh_logits,
+                                  scalar::pack_turned};
 }  // namespace vivace

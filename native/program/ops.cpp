@@ -125,6 +125,45 @@ void LinearRows::run_rows(const Step& step, int begin, int end) const {
   for (const Segment& segment : segments) run_segment(step, segment, 0, segment.weight->num_panels(), begin, end);
 }
 
+// Gate and up a few columns at a time, gated before they leave the cache: their floats are never written out.
+bool LinearRows::run_pair(const Step& step, const Op& next, int begin, int end, float* scratch) const {
+  const auto* gated = dynamic_cast<const GateRows*>(&next);
+  if (end - begin < kPairRows / 2 || !gated || !gated->is_only_reader || segments.size() != 2) return false;
+  if (gated->quantized.grid) return false;  // which may want a whole row first
+  const int up_at = segments[0].out.data == gated->gate.data ? 1 : 0;
+  if (segments[1 - up_at].out.data != gated->gate.data || segments[up_at].out.data != gated->up.data) return false;
+  for (const Segment& segment : segments)
+    if (segment.weight->view().format == PanelFormat::kNested || !segment.row_sums.empty()) return false;
+  float* parts[2] = {scratch, scratch + kPairRows * kPairColumns};
+  const int width = gated->gate.width;
+  for (int row = begin; row < end; row += kPairRows) {
+    const int num_rows = std::min(kPairRows, end - row);
+    for (int column = 0; column < width; column += kPairColumns) {
+      const int num_columns = std::min(kPairColumns, width - column);
+      for (int i = 0; i < 2; ++i)
+        run_piece(step, segments[i], column / kLanes, ceil_div(num_columns, kLanes), row, num_rows, parts[i]);
+      gated->run_piece(step, parts[1 - up_at], parts[up_at], row, num_rows, column, num_columns);
+    }
+  }
+  return true;
+}
+
+// Rows of a few panels, to `out` with kPairColumns floats a row.
+void LinearRows::run_piece(const Step& step, const Segment& segment, int panel, int num_panels, int row, int num_rows,
+                           float* out) const {
+  LinearCall call{segment.weight->view(),
+                  segment.bias ? segment.bias + panel * kLanes : nullptr,
+                  nullptr,
+                  x.stride(),
+                  quantized.quantized(),
+                  out,
+                  kPairColumns};
+  call.weight.data += panel * call.weight.panel_bytes;
+  if (x.data) call.x = x.floats() + row * x.stride();
+  if (quantized.data) call.quantized_x.data += row * call.quantized_x.row_bytes;
+  step.kernels->linear(call, 0, num_panels, 0, num_rows);
+}
+
 void LinearRows::run_segment(const Step& step, const Segment& segment, int panel_begin, int panel_end, int row_begin,
                              int row_end) const {
   LinearCall call{segment.weight->view(), segment.bias,         x.floats(),          x.stride(),
@@ -252,6 +291,16 @@ void GateRows::run_rows(const Step& step, int begin, int end) const {
   const GatedCall call{gate.floats(), up.floats(),  out.floats(), gate.width,           gate.stride(),
                        up.stride(),   out.stride(), activation,   quantized.quantized()};
   step.kernels->gated(call, begin, end, 0, gate.width);
+}
+
+void GateRows::run_piece(const Step& step, const float* gates, const float* ups, int row, int num_rows, int column,
+                         int num_columns) const {
+  GatedCall call{gates,        ups,          out.data ? out.floats() + row * out.stride() : nullptr,
+                 gate.width,   kPairColumns, kPairColumns,
+                 out.stride(), activation,   quantized.quantized(),
+                 column};
+  if (quantized.data) call.quantized.data += row * call.quantized.row_bytes;
+  step.kernels->gated(call, 0, num_rows, column, column + num_columns);
 }
 
 int AddRows::num_tasks(const Step& step) const { return row_tasks(a, step); }

@@ -11,6 +11,10 @@
 
 namespace vivace {
 
+// Rows and columns of gate and up that are multiplied and gated together: they stay in the first-level cache.
+constexpr int kPairRows = 64, kPairColumns = 64;
+constexpr int kPairScratchFloats = 2 * kPairRows * kPairColumns;
+
 class Op {
  public:
   virtual ~Op() = default;
@@ -25,6 +29,11 @@ class Op {
   virtual bool is_stream(const Step&) const { return false; }
   // All that a row-wise op does to the rows [begin, end).
   virtual void run_rows(const Step&, int /*begin*/, int /*end*/) const {}
+  // The same for this op and for `next`, where both together are quicker and nobody else reads what this one writes.
+  // False: nothing was done. `scratch`: kPairScratchFloats of it.
+  virtual bool run_pair(const Step&, const Op& /*next*/, int /*begin*/, int /*end*/, float* /*scratch*/) const {
+    return false;
+  }
 };
 
 // Cosines and sines of the batch's positions for one rope.
@@ -82,6 +91,7 @@ struct LinearRows final : Op {
   bool is_row_wise() const override { return !segments.front().out.selected; }
   bool is_stream(const Step& step) const override;
   void run_rows(const Step& step, int begin, int end) const override;
+  bool run_pair(const Step& step, const Op& next, int begin, int end, float* scratch) const override;
 
  private:
   struct Split {
@@ -93,6 +103,8 @@ struct LinearRows final : Op {
   void add_shifts(const Segment& segment, int panel_begin, int panel_end, int row_begin, int row_end) const;
   void run_nested(const Step& step, const Segment& segment, LinearCall call, int panel_begin, int panel_end,
                   int row_begin, int row_end) const;
+  void run_piece(const Step& step, const Segment& segment, int panel, int num_panels, int row, int num_rows,
+                 float* out) const;
 };
 
 // Norm, rotate and store heads. Local layers lie in blocks of their own, see KvPool.
@@ -136,11 +148,15 @@ struct ObserveRows final : Op {
 struct GateRows final : Op {
   Buffer gate, up, out, quantized;
   Activation activation;
+  bool is_only_reader;  // of gate and up
   const char* name() const override { return "gated"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
   bool is_row_wise() const override { return !gate.selected; }
   void run_rows(const Step& step, int begin, int end) const override;
+  // Rows and columns of them from pieces of kPairColumns floats a row.
+  void run_piece(const Step& step, const float* gates, const float* ups, int row, int num_rows, int column,
+                 int num_columns) const;
 
  private:
   int columns_per_task(const Step& step) const;

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kTileRows = 16;        // query rows of one attention task, at most
 constexpr int kLeastStageRows = 24;  // rows a thread must have for ops to be done block by block
-constexpr int kStageRows = 32;       // rows of such a block: what ops pass on stays in the second-level cache
+constexpr int kStageRows = 64;       // rows of such a block: what ops pass on stays in the second-level cache
 constexpr int kRowGroup = 8;         // rows that the linear kernels take at a time
 constexpr double kUneven = 1.125;    // with fewer rows: how much longer than an even share a thread's may be
 
@@ -37,7 +37,10 @@ bool goes_by_rows(int num_rows, int num_threads) {
   return groups >= num_threads && ceil_div(groups, num_threads) * kRowGroup * num_threads <= kUneven * num_rows;
 }
 
-size_t scratch_floats(int head_dim) { return (attention_scratch_floats(head_dim) + 15) / 16 * 16; }
+// Of one thread: for attention, or for a pair of ops.
+size_t scratch_floats(int head_dim) {
+  return (std::max<size_t>(attention_scratch_floats(head_dim), kPairScratchFloats) + 15) / 16 * 16;
+}
 
 }  // namespace
 
@@ -224,8 +227,10 @@ void Program::run_task(size_t number, int task, int thread, float* scratch) {
   const int end = std::min(groups * (task + 1) / stage.num_tasks * kRowGroup, step_.num_rows);
   Stopwatch watch;
   for (size_t i = stage.begin; i < stage.end; ++i) {
-    ops_[i]->run_rows(step_, begin, end);
+    const bool both = i + 1 < stage.end && ops_[i]->run_pair(step_, *ops_[i + 1], begin, end, scratch);
+    if (!both) ops_[i]->run_rows(step_, begin, end);
     if (!op_seconds_.empty()) op_seconds_[thread][i] += watch.lap();
+    if (both) ++i;
   }
 }
 

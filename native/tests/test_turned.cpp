@@ -37,9 +37,9 @@ std::vector<float> outliers(int rows, int columns, Random& random) {
   return x;
 }
 
-void test_linear(const KernelTable& table, int inputs) {
+void test_linear(const KernelTable& table, int inputs, int rows) {
   Random random(31);
-  const int outputs = 45, rows = 13;
+  const int outputs = 45;
   const std::vector<float> weight = random.normals(static_cast<size_t>(outputs) * inputs);
   const std::vector<float> bias = random.normals(48), x = outliers(rows, inputs, random);
   const PackedMatrix matrix = pack(weight, outputs, inputs);
@@ -89,6 +89,21 @@ void test_same_codes(const KernelTable& table) {
         "turned: every table makes the same codes", table.name);
 }
 
+// Weights are packed by whichever table is the best one, so a file's codes may not depend on it.
+void test_same_weights(const KernelTable& table) {
+  Random random(34);
+  const int columns = 576;
+  std::vector<float> ours = outliers(1, columns, random), plain = ours;
+  std::vector<uint8_t> codes(16 * columns), expected(16 * columns);
+  const float largest = table.pack_turned(ours.data(), columns, codes.data());
+  check(largest == available_tables().back()->pack_turned(plain.data(), columns, expected.data()) && ours == plain &&
+            codes == expected,
+        "turned: every table packs the same codes", table.name);
+  std::fill(ours.begin(), ours.end(), 0.0f);
+  check(table.pack_turned(ours.data(), columns, codes.data()) == 0.0f && codes[0] == 128 && codes[1] == 128,
+        "turned: a row of zeros has the code of zero", table.name);
+}
+
 // All codes at their largest: the sum of a group is as far from 0 as it can be.
 void test_extremes(const KernelTable& table) {
   const int inputs = 16384, rows = 9;
@@ -123,6 +138,20 @@ void test_fused(const KernelTable& table) {
   table.quantize({out.data(), 128, apart.rows}, 0, rows);
   check(std::memcmp(fused.rows.data, apart.rows.data, fused.num_bytes(rows)) == 0,
         "turned: a gate quantises as quantise does, in pieces as well", table.name);
+  // The last 64 columns from pieces that hold no others.
+  std::vector<float> gates, ups;
+  for (int row = 0; row < rows; ++row) {
+    gates.insert(gates.end(), a.begin() + row * width + 64, a.begin() + (row + 1) * width);
+    ups.insert(ups.end(), up.begin() + row * width + 64, up.begin() + (row + 1) * width);
+  }
+  std::vector<float> whole = out;
+  for (int row = 0; row < rows; ++row) std::fill_n(out.begin() + row * width + 64, 64, 0.0f);
+  TurnedRows cut(rows, width);
+  table.gated({a.data(), up.data(), nullptr, width, 128, 128, 128, Activation::kSilu, cut.rows}, 0, rows, 0, 64);
+  table.gated({gates.data(), ups.data(), out.data(), width, 64, 64, 128, Activation::kSilu, cut.rows, 64}, 0, rows, 64,
+              128);
+  check(whole == out && std::memcmp(cut.rows.data, fused.rows.data, cut.num_bytes(rows)) == 0,
+        "turned: gate and up may come as pieces of their columns", table.name);
 }
 
 void test_refused() {
@@ -141,8 +170,10 @@ void test_refused() {
 int main() {
   test_refused();
   for (const KernelTable* table : available_tables()) {
-    for (int inputs : {128, 192, 576}) test_linear(*table, inputs);
+    for (int inputs : {128, 192, 576})
+      for (int rows : {13, 30, 61}) test_linear(*table, inputs, rows);
     test_same_codes(*table);
+    test_same_weights(*table);
     test_extremes(*table);
     test_fused(*table);
   }

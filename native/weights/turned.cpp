@@ -1,8 +1,8 @@
 #include "weights/turned.h"
 
-#include <algorithm>
-#include <cmath>
 #include <cstring>
+
+#include "kernels/table.h"
 
 namespace vivace {
 
@@ -38,18 +38,7 @@ void place_turned(PackedView* view) {
 void pack_turned_row(const PackedView& view, uint8_t* data, float* values, int index) {
   const int columns = view.num_inputs, lane = index % kLanes;
   uint8_t* panel = data + index / kLanes * view.panel_bytes;
-  turn_columns(values, columns);
-  float largest = 0.0f;
-  for (int i = 0; i < columns; ++i) largest = std::max(largest, std::fabs(values[i]));
-  const float inverse = largest > 0.0f ? kTurnedTop / largest : 0.0f;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23 pushes the fraction out: nearest, ties to even
-  uint8_t* at = panel + 4 * lane;
-  for (int i = 0; i < columns; i += 4, at += 64) {
-    uint8_t quad[4];
-    for (int j = 0; j < 4; ++j)
-      quad[j] = static_cast<uint8_t>(static_cast<int>((values[i + j] * inverse + kRound) - kRound) + 128);
-    std::memcpy(at, quad, sizeof quad);
-  }
+  const float largest = available_tables().front()->pack_turned(values, columns, panel + 4 * lane);
   scales_of(panel, columns)[lane] = largest / (8.0f * kTurnedTop);
 }
 

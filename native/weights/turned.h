@@ -9,10 +9,8 @@
 
 namespace vivace {
 
-constexpr int kTurnedTop = 127;
-
 void place_turned(PackedView* view);
-// `values`: num_inputs floats of row `index`, overwritten.
+// `values`: num_inputs floats of row `index`, overwritten. By the best kernel table: all of them give the same codes.
 void pack_turned_row(const PackedView& view, uint8_t* data, float* values, int index);
 void unpack_turned_row(const PackedView& view, int index, float* out);
 

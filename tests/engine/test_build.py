@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from factories.gguf_files import small_spec, write_gguf
-from vivace.engine.build import EngineConfig, build_service
+from vivace.engine.build import EngineConfig, build_service, choose_precision
 from vivace.engine.core import Engine
 from vivace.engine.kv_memory import available_memory_bytes, bytes_per_block, choose_num_blocks
 from vivace.engine.tiering import TierConfig
+from vivace.files.open import open_model
 from vivace.types.errors import CatalogueError, ConfigError, TokenizerError
 
 SPEC = small_spec()
@@ -43,6 +44,27 @@ def test_blocks_follow_context_and_memory(context: int, kv_bytes: int | None, av
 def test_memory_for_no_block_is_refused() -> None:
     with pytest.raises(ConfigError, match="hold no KV block"):
         choose_num_blocks(SPEC, 256, 10, 1 << 40)
+
+
+@pytest.mark.parametrize(
+    ("config", "isa", "expected"),
+    [
+        (EngineConfig(), "avx512bf16", (12, "f16")),
+        (EngineConfig(activation_bits=12), "avx512bf16", (12, "f16")),
+        (EngineConfig(activation_bits=8), "avx512bf16", (8, "bf16")),
+        (EngineConfig(weights="int8"), "avx512bf16", (12, "bf16")),
+        (EngineConfig(weights="int8"), "avx2", (12, "f16")),
+        (EngineConfig(weights="int8", kv_format="f16"), "avx512bf16", (12, "f16")),
+        (EngineConfig(activation_bits=8, executor="reference"), "avx512bf16", (8, "f16")),
+    ],
+)
+def test_choices_for_speed_keep_bfloat16_where_the_kernels_multiply_it(
+    model_path: Path, monkeypatch: pytest.MonkeyPatch, config: EngineConfig, isa: str, expected: tuple[int, str]
+) -> None:
+    monkeypatch.setenv("VIVACE_ISA", isa)
+    loaded = open_model(model_path)
+    assert choose_precision(loaded, config) == expected
+    loaded.close()
 
 
 def mounted(root: Path, files: dict[str, str]) -> Path:

@@ -155,7 +155,9 @@ def _open(arguments: argparse.Namespace) -> _Subject:
         raise ConfigError(
             f"--prompt and --decode together take {length} tokens and the context holds {most}.", "Lower one of them."
         )
-    asked = EngineConfig(activation_bits=arguments.activation_bits, kv_format=arguments.kv_format)
+    asked = EngineConfig(
+        activation_bits=arguments.activation_bits, kv_format=arguments.kv_format, weights=arguments.weights
+    )
     activation_bits, kv_format = choose_precision(loaded, asked)
     executor = NativeExecutor(
         build_graph(loaded.spec),

@@ -56,7 +56,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         type=kv_formats,
         metavar="F",
         help=f"{KV_FORMAT_HELP}; docs/kv-cache.md has what each costs (default: as the model file asks, "
-        f"else {DEFAULT_KV_FORMAT})",
+        f"else {DEFAULT_KV_FORMAT}; bf16 with 8-bit activations or int8 weights, where the machine multiplies it)",
     )
     group.add_argument(
         "--kv-policy",

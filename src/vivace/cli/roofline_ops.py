@@ -151,9 +151,13 @@ def batch_of(shape: StepShape, vocab_size: int) -> ForwardBatch:
 
 
 def label(op: "CoreOp", core: "CoreGraph") -> str:
-    """What ops that differ in their layer alone are called together."""
+    """What ops that differ in their layer alone are called together. The gate counts with the linear that feeds it: of
+    many rows both are done at once.
+    """
     if core.output in op.writes:
         return "logits"
+    if op.name == "gated":
+        return next(label(other, core) for other in core.ops if op.reads[0] in other.writes)
     names = weights_of(op)
     return f"{op.name} {'+'.join(name.split('.')[-2] for name in names)}" if names else op.name
 

@@ -42,7 +42,7 @@ class EngineConfig(ServingConfig):
         activation_bits: 12, or 8: about a third quicker on prompts, and a little further from the unquantised model
             (docs/performance.md has both figures). None: as the model file asks, else 12.
         kv_format: how keys and values are stored: a row of KV_FORMATS (`numerics.kv_formats`), or one a layer. None:
-            as the model file asks, else f16.
+            as the model file asks, else f16; bf16 with 8-bit activations or int8 weights if the machine has it.
         weights: "file", or "int8": linears are requantised at load to the codes that run quickest on prompts and many
             streams (docs/performance.md has speed and quality).
         executor: a row of EXECUTORS.
@@ -205,8 +205,13 @@ def serve_loaded(loaded: "LoadedModel", config: EngineConfig, *, name: str) -> "
 
 def choose_precision(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, str | tuple[str, ...]]:
     """Bits of activations and how keys and values are stored: what is asked, else what the file asks, else default."""
-    kv_format = config.kv_format or loaded.run_settings.kv_format or DEFAULT_KV_FORMAT
-    return choose_inputs(loaded.run_settings, config.activation_bits)[0], kv_format
+    from vivace.execute.native import default_kv_format
+
+    bits = choose_inputs(loaded.run_settings, config.activation_bits)[0]
+    default = DEFAULT_KV_FORMAT
+    if config.executor == "native":  # a file that asks for 8 bits was measured with DEFAULT_KV_FORMAT
+        default = default_kv_format(config.activation_bits, config.weights)
+    return bits, config.kv_format or loaded.run_settings.kv_format or default
 
 
 def choose_sizes(loaded: "LoadedModel", config: EngineConfig) -> tuple[int, KvBlocks]:

@@ -17,6 +17,7 @@ from vivace.execute.native_program import (
     build_program,
     draw,
     forward,
+    has_pairs,
     lower_fused,
     prepare,
     relay,
@@ -34,7 +35,7 @@ from vivace.types.errors import ConfigError, EngineError
 from vivace.types.input_scheme import PLAIN_INPUTS, InputScheme, is_input_bits
 from vivace.types.kv import DEFAULT_KV_FORMAT
 from vivace.types.precision import full_level
-from vivace.types.run_settings import EXACT_BITS, FILE_WEIGHTS, check_weight_format
+from vivace.types.run_settings import EXACT_BITS, FAST_BITS, FILE_WEIGHTS, INT8_WEIGHTS, check_weight_format
 from vivace.types.step import ForwardBatch
 from vivace.types.weights import WeightSource
 
@@ -308,6 +309,15 @@ class NativeEarlyExit:
 
     def close(self) -> None:
         """Nothing: pool and weights are the model's."""
+
+
+def default_kv_format(activation_bits: int | None, weight_format: str = FILE_WEIGHTS, isa: str | None = None) -> str:
+    """How keys and values are kept where nobody asks: in bfloat16 where a choice for speed has rounded more than that
+    does and the kernel table multiplies it in pairs, else as DEFAULT_KV_FORMAT (docs/performance.md has both figures).
+    """
+    is_fast = activation_bits == FAST_BITS or weight_format == INT8_WEIGHTS
+    table = isa if isa is not None else os.environ.get("VIVACE_ISA", "")
+    return "bf16" if is_fast and has_pairs(table) else DEFAULT_KV_FORMAT
 
 
 def available_isas() -> list[str]:

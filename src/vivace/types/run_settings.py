@@ -6,6 +6,7 @@ from vivace.types.errors import ConfigError
 from vivace.types.input_scheme import PLAIN_INPUTS, InputScheme
 
 DEFAULT_ACTIVATION_BITS = 12
+FAST_BITS = 8
 EXACT_BITS = 32
 """Inputs are not rounded and weights are read as float32: what the others are held against."""
 

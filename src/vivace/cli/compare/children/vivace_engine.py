@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.engine.core import Engine, always
-from vivace.execute.native import NativeExecutor
+from vivace.execute.native import NativeExecutor, default_kv_format
 from vivace.execute.score import iterate_logits
 from vivace.files.open import open_model
 from vivace.graph.build import build_graph
@@ -34,15 +34,17 @@ class VivaceEngine:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         loaded = open_model(Path(options["model"]))
+        bits, weight_format = options["activation_bits"], options.get("weight_format", FILE_WEIGHTS)
         self._executor = NativeExecutor(
             build_graph(loaded.spec),
             loaded.weights,
             num_blocks=max(streams * (length // BLOCK_SIZE + 2) for streams, length in options["shapes"]),
             max_rows=MAX_BATCH_TOKENS,
             num_threads=options["threads"],
-            activation_bits=options["activation_bits"],
+            activation_bits=bits,
             isa=options.get("isa"),
-            weight_format=options.get("weight_format", FILE_WEIGHTS),
+            kv_format=default_kv_format(bits, weight_format, options.get("isa")),
+            weight_format=weight_format,
         )
         config = SchedulerConfig(max_batch_tokens=MAX_BATCH_TOKENS, max_sequences=64, prefix_cache=False)
         self._engine = Engine(self._executor, config)
