@@ -195,7 +195,8 @@ def estimate_doctor(
 ) -> Estimate:
     """What the doctor takes with so many windows of either text.
 
-    A layer that is probed for regret is done as it will be; all others are looked at alone.
+    Three layers are done as all will be: one looked at and gone through, one probed for regret as well, one looked at
+    alone, as the last is.
 
     Raises:
         ConfigError: a text cannot be read, or the model has no vocabulary.
@@ -208,21 +209,26 @@ def estimate_doctor(
         texts_s = sum(reading_s(source, settings, CalibrationText(tuple(of))) for of in (paths, like))
         half = settings.samples // 2
         one = PRESETS["int4-fast"]
-        cut_spec, cut, _ = cut_model(spec, source.weights, one, [0], min(spec.vocab_size, 256))
+        cut_spec, cut, _ = cut_model(spec, source.weights, one, [0, 0, 0], min(spec.vocab_size, 256))
         size = min(settings.tokens, spec.context_length)
         windows = list(np.random.default_rng(0).integers(cut_spec.vocab_size, size=(half, size)).astype(np.int32))
-        started = time.perf_counter()
-        walk_together(cut_spec, cut, (windows, windows, windows), lambda *_: None)
-        probed = time.perf_counter()
-        input_importance(cut_spec, cut, windows)
-        walked_s = 3 * (time.perf_counter() - probed)
+        times: list[float] = []
+        walk_together(
+            cut_spec,
+            cut,
+            (windows, windows, windows),
+            lambda *_: times.append(time.perf_counter()),
+            probed=frozenset({1}),
+        )
+        _, walked_s, probed_s, looked_s = np.diff(times).tolist()  # what comes before the layers first
+        walked = time.perf_counter()
         window_features(windows, source.weights.dequantize("embed.weight"))
-        features_s = 2 * (time.perf_counter() - probed - walked_s / 3)
+        features_s = 2 * (time.perf_counter() - walked)
         num_probed = min(LAYERS_PROBED, spec.num_layers)
         stages = {
             "text": texts_s,
-            "probes": num_probed * (probed - started),
-            "walk": (spec.num_layers - num_probed / 2) * walked_s,
+            "probes": num_probed * probed_s,
+            "walk": max((spec.num_layers - num_probed) * walked_s - (walked_s - looked_s), 0.0),
             "windows": features_s,
         }
         source_bytes = sum(source.weights.info(name).num_bytes for name in source.weights.names())

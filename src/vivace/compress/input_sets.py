@@ -28,7 +28,12 @@ class InputComparison:
 
 
 def walk_together(
-    spec: ModelSpec, weights: WeightSource, sets: tuple[Sequence[Tokens], ...], report: Report
+    spec: ModelSpec,
+    weights: WeightSource,
+    sets: tuple[Sequence[Tokens], ...],
+    report: Report,
+    *,
+    probed: frozenset[int] | None = None,
 ) -> InputComparison:
     """Run calibration windows and those of both halves of traffic, as many each, layer by layer.
 
@@ -37,10 +42,11 @@ def walk_together(
         weights: its tensors.
         sets: calibration, first half, second half.
         report: told how far it is.
+        probed: layers whose matrices are rounded to see what is lost; None: as `probed_layers` has them.
     """
     graph = build_graph(spec)
     walks, segments = [CalibrationWalk(graph, windows) for windows in sets], layer_segments(graph)
-    layers = probed_layers(spec.num_layers)
+    layers = probed_layers(spec.num_layers) if probed is None else probed
     ranges: list[list[Floats]] = [[], [], []]
     errors = [np.zeros((0, 2, 2))]
     for done, segment in enumerate(segments[:-1]):
