@@ -252,7 +252,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--calibrate-on", type=Path, action="append", required=True)
     parser.add_argument("--sensitivity", type=Path, required=True, help="a JSON file, made when it is missing")
     parser.add_argument("--ggml", type=Path, help="a library with ggml_quantize_chunk, for the rows of llama.cpp")
-    parser.add_argument("--base", default="int4", choices=sorted(PRESETS), help="whose methods all rows use")
+    parser.add_argument("--base", default="int4-awq", choices=sorted(PRESETS), help="whose methods all rows use")
     parser.add_argument("--tuned", action="store_true", help="scales are tuned end to end as well (torch)")
     parser.add_argument(
         "--rows",

@@ -101,7 +101,7 @@ def test_parts_are_measured_as_the_recipe_rounds_them() -> None:
 def test_a_mix_rounds_by_gptq_at_four_bits_only() -> None:
     spec, weights = uneven_model()
     parts = measure_sensitivity(spec, weights, random_windows(spec, 2, 24))
-    recipe, _ = mixed_recipe(spec, parts, 5.5)
+    recipe, _ = mixed_recipe(spec, parts, 5.5, PRESETS["int4"])
     assert {rule.format for rule in recipe.rules} > {TensorFormat.Q4_0}
     for rule in recipe.rules:
         assert rule.rounding == (None if rule.format is TensorFormat.Q4_0 else "nearest")

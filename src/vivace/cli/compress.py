@@ -271,7 +271,7 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
         )
     if arguments.plot is not None and not mixed:
         raise ConfigError("--plot needs --recipe mixed.", "Other recipes measure no sensitivity.")
-    recipe, left_out = without_missing(find_recipe("int4" if mixed else arguments.recipe))
+    recipe, left_out = without_missing(find_recipe("int4-awq" if mixed else arguments.recipe))
     if left_out:
         print(f"vivace: {left_out}", file=sys.stderr)
     given = {name: value for name in ("samples", "tokens", "seed") if (value := getattr(arguments, name)) is not None}

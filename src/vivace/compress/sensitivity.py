@@ -180,7 +180,7 @@ def mixed_recipe(
     spec: ModelSpec,
     sensitivities: Sequence[PartSensitivity],
     bits_per_weight: float | None,
-    base: Recipe = PRESETS["int4"],
+    base: Recipe = PRESETS["int4-awq"],
     *,
     most_ms: float | None = None,
 ) -> tuple[Recipe, Allocation]:
