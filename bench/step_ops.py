@@ -12,7 +12,7 @@ import time
 
 from vivace.cli.roofline_ops import StepShape, batch_of, label
 from vivace.execute.native import NativeExecutor
-from vivace.execute.native_program import lower_fused
+from vivace.execute.native_program import LinearSettings, lower_fused
 from vivace.files.catalogue import resolve
 from vivace.files.open import LoadedModel, open_model
 from vivace.graph.build import build_graph
@@ -42,7 +42,7 @@ def measure(loaded: LoadedModel, setting: str, arguments: argparse.Namespace) ->
     bits, weights = SETTINGS[setting]
     graph = build_graph(loaded.spec)
     shapes = [StepShape(count, 1, arguments.start) for count in arguments.streams]
-    core = lower_fused(graph, loaded.weights, bits, weights)
+    core = lower_fused(graph, loaded.weights, LinearSettings(bits, weights))
     executor = NativeExecutor(
         graph,
         loaded.weights,

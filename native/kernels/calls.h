@@ -101,6 +101,7 @@ struct QuantizeCall {
   const float* x;
   size_t x_stride;
   QuantizedRows out;
+  int column_begin = 0, column_end = 0;  // whole groups; end 0: the whole row
 };
 
 // total = a + b (when b is given), out = total / rms(total) * weight; out and quantized are both optional.

@@ -78,6 +78,12 @@ struct KvLayer {
   uint8_t* keys(int block, int head) const {
     return data + block * block_bytes + static_cast<size_t>(head) * (key_bytes + value_bytes);
   }
+  // The same memory with heads counted from `head` on.
+  KvLayer from_head(int head) const {
+    KvLayer rest = *this;
+    rest.data = keys(0, head);
+    return rest;
+  }
   uint8_t* values(int block, int head) const { return keys(block, head) + key_bytes; }
   uint16_t* key_scales(int block, int head) const {
     return reinterpret_cast<uint16_t*>(keys(block, head) + kv_code_bytes(format->keys, head_dim));

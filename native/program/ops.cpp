@@ -87,6 +87,10 @@ void QuantizeRows::run_rows(const Step& step, int begin, int end) const {
   step.kernels->quantize({x.floats(), x.stride(), out.quantized()}, begin, end);
 }
 
+void QuantizeRows::run_columns(const Step& step, int row, int column_begin, int column_end) const {
+  step.kernels->quantize({x.floats(), x.stride(), out.quantized(), column_begin, column_end}, row, row + 1);
+}
+
 LinearRows::Split LinearRows::split(const Step& step) const {
   Split split{};
   for (const Segment& segment : segments) split.panels += segment.weight->num_panels();
@@ -210,26 +214,51 @@ void HeadRows::run(const Step& step, int task, float*) const {
   run_rows(step, rows.begin, rows.end);
 }
 
+HeadsCall HeadRows::heads_call() const {
+  return {q.floats(), k.floats(),   v.floats(),         q.stride(),         k.stride(),      v.stride(),        q_norm,
+          k_norm,     norm_eps,     rope->out.floats(), rope->out.stride(), rope->out.width, rope->interleaved, scale,
+          num_heads,  num_kv_heads, head_dim,           kv.format->rotates};
+}
+
+namespace {
+
+// Stores what `call` has made of one row, from the first head of `kv` and `exact` on.
+void store_row(const HeadRows& op, const Step& step, const HeadsCall& call, const KvLayer& kv, const KvLayer& exact,
+               int row) {
+  const int sequence = step.row_sequences[row];
+  const int32_t* blocks = op.is_local ? step.local_blocks_of(sequence) : step.blocks_of(sequence);
+  step.kernels->store_kv(call, kv, blocks, op.is_local ? step.positions : step.slots, row, row + 1);
+  if (!exact.data) return;
+  const int32_t* others = op.exact_is_local ? step.local_blocks_of(sequence) : blocks;
+  step.kernels->store_kv(call, exact, others, op.exact_is_local ? step.positions : step.slots, row, row + 1);
+}
+
+}  // namespace
+
 void HeadRows::run_rows(const Step& step, int begin, int end) const {
-  const HeadsCall call{
-      q.floats(), k.floats(),   v.floats(),         q.stride(),         k.stride(),      v.stride(),        q_norm,
-      k_norm,     norm_eps,     rope->out.floats(), rope->out.stride(), rope->out.width, rope->interleaved, scale,
-      num_heads,  num_kv_heads, head_dim,           kv.format->rotates};
+  const HeadsCall call = heads_call();
   step.kernels->prepare_heads(call, begin, end);
-  for (int row = begin; row < end; ++row) {
-    const int sequence = step.row_sequences[row];
-    const int32_t* blocks = is_local ? step.local_blocks_of(sequence) : step.blocks_of(sequence);
-    step.kernels->store_kv(call, kv, blocks, is_local ? step.positions : step.slots, row, row + 1);
-    if (!exact.data) continue;
-    const int32_t* others = exact_is_local ? step.local_blocks_of(sequence) : blocks;
-    step.kernels->store_kv(call, exact, others, exact_is_local ? step.positions : step.slots, row, row + 1);
-  }
+  for (int row = begin; row < end; ++row) store_row(*this, step, call, kv, exact, row);
+}
+
+void HeadRows::run_head(const Step& step, int row, int kv_head) const {
+  HeadsCall call = heads_call();
+  call.num_heads = num_heads / num_kv_heads;
+  call.num_kv_heads = 1;
+  call.q += static_cast<size_t>(kv_head) * call.num_heads * head_dim;
+  call.k += static_cast<size_t>(kv_head) * head_dim;
+  call.v += static_cast<size_t>(kv_head) * head_dim;
+  step.kernels->prepare_heads(call, row, row + 1);
+  store_row(*this, step, call, kv.from_head(kv_head), exact.data ? exact.from_head(kv_head) : exact, row);
 }
 
 int AttendRows::num_tasks(const Step&) const { return static_cast<int>(tiles->size()); }
 
 void AttendRows::run(const Step& step, int task, float* scratch) const {
-  const AttentionTile& tile = (*tiles)[tiles->size() - 1 - task];  // later rows have more to do: they go first
+  run_tile(step, (*tiles)[tiles->size() - 1 - task], scratch);  // later rows have more to do: they go first
+}
+
+void AttendRows::run_tile(const Step& step, const AttentionTile& tile, float* scratch) const {
   // What a step leaves out of sight is a matter of layers that see everything: local ones keep their window as it is.
   const AttentionCall call{q.floats(),
                            out.floats(),
@@ -276,21 +305,21 @@ int GateRows::num_tasks(const Step& step) const {
 }
 
 void GateRows::run(const Step& step, int task, float*) const {
-  const GatedCall call{gate.floats(), up.floats(),  out.floats(), gate.width,           gate.stride(),
-                       up.stride(),   out.stride(), activation,   quantized.quantized()};
   const int columns = columns_per_task(step);
   if (columns >= gate.width) {
     const Range rows = rows_of(gate, step, task);
     return run_rows(step, rows.begin, rows.end);
   }
   const int pieces = ceil_div(gate.width, columns), row = task / pieces, begin = task % pieces * columns;
-  step.kernels->gated(call, row, row + 1, begin, std::min(begin + columns, gate.width));
+  run_columns(step, row, row + 1, begin, std::min(begin + columns, gate.width));
 }
 
-void GateRows::run_rows(const Step& step, int begin, int end) const {
+void GateRows::run_rows(const Step& step, int begin, int end) const { run_columns(step, begin, end, 0, gate.width); }
+
+void GateRows::run_columns(const Step& step, int row_begin, int row_end, int column_begin, int column_end) const {
   const GatedCall call{gate.floats(), up.floats(),  out.floats(), gate.width,           gate.stride(),
                        up.stride(),   out.stride(), activation,   quantized.quantized()};
-  step.kernels->gated(call, begin, end, 0, gate.width);
+  step.kernels->gated(call, row_begin, row_end, column_begin, column_end);
 }
 
 void GateRows::run_piece(const Step& step, const float* gates, const float* ups, int row, int num_rows, int column,

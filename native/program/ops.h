@@ -74,6 +74,7 @@ struct QuantizeRows final : Op {
   void run(const Step& step, int task, float* scratch) const override;
   bool is_row_wise() const override { return !x.selected; }
   void run_rows(const Step& step, int begin, int end) const override;
+  void run_columns(const Step& step, int row, int column_begin, int column_end) const;
 };
 
 struct LinearRows final : Op {
@@ -92,14 +93,14 @@ struct LinearRows final : Op {
   bool is_stream(const Step& step) const override;
   void run_rows(const Step& step, int begin, int end) const override;
   bool run_pair(const Step& step, const Op& next, int begin, int end, float* scratch) const override;
+  void run_segment(const Step& step, const Segment& segment, int panel_begin, int panel_end, int row_begin,
+                   int row_end) const;
 
  private:
   struct Split {
     int panels, panels_per_task, panel_tasks, rows, rows_per_task;
   };
   Split split(const Step& step) const;
-  void run_segment(const Step& step, const Segment& segment, int panel_begin, int panel_end, int row_begin,
-                   int row_end) const;
   void add_shifts(const Segment& segment, int panel_begin, int panel_end, int row_begin, int row_end) const;
   void run_nested(const Step& step, const Segment& segment, LinearCall call, int panel_begin, int panel_end,
                   int row_begin, int row_end) const;
@@ -122,6 +123,11 @@ struct HeadRows final : Op {
   void run(const Step& step, int task, float* scratch) const override;
   bool is_row_wise() const override { return true; }
   void run_rows(const Step& step, int begin, int end) const override;
+  // One row's heads that share a kv head.
+  void run_head(const Step& step, int row, int kv_head) const;
+
+ private:
+  HeadsCall heads_call() const;
 };
 
 struct AttendRows final : Op {
@@ -133,6 +139,7 @@ struct AttendRows final : Op {
   const char* name() const override { return "attention"; }
   int num_tasks(const Step& step) const override;
   void run(const Step& step, int task, float* scratch) const override;
+  void run_tile(const Step& step, const AttentionTile& tile, float* scratch) const;
 };
 
 // Adds the attention of the step's observed rows to `Step::observed`; runs after the attention of its layer.
@@ -157,6 +164,7 @@ struct GateRows final : Op {
   // Rows and columns of them from pieces of kPairColumns floats a row.
   void run_piece(const Step& step, const float* gates, const float* ups, int row, int num_rows, int column,
                  int num_columns) const;
+  void run_columns(const Step& step, int row_begin, int row_end, int column_begin, int column_end) const;
 
  private:
   int columns_per_task(const Step& step) const;

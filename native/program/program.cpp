@@ -84,6 +84,7 @@ const float* Program::vector(int number) const { return number < 0 ? nullptr : v
 
 void Program::add_op(std::unique_ptr<Op> op) {
   ops_.push_back(std::move(op));
+  if (auto joined = join_last(ops_)) joined_.push_back(std::move(joined));
   done_ = std::make_unique<Count[]>(ops_.size());
   claimed_ = std::make_unique<Count[]>(ops_.size() * threads_->num_threads());
 }
@@ -181,6 +182,13 @@ void Program::plan_tiles(const BatchView& batch) {
   }
 }
 
+// Ops from `op` on that this step does in the same tasks; null: it stands alone.
+const JoinedOps* Program::joined_at(size_t op) const {
+  const auto at = std::lower_bound(joined_.begin(), joined_.end(), op,
+                                   [](const auto& joined, size_t first) { return joined->first < first; });
+  return at != joined_.end() && (*at)->first == op && (*at)->fits(step_) ? at->get() : nullptr;
+}
+
 void Program::plan_stages() {
   stages_.clear();
   const bool by_rows = goes_by_rows(step_.num_rows, step_.num_threads);
@@ -189,10 +197,13 @@ void Program::plan_stages() {
     size_t end = i + 1;
     if (by_rows && ops_[i]->is_row_wise()) {
       while (end < ops_.size() && ops_[end]->is_row_wise()) ++end;
-      stages_.push_back({i, end, num_blocks, true, 1});
+      stages_.push_back({i, end, nullptr, num_blocks, true, 1});
+    } else if (const JoinedOps* joined = joined_at(i)) {
+      end = i + joined->count;
+      stages_.push_back({i, end, joined, joined->num_tasks(step_), false, step_.num_threads});
     } else {
       const int num_shares = ops_[i]->is_stream(step_) ? step_.num_threads : 1;
-      stages_.push_back({i, end, ops_[i]->num_tasks(step_), false, num_shares});
+      stages_.push_back({i, end, nullptr, ops_[i]->num_tasks(step_), false, num_shares});
     }
     i = end;
   }
@@ -220,6 +231,7 @@ int Program::claim(size_t number, int thread) {
 
 void Program::run_task(size_t number, int task, int thread, float* scratch) {
   const Stage& stage = stages_[number];
+  if (stage.joined) return stage.joined->run(step_, task, scratch);
   if (!stage.by_rows) return ops_[stage.begin]->run(step_, task, scratch);
   // Blocks of whole groups of rows that the kernels take at a time, all of them about as long.
   const int groups = ceil_div(step_.num_rows, kRowGroup);
@@ -247,7 +259,9 @@ void Program::run_stages(int thread) {
     if (stages_[i].by_rows) watch.lap();
     Waiter waiter;
     for (int done; (done = num_done.load(std::memory_order_acquire)) < tasks;) waiter.pause(num_done, done);
-    if (!op_seconds_.empty()) op_seconds_[thread][stages_[i].end - 1] += watch.lap();
+    const Stage& stage = stages_[i];
+    const size_t told = stage.joined ? stage.begin + stage.joined->told_under : stage.end - 1;
+    if (!op_seconds_.empty()) op_seconds_[thread][told] += watch.lap();
   }
 }
 

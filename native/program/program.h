@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "program/joined.h"
 #include "program/ops.h"
 #include "runtime/thread_pool.h"
 
@@ -87,6 +88,7 @@ class Program {
   void check_local_blocks(const BatchView& batch, int sequence) const;
   void plan_tiles(const BatchView& batch);
   void plan_stages();
+  const JoinedOps* joined_at(size_t op) const;
   void run_stages(int thread);
   int claim(size_t stage, int thread);
   void run_task(size_t stage, int task, int thread, float* scratch);
@@ -101,11 +103,14 @@ class Program {
   std::vector<std::unique_ptr<std::vector<float>>> vectors_;
   std::vector<std::unique_ptr<InputGrid>> grids_;
   std::vector<std::unique_ptr<Op>> ops_;
+  std::vector<std::unique_ptr<JoinedOps>> joined_;  // as their first ops lie in `ops_`
   std::vector<AttentionTile> tiles_;
-  // Ops [begin, end) that threads do together before they go on: one op, or with many rows all row-wise ops up to the
-  // next that is not. A task of the latter takes a block of rows through all of them, which stays in its core's cache.
+  // Ops [begin, end) that threads do together before they go on: one op, those that are joined, or with many rows all
+  // row-wise ops up to the next that is not. A task of the latter takes a block of rows through all of them, which
+  // stays in its core's cache.
   struct Stage {
     size_t begin, end;
+    const JoinedOps* joined;  // null: not such a stage
     int num_tasks;
     bool by_rows;
     int num_shares;  // tasks of one share follow each other; a thread begins with the share of its number

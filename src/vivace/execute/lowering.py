@@ -32,6 +32,8 @@ from vivace.types.model import RopeSpec
 
 ROW_WISE = frozenset({"norm", "linear", "heads", "quantize", "gated", "add"})
 """Ops that the core may do block by block of rows, see `Op::is_row_wise` in native/program/ops.h."""
+# Ops that the core does a head at a time where streams write.
+JOINED = ("heads", "attention", "quantize")
 
 Argument = str | int | float | None | tuple["Argument", ...]
 
@@ -80,7 +82,8 @@ class CoreGraph:
         """First and last op that touches each buffer; the output lives to the end.
 
         The core may take some rows through several row-wise ops while others are still before them, so a buffer that
-        one of them touches lives from the first to the last of those that follow each other.
+        one of them touches lives from the first to the last of those that follow each other. So it may with heads,
+        attention and the rounding behind it (`native/program/joined.h`).
         """
         first: dict[str, int] = {}
         last: dict[str, int] = {}
@@ -92,6 +95,10 @@ class CoreGraph:
                     first.setdefault(name, begin if row_wise else number)
                     last[name] = begin + len(together) - 1 if row_wise else number
             begin += len(together)
+        for number, joined in enumerate(zip(self.ops, self.ops[1:], self.ops[2:], strict=False)):
+            if tuple(op.name for op in joined) == JOINED:
+                for name in (name for op in joined for name in (*op.reads, *op.writes)):
+                    first[name], last[name] = min(first[name], number), max(last[name], number + 2)
         last[self.output] = len(self.ops) - 1
         return {name: Lifetime(first[name], last[name]) for name in first}
 
