@@ -112,6 +112,17 @@ def test_importance_moves_the_error_to_columns_that_matter_less() -> None:
     assert loss[1] < 0.8 * loss[0]
 
 
+@pytest.mark.parametrize("weighed", [False, True])
+def test_eight_bit_weights_that_lie_on_the_grid_stay_to_the_bit(weighed: bool) -> None:
+    scheme = QuantScheme(8, "symmetric", "group", 32, scale_type="F16")
+    rng = np.random.default_rng(3)
+    start = random_matrix(256, 576, seed=1)
+    on_grid = quantize_matrix(start, scheme, fit_scales(start, scheme, "minmax")).dequantize()
+    importance = np.exp(3 * rng.standard_normal(576)).astype(np.float32) if weighed else None
+    again = quantize_matrix(on_grid, scheme, fit_scales(on_grid, scheme, "mse", importance)).dequantize()
+    np.testing.assert_array_equal(again, on_grid)
+
+
 def test_a_percentile_ignores_an_outlier() -> None:
     matrix = random_matrix(1, 4096)
     matrix[0, 0] = 1000

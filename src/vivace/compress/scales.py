@@ -23,6 +23,7 @@ PERCENTILE = 99.9  # chapter 18.2.2, calibrate_scale
 _COARSE_CLIPPINGS = np.linspace(1.1, 0.45, 13, dtype=np.float32).tolist()
 _FINE_CLIPPINGS = np.linspace(1.3, 0.97, 32, dtype=np.float32).tolist()
 _FINE_BITS = 6  # from here on clipping does not pay, and what helps is a scale whose steps meet the weights
+_NOISE = 1e-6  # of a group's weighed squares: errors are differences of float32 sums, and below this all are alike
 _ALL_BITS_WEIGHT = 16.0  # clipping helps four bits and hurts eight; their errors differ by about 256
 
 
@@ -91,7 +92,7 @@ def least_squares(groups: Floats, scheme: QuantScheme, importance: Floats | None
         codes = round_to_grid(groups, scheme, start)
         candidate = sums.refit(codes, start, scheme)
         error = _loss(sums, codes, candidate, scheme)
-        better = error < least
+        better = error < least - _NOISE * sums.squares  # weights that lie on the grid keep it
         least = xp.where(better, error, least)
         best = Affine(
             xp.where(better, candidate.scales, best.scales), xp.where(better, candidate.offsets, best.offsets)
