@@ -23,6 +23,9 @@ from vivace.types.step import BLOCK_SIZE
 from .protocol import Streams, serve
 
 MAX_BATCH_TOKENS = 512  # EngineConfig's default
+PROMPTS_FIRST_S = 60.0
+"""Between two tokens of a stream: so long that prompts are read at once, as other engines' rows do. With the default of
+0.1 s streams that began early go on while the rest is read, and the last ones write alone."""
 
 
 class VivaceEngine:
@@ -46,7 +49,9 @@ class VivaceEngine:
             kv_format=default_kv_format(bits, weight_format, options.get("isa")),
             weight_format=weight_format,
         )
-        config = SchedulerConfig(max_batch_tokens=MAX_BATCH_TOKENS, max_sequences=64, prefix_cache=False)
+        config = SchedulerConfig(
+            max_batch_tokens=MAX_BATCH_TOKENS, max_sequences=64, prefix_cache=False, inter_token_s=PROMPTS_FIRST_S
+        )
         self._engine = Engine(self._executor, config)
         self._number = itertools.count()
 
