@@ -37,7 +37,6 @@ from vivace.compress.verify import Verification, verify_file
 from vivace.execute.score import Tokens
 from vivace.files.open import LoadedModel, open_model
 from vivace.text.build import build_tokenizer
-from vivace.text.tokenizer import Tokenizer
 from vivace.types.kv import KV_FORMAT_NAMES
 
 _CHECK_TOKENS = 96  # of the comparison after saving
@@ -122,7 +121,8 @@ def _compress(
         tokenizer = None if source.vocabulary is None else build_tokenizer(source.vocabulary)
         reads = recipe.reads_text or budget is not None
         samples = draw_samples(source, tokenizer, recipe.calibration, text, report) if reads else []
-        more = _tuning_samples(source, tokenizer, recipe, text, report)
+        tuning = tuning_settings(recipe.calibration, recipe.tuning) if recipe.tuning else None
+        more = draw_samples(source, tokenizer, tuning, text, report) if tuning else []
         workplace, place = workplace_of(out), device.name if device else "numpy"
         origin = fingerprint(source.spec, source.weights) if samples else ""  # without samples nothing is kept
 
@@ -131,7 +131,8 @@ def _compress(
             return _compressed(source, recipe, (samples, more), (device, kept), report)
 
         with removed_unless_interrupted(workplace):
-            unseen = _unseen(source, tokenizer, recipe, text, report) if budget and budget.within else []
+            searches = budget is not None and budget.within is not None
+            unseen = draw_samples(source, tokenizer, _unseen(recipe.calibration), text, report) if searches else []
             job = _Job(source, recipe, samples, unseen, compress, device)
             found, sensitivities, trials = _chosen(job, budget, report)
             model = as_output_holds(out, source, found)
@@ -194,29 +195,9 @@ def _chosen(
     return model, parts, trials
 
 
-def _unseen(
-    source: LoadedModel,
-    tokenizer: Tokenizer | None,
-    recipe: Recipe,
-    text: CalibrationText | None,
-    report: Report,
-) -> list[Tokens]:
-    """Windows from the same text as the samples, drawn anew, for a search to measure on."""
-    settings = replace(recipe.calibration, samples=UNSEEN_SAMPLES, seed=recipe.calibration.seed + 1)
-    return draw_samples(source, tokenizer, settings, text, report)
-
-
-def _tuning_samples(
-    source: LoadedModel,
-    tokenizer: Tokenizer | None,
-    recipe: Recipe,
-    text: CalibrationText | None,
-    report: Report,
-) -> list[Tokens]:
-    """Windows that scales are tuned on, from the same text; [] for recipes that tune none."""
-    if recipe.tuning is None:
-        return []
-    return draw_samples(source, tokenizer, tuning_settings(recipe.calibration, recipe.tuning), text, report)
+def _unseen(settings: CalibrationSettings) -> CalibrationSettings:
+    """Of windows from the same text as the samples, drawn anew, for a search to measure on."""
+    return replace(settings, samples=UNSEEN_SAMPLES, seed=settings.seed + 1)
 
 
 def _hold(bound: QualityBound, source: LoadedModel, path: Path, windows: Sequence[Tokens]) -> None:

@@ -23,7 +23,7 @@ PERCENTILE = 99.9  # chapter 18.2.2, calibrate_scale
 _COARSE_CLIPPINGS = np.linspace(1.1, 0.45, 13, dtype=np.float32).tolist()
 _FINE_CLIPPINGS = np.linspace(1.3, 0.97, 32, dtype=np.float32).tolist()
 _FINE_BITS = 6  # from here on clipping does not pay, and what helps is a scale whose steps meet the weights
-_NOISE = 1e-6  # of a group's weighed squares: errors are differences of float32 sums, and below this all are alike
+_NOISE = 1e-6  # of a group's weighed squares: an error below it is none, as errors are differences of float32 sums
 _ALL_BITS_WEIGHT = 16.0  # clipping helps four bits and hurts eight; their errors differ by about 256
 
 
@@ -87,12 +87,13 @@ def least_squares(groups: Floats, scheme: QuantScheme, importance: Floats | None
     sums = _Sums.of(groups, xp.broadcast_to(weights, (weights.shape[0], *groups.shape[1:])))
     best = _spanning(low, high, scheme)
     least = _loss(sums, round_to_grid(groups, scheme, best), best, scheme)
+    lies_on_grid = least <= _NOISE * sums.squares
     for shrink in _FINE_CLIPPINGS if scheme.bits >= _FINE_BITS and scheme.kind != "nested" else _COARSE_CLIPPINGS:
         start = _spanning(low * shrink, high * shrink, scheme)
         codes = round_to_grid(groups, scheme, start)
         candidate = sums.refit(codes, start, scheme)
         error = _loss(sums, codes, candidate, scheme)
-        better = error < least - _NOISE * sums.squares  # weights that lie on the grid keep it
+        better = (error < least) & ~lies_on_grid
         least = xp.where(better, error, least)
         best = Affine(
             xp.where(better, candidate.scales, best.scales), xp.where(better, candidate.offsets, best.offsets)
