@@ -1,7 +1,9 @@
 """What a compression takes, foretold: the arithmetic, the probe on a small model, and what is left after a stop."""
 
+import errno
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,12 +11,13 @@ from compress.models import random_windows, write_uneven_gguf
 from vivace.compress.checkpoint import Checkpoint, fingerprint, run_key
 from vivace.compress.estimate import End, Pace, Work, duration, estimate_file, foretell
 from vivace.compress.layout import plan_layout
-from vivace.compress.output import workplace_of
+from vivace.compress.output import only_run_into, workplace_of
 from vivace.compress.pipeline import compress_weights
-from vivace.compress.probe import LayerPace, PipelinePace, layer_kinds
+from vivace.compress.probe import LayerPace, PipelinePace, layer_kinds, probe_disk
 from vivace.compress.recipe import PRESETS, CalibrationSettings
 from vivace.compress.save import compress_file
 from vivace.files.open import open_model
+from vivace.types.errors import StorageError
 
 KIND, OTHER = ("a",), ("b",)
 PIPELINE = PipelinePace(
@@ -39,6 +42,31 @@ def test_every_stage_scales_with_what_there_is_of_it() -> None:
     deeper = foretell(PACE, replace(WORK, layers=(KIND,) * 8))
     assert deeper.seconds - once.seconds == pytest.approx(4 * (3 + 8 * 0.5) + 4 * 0.05)
     assert once.seconds == pytest.approx(sum(once.stages.values()))
+
+
+def test_a_run_that_the_disk_could_not_hold_is_refused_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert WORK.disk_bytes == 2 * 100 + 50
+    assert replace(WORK, tokens=0).disk_bytes == 100
+    source = tmp_path / "model.gguf"
+    write_uneven_gguf(source)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(StorageError, match="room for 0 MB"):
+        estimate_file(source, tmp_path / "out.gguf", PRESETS["int4-fast"])
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_place_that_cannot_be_written_to_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patched, pytest.raises(StorageError, match="Read-only"):
+        patched.setattr("tempfile.TemporaryFile", refuse)
+        probe_disk(tmp_path)
+    (tmp_path / ".out.gguf.resume").write_text("a file where the workplace should be")
+    with pytest.raises(StorageError, match="cannot be used"), only_run_into(tmp_path / "out.gguf"):
+        pass
 
 
 def test_a_kind_of_layer_that_was_not_probed_costs_as_the_others_do() -> None:

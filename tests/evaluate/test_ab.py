@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,8 +139,44 @@ def test_a_person_asks_votes_and_sees_results_in_two_languages(page_url: str, st
         assert "large beats small in 0.0 %" in find(driver, "#standing").text
         find(driver, "#language").click()
         wait_for(driver, "return document.querySelector('#standing').textContent.includes('胜率')")
-        assert find(driver, "button[data-choice=left]").text == "A 更好"
+        assert find(driver, "button[data-choice=left]").text == "A 更好 1"
         assert [entry for entry in driver.get_log("browser") if "favicon" not in entry["message"]] == []
+
+
+@pytest.mark.skipif(not (BROWSER and DRIVER), reason="chromium and chromedriver are not installed")
+def test_a_person_votes_by_keys_alone(page_url: str, store: VoteStore) -> None:
+    pytest.importorskip("selenium", reason="selenium is a development dependency")
+    from selenium.webdriver import ActionChains
+
+    with open_browser("zh-CN") as driver:
+        driver.get(page_url)
+        wait_for(driver, "return document.documentElement.dataset.ready === 'true'")
+        find(driver, "#own").send_keys("n12 北京？\n")  # keys in the field are text
+        wait_for(driver, "return !document.querySelector('#pair').hidden")
+        assert (find(driver, "#prompt").text, find(driver, "#own").get_attribute("value")) == ("n12 北京？", "")
+        for key, shown in (("1", "left"), ("n0", "none"), ("n2", "right")):
+            ActionChains(driver).send_keys(key[0]).perform()
+            if key[0] == "n":
+                wait_for(driver, "return !document.querySelector('[data-choice=tie]').disabled")
+                ActionChains(driver).send_keys(key[1]).perform()
+            wait_for(driver, "return document.querySelector('#right-name').textContent === 'small'")
+            chosen = [element.get_attribute("id") for element in driver.find_elements("css selector", ".chosen")]
+            assert chosen == ([] if shown == "none" else [f"{shown}-card"])
+        assert [vote.score for vote in store.all()] == [1.0, 0.5, 0.0]
+        assert [vote.prompt for vote in store.all()] == ["n12 北京？", *SETTINGS.prompts]
+
+
+def test_a_port_that_is_taken_is_told_before_models_are_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vivace.engine.build.build_service", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.gguf", "b.gguf"):
+        (tmp_path / name).touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["evaluate", "ab", "a.gguf", "b.gguf", "--port", port]) == 2
+    assert capsys.readouterr().err.startswith("vivace: error: ")
 
 
 def find(driver: Any, selector: str) -> Any:

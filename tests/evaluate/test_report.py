@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -43,8 +44,8 @@ def test_every_part_is_measured(report: QualityReport) -> None:
     assert report.figures is not None
     assert report.figures.kld is not None
     assert report.figures.kld > 0
-    assert report.tasks["choices"].num_items == 4
-    assert report.tasks["choices"].paired is not None
+    assert report.tasks["choices-zh"].num_items == 4
+    assert report.tasks["choices-en"].paired is not None
     assert report.generation is not None
     assert report.generation.reference is not None
     assert set(report.speed) == {"model", "reference"}
@@ -71,8 +72,44 @@ def test_answers_of_a_model_cannot_break_the_page(report: QualityReport) -> None
 def test_markdown_has_the_same_figures(report: QualityReport) -> None:
     text = render_markdown(report)
     assert f"| KL divergence | {report.figures.kld:.5g}" in text  # type: ignore[union-attr]
-    assert "| choices | 4 |" in text
+    assert "| choices-en | 4 |" in text
     assert "| model |" in text
+
+
+def test_markdown_shows_plots_that_lie_beside_it_and_missed_limits(
+    models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "a report.md"
+    asked = ["evaluate", str(models[0]), "--against", str(models[1]), "--size", "32", "--windows", "2", "--quick"]
+    assert main([*asked, "--only", "text,tasks", "--max-kld", "0", "--markdown", str(out), "--json"]) == 3
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["text"] == "written by the reference"
+    assert [sentence.split(" is ")[0] for sentence in figures["missed"]] == ["KL divergence"]
+    text = out.read_text(encoding="utf-8")
+    assert f"**Limit missed:** {figures['missed'][0]}." in text
+    links = re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert links == ["a%20report-kl.svg", "a%20report-change.svg", "a%20report-tasks.svg"]
+    for link in links:
+        root = ElementTree.parse(tmp_path / link.replace("%20", " ")).getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert len(root) > 3
+
+
+def test_a_report_that_could_not_be_written_is_refused_before_anything_is_measured(
+    models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("--html", "--markdown"):
+        assert main(["evaluate", str(models[0]), option, str(tmp_path / "none" / "x")]) == 2
+        assert "is not there" in capsys.readouterr().err
+
+
+def test_marks_of_a_histogram_do_not_cover_one_another_and_stay_inside() -> None:
+    drawn = histogram(np.full(9, 9.9), [("mean", 9.8), ("99 %", 9.9)], "nats")
+    places = re.findall(r'<text class="strong" x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)"', drawn)
+    assert [anchor for *_, anchor in places] == ["end", "end"]
+    assert abs(float(places[0][1]) - float(places[1][1])) >= 12
+    tallest = min(float(y) for y in re.findall(r'<rect class="bar" x="[\d.]+" y="([\d.]+)"', drawn))
+    assert tallest > max(float(y) for _, y, _ in places)
 
 
 def test_a_model_alone_has_a_report_too(models: tuple[Path, Path]) -> None:
@@ -123,7 +160,7 @@ def test_loops_and_lengths_are_seen() -> None:
     assert repeated_share([1, 2] * 20) > 0.9
     looping = [((1, 2) * 20, False, "x")]
     short = [((1, 2, 3), True, "y")]
-    found = compare_generation(looping, short)
+    found = compare_generation(looping, short, 40)
     assert (found.model.never_stop, found.model.loops) == (1.0, 1.0)
     assert found.reference is not None
     assert found.reference.loops == 0.0

@@ -68,7 +68,7 @@ def test_files_of_every_kind_are_read(tmp_path: Path) -> None:
     (tmp_path / "mgsm_zh.tsv").write_text("几个？\t18\n")
     (tmp_path / "mine.choices.jsonl").write_text(json.dumps({"question": "q", "choices": ["a", "b"], "answer": 1}))
     tasks = read_tasks(tmp_path)
-    assert list(tasks) == ["choices", "gsm8k", "hellaswag", "lambada", "mgsm_zh", "mine"]
+    assert list(tasks) == ["choices-en", "choices-zh", "gsm8k", "hellaswag", "lambada", "mgsm_zh", "mine"]
     assert tasks["hellaswag"][1] == Choice("He sits. he", (" one", " two", " three", " four"), 3)
     assert tasks["lambada"] == [LastWord("it was a", " stone")]
     assert tasks["gsm8k"] == [Sum("q", "1,200")]
@@ -81,7 +81,10 @@ def test_the_built_in_questions_are_in_two_languages_and_right_answers_stand_any
     assert {row["language"] for row in rows} == {"en", "zh"}
     assert len({row["question"] for row in rows}) == len(rows) >= 40
     assert len({row["answer"] for row in rows}) > 1
-    assert list(read_tasks(None)) == ["choices"]
+    tasks = read_tasks(None)
+    assert {name: len(items) for name, items in tasks.items()} == {
+        f"choices-{language}": sum(row["language"] == language for row in rows) for language in ("en", "zh")
+    }
 
 
 @pytest.mark.parametrize(

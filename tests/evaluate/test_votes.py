@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,6 +52,24 @@ def test_two_models_get_the_rating_of_their_odds() -> None:
     assert rows[0].low < rows[0].elo < rows[0].high
     assert rows[0].low > rows[1].high
     assert ratings(votes(1.0, 150) + votes(0.0, 50)) == rows
+
+
+def test_few_votes_or_votes_that_agree_leave_wide_intervals() -> None:
+    spans = {count: ratings(votes(1.0, count))[0] for count in (1, 4, 40)}
+    widths = {count: row.high - row.low for count, row in spans.items()}
+    assert spans[1].low < 1500 < spans[1].high
+    assert spans[40].low > 1500
+    assert all(width > 100 for width in widths.values())
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    generator, truth = np.random.default_rng(3), ELO_PER_NAT * 0.5 * np.log(0.7 / 0.3)
+    held = 0
+    for _ in range(200):
+        cast = [Vote("q", "a", "b", "", "", float(score)) for score in generator.random(60) < 0.7]
+        row = next(row for row in ratings(cast) if row.model == "a")
+        held += row.low <= 1500 + truth <= row.high
+    assert 180 <= held <= 199
 
 
 def test_models_that_never_met_are_compared_through_a_third() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vivace.cli.model_options import use_isa
+from vivace.cli.output_files import output_file
 from vivace.cli.work_progress import WorkProgress
 from vivace.types.errors import ConfigError
 from vivace.types.run_settings import FILE_WEIGHTS, WEIGHT_FORMATS
@@ -57,8 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads that compute (default: the machine's cores)")
     parser.add_argument("--isa", metavar="NAME", help="force an instruction set, as VIVACE_ISA does")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with plots as well, one file")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the figures as Markdown tables as well")
+    parser.add_argument("--html", type=output_file, metavar="FILE", help="write a page with plots as well, one file")
+    parser.add_argument(
+        "--markdown",
+        type=output_file,
+        metavar="FILE",
+        help="write the figures as Markdown tables as well, plots beside it",
+    )
     limits = parser.add_argument_group("limits", f"a missed one ends the command with status {GATE_MISSED_STATUS}")
     limits.add_argument("--max-ppl-delta", type=float, metavar="X", help="most that perplexity may rise")
     limits.add_argument("--min-recovery", type=float, metavar="X", help="least reference perplexity / perplexity")
@@ -85,8 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html is not None:
         _write(arguments.html, render_html(report, missed))
     if arguments.markdown is not None:
-        _write(arguments.markdown, render_markdown(report))
-    print(json.dumps(report.as_dict()) if arguments.json else render_markdown(report).rstrip())
+        _write_markdown(arguments.markdown, report, missed)
+    print(json.dumps(report.as_dict() | {"missed": missed}) if arguments.json else render_markdown(report).rstrip())
     for sentence in missed:
         print(f"vivace: limit missed: {sentence}", file=sys.stderr)
     return GATE_MISSED_STATUS if missed else 0
@@ -141,6 +147,16 @@ def _missed(arguments: argparse.Namespace, report: "QualityReport") -> list[str]
         shown = "not known: the reference got nothing right" if found is None else f"{found:.4g}"
         missed.append(f"recovery on tasks is {shown}, the limit is {least:.4g}")
     return missed
+
+
+def _write_markdown(path: Path, report: "QualityReport", missed: list[str]) -> None:
+    """The tables, and beside them each plot as an SVG file that they show."""
+    from vivace.evaluate.render import render_markdown, render_plots
+
+    plots = {name: (path.with_name(f"{path.stem}-{name}.svg"), svg) for name, svg in render_plots(report).items()}
+    for file, svg in plots.values():
+        _write(file, svg)
+    _write(path, render_markdown(report, missed, {name: file.name for name, (file, _) in plots.items()}))
 
 
 def _write(path: Path, text: str) -> None:

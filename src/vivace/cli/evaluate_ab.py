@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=int, default=200, metavar="N", help="of an answer (default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="of both (default: 0, greedy)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8010, help="port of the page (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=8010, help="port of the page, 0 for a free one (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads that compute (default: the machine's cores)")
     parser.add_argument("--results", action="store_true", help="print what the votes say, and end")
     parser.add_argument("--json", action="store_true", help="with --results: print JSON")
@@ -62,16 +64,20 @@ def _serve(arguments: argparse.Namespace, paths: dict[str, str], store: "VoteSto
 
     from vivace.engine.build import EngineConfig, build_service
     from vivace.evaluate.ab_app import AbSettings, BlindComparison
+    from vivace.server.run import bind
 
     services = {}
+    listener = bind(arguments.host, arguments.port)  # a port that is taken is told before models are loaded
     try:
         for name, path in paths.items():
             services[name] = build_service(path, EngineConfig(num_threads=arguments.threads))
         sampling = {"temperature": arguments.temperature, "max_tokens": arguments.max_tokens}
         comparison = BlindComparison(services, store, AbSettings(sampling, prompts))
-        print(f"http://{arguments.host}:{arguments.port}", flush=True)
-        uvicorn.run(comparison.app(), host=arguments.host, port=arguments.port, log_level="warning")
+        server = uvicorn.Server(uvicorn.Config(comparison.app(), log_level="warning"))
+        print(f"http://{arguments.host}:{listener.getsockname()[1]} (Ctrl-C ends it)", flush=True)
+        server.run(sockets=[listener])
     finally:
+        listener.close()
         for service in services.values():
             service.close()
         store.close()

@@ -1,6 +1,7 @@
 """Files that a command writes when its work is done."""
 
 import argparse
+import os
 from pathlib import Path
 
 
@@ -15,4 +16,6 @@ def output_file(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text} is a folder. Name a file")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"The folder {path.parent} is not there. Make it, or name another")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text} may not be written. Choose another name")
     return path

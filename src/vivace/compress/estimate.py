@@ -6,6 +6,7 @@ the process: its own pages and those mapped from files.
 
 import math
 import os
+import shutil
 import sys
 import time
 from collections import Counter
@@ -35,6 +36,7 @@ from vivace.execute.score import iterate_logits
 from vivace.files.open import LoadedModel, open_model
 from vivace.graph.build import build_graph
 from vivace.text.build import build_tokenizer
+from vivace.types.errors import StorageError
 
 _COUNTED_BYTES = 1 << 24
 
@@ -96,6 +98,11 @@ class Work:
     pages_bytes: int
     out_bytes: int
     source_bytes: int
+
+    @property
+    def disk_bytes(self) -> int:
+        """The most that the run has on disk: the file, and before it what is kept for a run that is stopped."""
+        return self.out_bytes + (self.out_bytes + self.stream_bytes if self.tokens else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +219,23 @@ def measure_run(
     count_s, disk_s = _probe_counting(), probe_disk(out.parent)
     tuning = probe_tuning(source.spec, source.weights, recipe, layout, device)
     pace = Pace(pipeline, text_s, check_s, disk_s, count_s, now, executor_bytes, peak_resident_bytes(), tuning)
-    return pace, _work(source, recipe, layout, done)
+    work = _work(source, recipe, layout, done)
+    check_room(out.parent, work.disk_bytes)
+    return pace, work
+
+
+def check_room(folder: Path, num_bytes: int) -> None:
+    """Refuse a run whose results the disk could not hold.
+
+    Raises:
+        StorageError: there is less room.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise StorageError(
+            f"{folder} has room for {free / 1e6:.0f} MB, and the run needs about {num_bytes / 1e6:.0f} MB.",
+            "Free some space, or choose another OUT.",
+        )
 
 
 def _work(source: LoadedModel, recipe: Recipe, layout: Layout, done: int) -> Work:

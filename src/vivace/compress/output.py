@@ -45,11 +45,18 @@ def only_run_into(out: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: another run is at it.
+        StorageError: nothing can be written beside `out`.
     """
     workplace = workplace_of(out)
-    workplace.mkdir(exist_ok=True)
     lock = FileLock(workplace / _LOCK)
-    if not _acquired(lock) or not (workplace / _LOCK).exists():  # the one that had it may have taken the file away
+    try:
+        workplace.mkdir(exist_ok=True)
+        is_ours = _acquired(lock)
+    except OSError as error:
+        raise StorageError(
+            f"{workplace} cannot be used: {error.strerror}.", "Free some space, or choose another OUT."
+        ) from None
+    if not is_ours or not (workplace / _LOCK).exists():  # the one that had it may have taken the file away
         lock.release()
         raise _busy(out)
     try:

@@ -22,6 +22,7 @@ from vivace.compress.recipe import CalibrationSettings, Recipe, TensorRule
 from vivace.compress.stored import StoredTensor, StoredWeights
 from vivace.execute.score import Tokens
 from vivace.graph.weights import weight_shapes
+from vivace.types.errors import StorageError
 from vivace.types.model import ModelSpec
 from vivace.types.weights import WeightSource
 
@@ -101,13 +102,22 @@ def probe_pipeline(
 
 
 def probe_disk(folder: Path) -> float:
-    """Seconds a byte to write and flush where the file will be; the probe's file has no name and leaves nothing."""
+    """Seconds a byte to write and flush where the file will be; the probe's file has no name and leaves nothing.
+
+    Raises:
+        StorageError: nothing can be written there.
+    """
     block = np.random.default_rng(0).bytes(_DISK_BYTES)
     started = time.perf_counter()
-    with tempfile.TemporaryFile(dir=folder) as file:
-        file.write(block)
-        file.flush()
-        return (time.perf_counter() - started) / _DISK_BYTES
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(block)
+            file.flush()
+            return (time.perf_counter() - started) / _DISK_BYTES
+    except OSError as error:
+        raise StorageError(
+            f"Nothing can be written in {folder}: {error.strerror}.", "Free some space, or choose another OUT."
+        ) from None
 
 
 class _Clock:

@@ -8,7 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 560, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 14, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 18, 14, 34
+_LABEL = 60  # the most that the name and value of a mark take
+_ROOM = 0.09  # of the height of the tallest bar, for the line of text of a mark
+_STYLE = """
+svg { background: #fff; font-family: system-ui, "Noto Sans CJK SC", sans-serif; }
+text { fill: #5b6469; font-size: 11px; } .strong { fill: #1d2125; font-weight: 600; }
+.bar { fill: #0f766e; } .beside .b0 { fill: #b8c4c2; }
+.axis { stroke: #d9dcd8; } .mark { stroke: #a4161a; stroke-dasharray: 4 3; }
+.line { fill: none; stroke: #0f766e; stroke-width: 2; } .whisker { stroke: #1d2125; stroke-width: 1.5; }
+"""
 
 
 def histogram(values: NDArray[np.float64], marks: Sequence[tuple[str, float]], unit: str) -> str:
@@ -17,7 +26,7 @@ def histogram(values: NDArray[np.float64], marks: Sequence[tuple[str, float]], u
     logs = np.log10(np.maximum(values, floor))
     low, high = math.floor(logs.min()), max(math.ceil(logs.max()), math.floor(logs.min()) + 1)
     counts, edges = np.histogram(logs, bins=40, range=(low, high))
-    scale = _Scale(low, high, 0, max(int(counts.max()), 1))
+    scale = _Scale(low, high, 0, max(int(counts.max()), 1) * (1 + _ROOM * len(marks)))  # the names stand over the bars
     bars = [
         f'<rect class="bar" x="{scale.x(left):.1f}" y="{scale.y(count):.1f}" '
         f'width="{scale.x(right) - scale.x(left) - 1:.1f}" height="{scale.y(0) - scale.y(count):.1f}"/>'
@@ -29,8 +38,11 @@ def histogram(values: NDArray[np.float64], marks: Sequence[tuple[str, float]], u
     lines = []
     for number, (name, value) in enumerate(marks):
         x = scale.x(math.log10(max(value, floor)))
-        lines.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{scale.y(0):.1f}"/>')
-        lines.append(_text(x + 4, _TOP + 10 + 13 * number, f"{name} {value:.3g}", "start", "strong"))
+        is_left = number == 0 if _LEFT + _LABEL < x < WIDTH - _RIGHT - _LABEL else x > WIDTH / 2
+        beside = (x - 4, "end") if is_left else (x + 4, "start")  # the first looks away from those that follow
+        top = _TOP - 2 + 13 * number
+        lines.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{scale.y(0):.1f}"/>')
+        lines.append(_text(beside[0], top + 9, f"{name} {value:.3g}", beside[1], "strong"))
     return _svg([*bars, _base(scale), *axis, *lines], f"histogram of {unit}")
 
 
@@ -73,6 +85,7 @@ def grouped_bars(groups: Sequence[tuple[str, Sequence[Bar]]], top: float, *, per
         for number, (legend, value, low, high) in enumerate(bars):
             x, y = start + number * width, scale.y(value)
             label = f"{value:.1%}" if percent else f"{value:,.4g}"
+            over = f"{value:.0%}" if percent else f"{value:,.3g}"
             drawn.append(
                 f'<rect class="bar b{number}" x="{x:.1f}" y="{y:.1f}" width="{width - 2:.1f}" '
                 f'height="{scale.y(0) - y:.1f}"><title>{escape(f"{name}, {legend}: {label}")}</title></rect>'
@@ -83,9 +96,17 @@ def grouped_bars(groups: Sequence[tuple[str, Sequence[Bar]]], top: float, *, per
                     f'<line class="whisker" x1="{middle:.1f}" x2="{middle:.1f}" y1="{scale.y(low):.1f}" '
                     f'y2="{scale.y(min(high, top)):.1f}"/>'
                 )
-            drawn.append(_text(middle, min(y, scale.y(min(high, top))) - 3, label, "middle"))
+            drawn.append(_text(middle, min(y, scale.y(min(high, top))) - 3, over, "middle"))
         drawn.append(_text(scale.x(place + 0.5), HEIGHT - 16, name, "middle"))
     return _svg([*drawn, _base(scale)], "bars of " + ", ".join(name for name, _ in groups))
+
+
+def as_file(svg: str, *, beside: bool) -> str:
+    """A chart that stands alone, with its name space and colours; `beside` a reference, first bars are its own."""
+    opened, end, rest = svg.removeprefix("<svg ").partition(">\n")
+    size = f'width="{WIDTH}" height="{HEIGHT}" class="{"beside" if beside else "alone"}"'
+    named = f'<svg xmlns="http://www.w3.org/2000/svg" {size} {opened}'
+    return f"{named}{end}<style>{_STYLE}</style>\n{rest}\n"
 
 
 class _Scale:

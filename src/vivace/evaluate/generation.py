@@ -50,9 +50,11 @@ class GenerationFigures:
 class GenerationComparison:
     """Two models' answers: their figures, how much longer the model's are, and how long they say the same.
 
-    `same_tokens` is the mean number of tokens before the first difference; `identical` the share of equal answers.
+    `most_tokens` is where answers were cut off; `same_tokens` the mean number of tokens before the first difference;
+    `identical` the share of equal answers.
     """
 
+    most_tokens: int
     model: GenerationFigures
     reference: GenerationFigures | None
     length_drift: float | None
@@ -72,16 +74,17 @@ def write_answers(service: ModelService, prompts: Sequence[str], max_tokens: int
     return [(choice.token_ids, choice.finish_reason == "stop", choice.text) for choice in choices]
 
 
-def compare_generation(own: Answers, reference: Answers | None) -> GenerationComparison:
-    """Figures of one model's answers, beside another's to the same prompts."""
+def compare_generation(own: Answers, reference: Answers | None, most_tokens: int) -> GenerationComparison:
+    """Figures of one model's answers, beside another's to the same prompts, all cut off at `most_tokens`."""
     figures = _figures(own)
     if reference is None:
-        return GenerationComparison(figures, None, None, None, None)
+        return GenerationComparison(most_tokens, figures, None, None, None, None)
     other = _figures(reference)
     drift = figures.mean_tokens / other.mean_tokens - 1 if other.mean_tokens else None
     shared = [_shared(a[0], b[0]) for a, b in zip(own, reference, strict=True)]
     identical = [a[0] == b[0] for a, b in zip(own, reference, strict=True)]
-    return GenerationComparison(figures, other, drift, sum(shared) / len(shared), sum(identical) / len(identical))
+    same_tokens, identical_share = sum(shared) / len(shared), sum(identical) / len(identical)
+    return GenerationComparison(most_tokens, figures, other, drift, same_tokens, identical_share)
 
 
 def repeated_share(ids: Sequence[int]) -> float:

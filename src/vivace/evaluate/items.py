@@ -9,10 +9,12 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from vivace.types.errors import ConfigError
 
+LANGUAGES = ("en", "zh")  # of the built-in questions
 BUILT_IN = Path(__file__).parent / "data" / "choices.jsonl"
 
 
@@ -65,7 +67,8 @@ def read_tasks(folder: Path | None) -> dict[str, list[Item]]:
 
 
 def _found(folder: Path | None) -> Iterator[tuple[str, Path, "Reader"]]:
-    yield "choices", BUILT_IN, _choices
+    for language in LANGUAGES:  # apart, since few bits cost one language more than the other
+        yield f"choices-{language}", BUILT_IN, partial(_choices, language=language)
     if folder is None:
         return
     if not folder.is_dir():
@@ -82,10 +85,13 @@ def _found(folder: Path | None) -> Iterator[tuple[str, Path, "Reader"]]:
         raise ConfigError(f"{folder} has no task files.", f"Known are {patterns}.")
 
 
-def _choices(text: str) -> Iterator[Item]:
+def _choices(text: str, language: str | None = None) -> Iterator[Item]:
+    """JSON lines of our own form; with `language`, those of it alone."""
     for line in text.splitlines():
         if line.strip():
             value = json.loads(line)
+            if language is not None and value["language"] != language:
+                continue
             item = Choice(str(value["question"]), tuple(map(str, value["choices"])), int(value["answer"]))
             if not 0 <= item.answer < len(item.endings):
                 raise ValueError(f"answer {item.answer} of {len(item.endings)} choices")

@@ -11,6 +11,7 @@ import numpy as np
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+Z = 1.959964  # standard deviations either way that hold it
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def wilson_interval(successes: float, total: int) -> tuple[float, float]:
     """95 % interval of a share (Wilson, 1927); (0, 1) of nothing."""
     if total == 0:
         return 0.0, 1.0
-    z, share = 1.959964, successes / total
+    z, share = Z, successes / total
     middle = (share + z * z / (2 * total)) / (1 + z * z / total)
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
     return max(middle - half, 0.0), min(middle + half, 1.0)

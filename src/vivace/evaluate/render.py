@@ -1,6 +1,9 @@
 """A quality report as a page for people (HTML, one file without links) and as Markdown."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
@@ -44,13 +47,29 @@ def render_html(report: QualityReport, missed: list[str] | None = None) -> str:
     )
 
 
-def render_markdown(report: QualityReport) -> str:
-    """The figures as tables."""
+def render_plots(report: QualityReport) -> dict[str, str]:
+    """The plots of the page as SVG files of their own, by name."""
+    beside = report.reference is not None
+    return {name: charts.as_file(svg, beside=beside) for name, svg in _plots(report).items()}
+
+
+def render_markdown(
+    report: QualityReport, missed: Sequence[str] = (), pictures: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """The figures as tables, with links to pictures.
+
+    Args:
+        report: what was measured.
+        missed: sentences about limits that were not kept.
+        pictures: where the plots of `render_plots` lie, by their names.
+    """
     lines = [f"# {report.model}" + ("" if report.reference is None else f" against {report.reference}"), ""]
     lines += [f"{verdict(report)[0].capitalize()}.", ""]
+    lines += [line for sentence in missed for line in (f"**Limit missed:** {sentence}.", "")]
     if report.figures is not None:
         lines += [f"Text: {report.text_source}.", "", "| figure | value |", "|---|---|"]
         lines += [f"| {words} | {value} |" for words, value in figure_rows(report)]
+    lines += _picture_lines(pictures, "kl", "change")
     if report.tasks:
         lines += ["", "| task | questions | accuracy | reference | recovery | McNemar p |", "|---|---|---|---|---|---|"]
     for name, task in report.tasks.items():
@@ -58,10 +77,19 @@ def render_markdown(report: QualityReport) -> str:
         other = ["", "", ""]
         if paired is not None:
             recovery = "" if paired.recovery is None else f"{paired.recovery:.1%}"
+            if paired.recovery_low is not None:
+                recovery += f" ({paired.recovery_low:.1%} to {paired.recovery_high:.1%})"
             other = [f"{paired.reference_accuracy:.1%}", recovery, f"{paired.p_value:.3f}"]
-        lines.append(f"| {name} | {task.num_items} | {task.accuracy:.1%} | {' | '.join(other)} |")
+        shown = f"{task.accuracy:.1%} ({task.low:.1%} to {task.high:.1%})"
+        lines.append(f"| {name} | {task.num_items} | {shown} | {' | '.join(other)} |")
+    lines += _picture_lines(pictures, "tasks")
     lines += [*_level_lines(report), *_generation_lines(report), *_speed_lines(report)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_picture_lines(pictures, "speed")]) + "\n"
+
+
+def _picture_lines(pictures: Mapping[str, str], *names: str) -> list[str]:
+    found = [(_PICTURES[name], pictures[name]) for name in names if name in pictures]
+    return [line for words, link in found for line in ("", f"![{words}]({quote(link)})")]
 
 
 def figure_rows(report: QualityReport) -> list[tuple[str, str]]:
@@ -92,10 +120,19 @@ def _generation_lines(report: QualityReport) -> list[str]:
     found = report.generation
     if found is None:
         return []
-    lines = ["", "| answers | never stop | loops | mean tokens |", "|---|---|---|---|"]
+    lines = [
+        "",
+        f"| answers | not at an end in {found.most_tokens} tokens | loops | mean tokens |",
+        "|---|---|---|---|",
+    ]
     for name, figures in (("model", found.model), ("reference", found.reference)):
         if figures is not None:
             lines.append(f"| {name} | {figures.never_stop:.0%} | {figures.loops:.0%} | {figures.mean_tokens:.1f} |")
+    if found.length_drift is not None:
+        lines += [
+            "",
+            f"Length changes by {found.length_drift:+.1%}; {found.identical or 0:.0%} of the answers are the same.",
+        ]
     return lines
 
 
@@ -144,6 +181,12 @@ def _speed_plot(speed: dict[str, SpeedFigures]) -> str:
     return charts.grouped_bars(groups, top, percent=False)
 
 
+_PICTURES = {
+    "kl": "KL divergence of each token",
+    "change": "change of the probability of the text's own tokens",
+    "tasks": "right answers by task",
+    "speed": "speed and memory",
+}
 _WORDS = {
     "ppl": "perplexity",
     "reference_ppl": "of the reference",

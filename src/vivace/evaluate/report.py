@@ -170,7 +170,7 @@ def make_report(
     return QualityReport(
         model=model_path.name,
         reference=None if reference_path is None else reference_path.name,
-        text_source="written by the model itself" if text is None else text.name,
+        text_source=_text_source(text, reference_path),
         figures=figures,
         columns=columns,
         tasks=tasks,
@@ -180,6 +180,12 @@ def make_report(
         levels=levels,
         seconds=time.monotonic() - started,
     )
+
+
+def _text_source(text: Path | None, reference: Path | None) -> str:
+    if text is not None:
+        return text.name
+    return "written by the model itself" if reference is None else "written by the reference"
 
 
 def _check_vocabularies(models: Sequence[LoadedModel]) -> None:
@@ -296,7 +302,7 @@ def _generate(
         (prompt, written[0][place][2], None if other is None else other[place][2])
         for place, prompt in enumerate(prompts)
     )
-    return compare_generation(written[0], other), samples
+    return compare_generation(written[0], other, max_tokens), samples
 
 
 def _time(paths: Sequence[Path], settings: ReportSettings, progress: Progress) -> dict[str, SpeedFigures]:

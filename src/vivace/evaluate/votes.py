@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vivace.evaluate.paired import CONFIDENCE, mcnemar, wilson_interval
+from vivace.evaluate.paired import Z, mcnemar, wilson_interval
 from vivace.types.errors import StorageError
 
-RESAMPLES = 500
 _ROUNDS = 60  # of the minorise-maximise steps; two models need a handful
 _PRIOR = 0.5  # votes for either side that every pair is given, so that 5 : 0 is no infinite rating
 ELO_PER_NAT = 400 / math.log(10)
@@ -42,7 +41,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """A model's rating on Elo's scale around 1500, with the interval of 95 of 100 resamplings of the votes."""
+    """A model's rating on Elo's scale around 1500, with its 95 % interval."""
 
     model: str
     elo: float
@@ -136,10 +135,11 @@ def standing(votes: Sequence[Vote], model: str, other: str) -> Standing:
     )
 
 
-def ratings(votes: Sequence[Vote], seed: int = 0) -> list[Rating]:
+def ratings(votes: Sequence[Vote]) -> list[Rating]:
     """Bradley-Terry ratings of all models in the votes on Elo's scale, the best first.
 
-    Hunter (2004), section 3, over the votes, and over resamplings of them for the intervals.
+    Hunter (2004), section 3. Intervals come from the curvature of the likelihood: few votes, or votes that all agree,
+    give wide ones, where resampling them would give none.
     """
     names = sorted({name for vote in votes for name in (vote.left, vote.right)})
     if not votes:
@@ -147,21 +147,17 @@ def ratings(votes: Sequence[Vote], seed: int = 0) -> list[Rating]:
     place = {name: number for number, name in enumerate(names)}
     left, right = (np.array([place[getattr(vote, side)] for vote in votes]) for side in ("left", "right"))
     scores = np.array([vote.score for vote in votes])
-    middle = _bradley_terry(left, right, scores, len(names))
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(RESAMPLES):
-        picked = generator.integers(len(votes), size=len(votes))
-        drawn.append(_bradley_terry(left[picked], right[picked], scores[picked], len(names)))
-    edge = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.stack(drawn), [edge, 1 - edge], axis=0)
+    middle, errors = _bradley_terry(left, right, scores, len(names))
+    low, high = middle - Z * errors, middle + Z * errors
     counts = np.bincount(np.concatenate([left, right]), minlength=len(names))
     rows = [Rating(*row) for row in zip(names, *(v.tolist() for v in (middle, low, high, counts)), strict=True)]
     return sorted(rows, key=lambda row: -row.elo)
 
 
-def _bradley_terry(left: np.ndarray, right: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
-    """Elo of each model, with a mean of 1500."""
+def _bradley_terry(
+    left: np.ndarray, right: np.ndarray, scores: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Elo of each model, with a mean of 1500, and its standard error."""
     wins = np.zeros((count, count))
     np.add.at(wins, (left, right), scores)
     np.add.at(wins, (right, left), 1 - scores)
@@ -173,8 +169,11 @@ def _bradley_terry(left: np.ndarray, right: np.ndarray, scores: np.ndarray, coun
         weights = (games / (strength[:, None] + strength[None, :])).sum(axis=1)
         strength = np.where(weights > 0, wins.sum(axis=1) / np.maximum(weights, 1e-12), strength)
         strength /= np.exp(np.log(strength).mean())
-    elo: np.ndarray = 1500 + ELO_PER_NAT * np.log(strength)
-    return elo
+    share = strength[:, None] / (strength[:, None] + strength[None, :])
+    known = games * share * (1 - share)  # Fisher's information on the difference of each pair
+    covariance = np.linalg.pinv(np.diag(known.sum(axis=1)) - known)
+    errors = ELO_PER_NAT * np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    return 1500 + ELO_PER_NAT * np.log(strength), errors
 
 
 def _is_pair(vote: Vote, model: str, other: str) -> bool:
