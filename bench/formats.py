@@ -65,6 +65,7 @@ ROWS = {
         FormatRow("F16", TensorFormat.F16, TensorFormat.F16),
         FormatRow("Q8_0", TensorFormat.Q8_0, TensorFormat.Q8_0),
         FormatRow("Q8_64", TensorFormat.Q8_64, TensorFormat.Q8_64),
+        FormatRow("Q8_M", TensorFormat.Q8_M, TensorFormat.Q8_M),
         FormatRow("N8_0", TensorFormat.N8_0, TensorFormat.Q8_0),
         FormatRow("Q6_0", TensorFormat.Q6_0, TensorFormat.Q8_0),
         FormatRow("Q5_0", TensorFormat.Q5_0, TensorFormat.Q8_0),

@@ -92,6 +92,14 @@ void read_q8_64(const uint8_t* row, int group, Group* out) {
   offset_codes(out, 128);
 }
 
+// Signed codes, and what the code 0 stands for as the minimum.
+void read_q8_m(const uint8_t* row, int group, Group* out) {
+  const uint8_t* block = row + group * 36;
+  set_scale(out, read_half(block), read_half(block + 2));
+  std::memcpy(out->codes, block + 4, 32);
+  offset_codes(out, 128);
+}
+
 // Six-bit scale and minimum number `group` (0 to 7) out of the 12 packed bytes of a K block.
 void read_k_scale(const uint8_t* packed, int group, int* scale, int* minimum) {
   if (group < 4) {
@@ -169,6 +177,8 @@ ReadGroup group_reader(SourceFormat format) {
       return read_q8_0;
     case SourceFormat::kQ8_64:
       return read_q8_64;
+    case SourceFormat::kQ8_M:
+      return read_q8_m;
     case SourceFormat::kQ4_K:
       return read_q4_k;
     case SourceFormat::kQ5_K:

@@ -34,6 +34,7 @@ constexpr SourceRow kSources[] = {
     {"Q4_K", 256, 144, PanelFormat::kQ4Min, false},   {"Q5_K", 256, 176, PanelFormat::kQ8Min, false},
     {"Q6_K", 256, 210, PanelFormat::kQ8Sym16, false}, {"N8_0", 32, 34, PanelFormat::kNested, true},
     {"Q8_64", 64, 66, PanelFormat::kQ8Sym, true},     {"Q6_0", 32, 26, PanelFormat::kQ8Sym, true},
+    {"Q8_M", 32, 36, PanelFormat::kQ8Min, true},
 };
 
 struct PanelRow {

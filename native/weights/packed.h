@@ -32,7 +32,8 @@ enum class SourceFormat {
   kQ6_K,
   kN8_0,
   kQ8_64,
-  kQ6_0
+  kQ6_0,
+  kQ8_M
 };
 
 SourceFormat source_format(const std::string& name);           // throws std::invalid_argument

@@ -21,9 +21,11 @@ ROWS = [
     ("int8", "int-quantized", 8),
     ("w8a8", "int-quantized", 8),
     ("int4-fast", "pack-quantized", 4),
-    ("zero-points", "pack-quantized", 4),
+    ("Q4_1", "pack-quantized", 4),
+    ("Q8_M", "int-quantized", 8),
 ]
-ZERO_POINTS = "tensors: [{match: 'layers.*', format: Q4_1, zero_point: true}]\nscales: %s\n"
+ASYMMETRIC = {"Q4_1": 4, "Q8_M": 8}
+ZERO_POINTS = "tensors: [{match: 'layers.*', format: %s, zero_point: true}]\nscales: %s\n"
 needs_package = pytest.mark.skipif(
     not all(importlib.util.find_spec(package) for package in ("compressed_tensors", "torch")),
     reason="compressed-tensors or torch is not installed (tools/install_group.py compat)",
@@ -37,9 +39,9 @@ def model(tmp_path: Path) -> Path:
 
 
 def compress(model: Path, recipe: str, name: str) -> Path:
-    if recipe == "zero-points":
+    if recipe in ASYMMETRIC:
+        (model.parent / "zero.yaml").write_text(ZERO_POINTS % (recipe, "mse"))
         recipe = str(model.parent / "zero.yaml")
-        Path(recipe).write_text(ZERO_POINTS % "mse")
     assert main(["compress", str(model), str(model.parent / name), "--recipe", recipe, "--json"]) == 0
     return model.parent / name
 
@@ -61,7 +63,7 @@ def test_a_folder_holds_the_blocks_that_a_file_would(model: Path, recipe: str, l
             pair = [np.array(sorted(map(tuple, rows))) for rows in pair]
         np.testing.assert_array_equal(pair[0], pair[1])
     assert folder.weights.info("embed.weight").format == TensorFormat.F16
-    assert weights["symmetric"] == (recipe != "zero-points")
+    assert weights["symmetric"] == (recipe not in ASYMMETRIC)
     (model.parent / "zero.yaml").unlink(missing_ok=True)
     assert sorted(path.name for path in model.parent.iterdir()) == ["model", "out", "out.gguf"]
     folder.close()
@@ -86,6 +88,30 @@ def test_norms_of_a_family_that_stores_them_less_one_come_back_to_the_bit(tmp_pa
     )
     written.close()
     source.close()
+
+
+@pytest.mark.parametrize(
+    ("rule", "strategy"),
+    [
+        ("format: Q8_0, group_size: 0", "channel"),
+        ("format: Q8_0, group_size: 0, group_rows: 0", "channel"),
+        ("format: Q8_M, group_size: 0, zero_point: true", "channel"),
+        ("format: Q4_1, group_size: 0, bits: 3, zero_point: true", "channel"),
+        ("format: Q4_0, group_size: 32, group_rows: 16", "group"),
+    ],
+)
+def test_one_scale_for_a_row_a_matrix_or_a_tile_is_written_and_read(model: Path, rule: str, strategy: str) -> None:
+    (model.parent / "r.yaml").write_text(f"tensors: [{{match: 'layers.*', {rule}}}]\n")
+    out = compress(model, str(model.parent / "r.yaml"), "out")
+    weights = json.loads((out / "config.json").read_text())["quantization_config"]["config_groups"]["group_0"][
+        "weights"
+    ]
+    assert weights["strategy"] == strategy
+    file, folder = open_model(compress(model, str(model.parent / "r.yaml"), "out.gguf")), open_model(out)
+    found = [opened.weights.dequantize("layers.1.mlp.down.weight") for opened in (folder, file)]
+    np.testing.assert_array_equal(*found)
+    file.close()
+    folder.close()
 
 
 def test_groups_of_64_and_the_kv_format_are_written_and_read(model: Path) -> None:
@@ -134,16 +160,19 @@ def test_what_a_folder_cannot_hold_is_refused_before_the_run(
     assert sorted(path.name for path in model.parent.iterdir()) == ["model"]
 
 
+@pytest.mark.parametrize("format", ASYMMETRIC)
 @pytest.mark.parametrize("rounding", ["nearest", "gptq", "descent"])
-def test_every_rounding_keeps_zero_a_code_of_its_own(model: Path, rounding: str) -> None:
+def test_every_rounding_keeps_zero_a_code_of_its_own(model: Path, rounding: str, format: str) -> None:
     zero = model.parent / "zero.yaml"
-    zero.write_text(ZERO_POINTS % "minmax" + f"rounding: {rounding}\ncalibration: {{samples: 2, tokens: 32}}\n")
+    zero.write_text(
+        ZERO_POINTS % (format, "minmax") + f"rounding: {rounding}\ncalibration: {{samples: 2, tokens: 32}}\n"
+    )
     written = open_model(compress(model, str(zero), "out"))
     for name in matrices(written):
-        blocks = written.weights.raw(name).reshape(-1, 20)
+        blocks = written.weights.raw(name).reshape(-1, 4 + 4 * ASYMMETRIC[format])
         scales, minima = (np.ascontiguousarray(blocks[:, i : i + 2]).view("<f2").astype(np.float32) for i in (0, 2))
         steps = -minima / scales
-        assert np.abs(steps - np.rint(steps)).max() < 2e-2
+        assert np.abs(steps - np.rint(steps)).max() < 2.0 ** (ASYMMETRIC[format] - 11)
         assert len(np.unique(np.rint(steps))) > 2
     written.close()
 
@@ -171,6 +200,6 @@ def test_the_package_reads_the_same_weights(model: Path, recipe: str, layout: st
         parts["weight_scale"] = parts["weight_scale"].float()  # the package multiplies in the type of the scales
         found = compressor.decompress(parts, scheme)["weight"].to(torch.float32).numpy()
         # It multiplies a scale by a whole difference; blocks hold the zero point times the scale in float16.
-        tolerance = 0.0 if recipe != "zero-points" else 2**-11 * 15 * float(parts["weight_scale"].max())
-        np.testing.assert_allclose(found, ours.weights.dequantize(name), rtol=0, atol=tolerance)
+        most = 2.0 ** ASYMMETRIC[recipe] * float(parts["weight_scale"].max()) if recipe in ASYMMETRIC else 0.0
+        np.testing.assert_allclose(found, ours.weights.dequantize(name), rtol=0, atol=2**-11 * most)
     ours.close()

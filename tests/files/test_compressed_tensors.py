@@ -18,14 +18,18 @@ from vivace.types.run_settings import RunSettings
 from vivace.types.weights import TensorFormat
 
 GROUP = 32
+BLOCK = (48, 32)
+"""Rows and columns of a tile."""
 Tensors = dict[str, NDArray[np.generic]]
 DTYPES = {"float32": "F32", "float16": "F16", "int8": "I8", "int32": "I32", "int64": "I64"}
 
 
-def pack(codes: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Codes 0 .. 15, (n, m) -> int32 (n, m / 8), the first code lowest."""
-    pieces = codes.astype(np.uint32).reshape(codes.shape[0], -1, 8)
-    words: NDArray[np.uint32] = (pieces << (4 * np.arange(8, dtype=np.uint32))).sum(axis=2, dtype=np.uint32)
+def pack(codes: NDArray[np.integer], bits: int = 4) -> NDArray[np.int32]:
+    """Codes 0 .. 2^bits - 1, (n, m) -> int32 (n, m * bits / 32), the first code lowest."""
+    per = 32 // bits
+    padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % per)))
+    pieces = padded.astype(np.uint32).reshape(codes.shape[0], -1, per)
+    words: NDArray[np.uint32] = (pieces << (bits * np.arange(per, dtype=np.uint32))).sum(axis=2, dtype=np.uint32)
     return words.view(np.int32)
 
 
@@ -39,53 +43,73 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[np.generic]]) -> Non
     path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(array.tobytes() for array in tensors.values()))
 
 
-def quantised_folder(folder: Path, layout: str, bits: int, symmetric: bool) -> tuple[ArrayWeights, Tensors]:
+def tile_of(strategy: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns that share a scale."""
+    return {"group": (1, GROUP), "channel": (1, shape[1]), "tensor": shape, "block": BLOCK}[strategy]
+
+
+def quantised_folder(
+    folder: Path, layout: str, bits: int, symmetric: bool, strategy: str = "group"
+) -> tuple[ArrayWeights, Tensors]:
     """A tiny model's folder with all linears quantised; what must be read back, and the tensors of the file."""
-    weights = write_hf_folder(folder, hf_spec(), config={"quantization_config": config(layout, bits, symmetric)})
+    section = {"quantization_config": config(layout, bits, symmetric, strategy)}
+    weights = write_hf_folder(folder, hf_spec(), config=section)
     random, tensors, expected = np.random.default_rng(0), Tensors(), {}
+    half = 1 << (bits - 1)
     for name, values in weights.arrays.items():
         stored = hf_name(name, "llama")
         if values.ndim != 2 or not name.startswith("layers."):
             tensors[stored], expected[name] = values.astype(np.float32), values
             continue
-        rows, columns = values.shape
-        groups = columns // GROUP if layout == "pack-quantized" else 1
-        scales = random.uniform(0.001, 0.01, (rows, groups)).astype(np.float16)
-        spread = np.repeat(scales, columns // groups, axis=1).astype(np.float32)
-        tensors[f"{stored}_scale"] = scales
-        if layout == "int-quantized":
-            codes = random.integers(-127, 128, (rows, columns)).astype(np.int8)
-            tensors[stored], expected[name] = codes, codes * spread
-            continue
-        nibbles = random.integers(0, 16, (rows, columns))
-        zeros = random.integers(0, 16, (rows, groups)) if not symmetric else np.full((rows, groups), 8)
-        tensors[f"{stored}_packed"] = pack(nibbles)
-        tensors[f"{stored}_shape"] = np.array(values.shape, np.int64)
+        (rows, columns), (height, width) = values.shape, tile_of(strategy, values.shape)
+        grid = (-(-rows // height), -(-columns // width))
+        scales = random.uniform(0.001, 0.01, grid).astype(np.float16)
+        codes = random.integers(-half, half, values.shape).astype(np.int8)
+        zeros = random.integers(-half, half, grid).astype(np.int8) * np.int8(not symmetric)
+        spread = [np.kron(each, np.ones((height, width)))[:rows, :columns] for each in (scales, zeros)]
+        expected[name] = ((codes - spread[1]) * spread[0]).astype(np.float32)
+        tensors[f"{stored}_scale"] = scales.reshape(-1) if strategy == "tensor" else scales
         if not symmetric:
-            tensors[f"{stored}_zero_point"] = np.ascontiguousarray(pack(np.ascontiguousarray(zeros.T)).T)
-        expected[name] = ((nibbles - np.repeat(zeros, columns // groups, axis=1)) * spread).astype(np.float32)
+            packed = layout == "pack-quantized" and strategy in ("group", "channel")
+            raised = np.ascontiguousarray(zeros.T).astype(np.int64) + half
+            tensors[f"{stored}_zero_point"] = np.ascontiguousarray(pack(raised, bits).T) if packed else zeros
+        if layout == "int-quantized":
+            tensors[stored] = codes
+            continue
+        tensors[f"{stored}_packed"] = pack(codes.astype(np.int64) + half, bits)
+        tensors[f"{stored}_shape"] = np.array(values.shape, np.int64)
     write_tensors(folder / "model.safetensors", tensors)
     return ArrayWeights(expected), tensors
 
 
-def config(layout: str, bits: int, symmetric: bool) -> dict[str, object]:
-    weights = {"num_bits": bits, "symmetric": symmetric, "type": "int", "strategy": "group", "group_size": GROUP}
+def config(layout: str, bits: int, symmetric: bool, strategy: str = "group") -> dict[str, object]:
+    weights = {"num_bits": bits, "symmetric": symmetric, "type": "int", "strategy": strategy}
+    weights |= {"group": {"group_size": GROUP}, "block": {"block_structure": list(BLOCK)}}.get(strategy, {})
     groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
     return {"quant_method": "compressed-tensors", "format": layout, "config_groups": groups, "ignore": ["lm_head"]}
 
 
+@pytest.mark.parametrize("strategy", ["group", "channel", "tensor", "block"])
 @pytest.mark.parametrize(
-    ("layout", "bits", "symmetric", "format"),
+    ("kind", "format"),
     [
-        ("pack-quantized", 4, True, TensorFormat.Q4_0),
-        ("pack-quantized", 4, False, TensorFormat.Q4_1),
-        ("int-quantized", 8, True, TensorFormat.Q8_0),
+        (("pack-quantized", 4, True), TensorFormat.Q4_0),
+        (("pack-quantized", 4, False), TensorFormat.Q4_1),
+        (("pack-quantized", 2, True), TensorFormat.Q4_0),
+        (("pack-quantized", 2, False), TensorFormat.Q4_1),
+        (("pack-quantized", 8, True), TensorFormat.Q8_0),
+        (("pack-quantized", 8, False), TensorFormat.Q8_M),
+        (("int-quantized", 8, True), TensorFormat.Q8_0),
+        (("int-quantized", 8, False), TensorFormat.Q8_M),
+        (("int-quantized", 3, True), TensorFormat.Q4_0),
+        (("int-quantized", 6, False), TensorFormat.Q8_M),
     ],
 )
 def test_codes_are_read_as_blocks_that_a_kernel_runs(
-    tmp_path: Path, layout: str, bits: int, symmetric: bool, format: TensorFormat
+    tmp_path: Path, kind: tuple[str, int, bool], format: TensorFormat, strategy: str
 ) -> None:
-    expected, _ = quantised_folder(tmp_path, layout, bits, symmetric)
+    expected, _ = quantised_folder(tmp_path, *kind, strategy)
+    _, bits, symmetric = kind
     model = open_model(tmp_path)
     assert sorted(model.weights.names()) == sorted(expected.names())
     for name, values in expected.arrays.items():
@@ -93,23 +117,50 @@ def test_codes_are_read_as_blocks_that_a_kernel_runs(
         if name.startswith("layers.") and values.ndim == 2:
             assert model.weights.info(name).format == format
             assert model.weights.raw(name).size == model.weights.info(name).num_bytes
-        tolerance = 0.0 if symmetric else 2e-4  # minima are rounded to float16
-        np.testing.assert_allclose(found, values, rtol=0, atol=tolerance)
+        largest = 0.01 * (1 << bits)  # minima are rounded to float16
+        np.testing.assert_allclose(found, values, rtol=0, atol=0.0 if symmetric else 2**-11 * largest)
         model.weights.release(name)
     model.close()
 
 
-@pytest.mark.skipif(
+PACKAGE = pytest.mark.skipif(
     not all(importlib.util.find_spec(package) for package in ("compressed_tensors", "torch")),
     reason="compressed-tensors or torch is not installed",
 )
-def test_the_package_that_defines_the_layout_unpacks_the_same_codes() -> None:
+
+
+@PACKAGE
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_the_package_that_defines_the_layout_unpacks_the_same_codes(bits: int) -> None:
     import torch
     from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32
 
-    codes = np.random.default_rng(1).integers(-8, 8, (16, 64))
-    theirs = pack_to_int32(torch.tensor(codes, dtype=torch.int8), 4)
-    np.testing.assert_array_equal(theirs.numpy(), pack(codes + 8))
+    half = 1 << (bits - 1)
+    codes = np.random.default_rng(1).integers(-half, half, (16, 64))
+    theirs = pack_to_int32(torch.tensor(codes, dtype=torch.int8), bits)
+    np.testing.assert_array_equal(theirs.numpy(), pack(codes + half, bits))
+
+
+@PACKAGE
+@pytest.mark.parametrize("strategy", ["group", "channel", "tensor", "block"])
+@pytest.mark.parametrize(("layout", "bits"), [("pack-quantized", 4), ("pack-quantized", 8), ("int-quantized", 8)])
+def test_weights_with_zero_points_are_those_that_the_package_reads(
+    tmp_path: Path, layout: str, bits: int, strategy: str
+) -> None:
+    import torch
+    from compressed_tensors.compressors import BaseCompressor
+    from compressed_tensors.quantization import QuantizationConfig
+
+    _, tensors = quantised_folder(tmp_path, layout, bits, False, strategy)
+    scheme = QuantizationConfig.model_validate(config(layout, bits, False, strategy)).config_groups["group_0"]
+    model, name = open_model(tmp_path), "layers.0.mlp.down.weight"
+    theirs = hf_name(name, "llama").removesuffix("weight")
+    parts = {key.removeprefix(theirs): torch.tensor(part) for key, part in tensors.items() if key.startswith(theirs)}
+    parts["weight_scale"] = parts["weight_scale"].float()
+    found = BaseCompressor.load_from_registry(layout).decompress(parts, scheme)["weight"].float().numpy()
+    tolerance = 2**-11 * (1 << bits) * float(parts["weight_scale"].max())
+    np.testing.assert_allclose(found, model.weights.dequantize(name), rtol=0, atol=tolerance)
+    model.close()
 
 
 @pytest.mark.parametrize(
@@ -118,7 +169,7 @@ def test_the_package_that_defines_the_layout_unpacks_the_same_codes() -> None:
         ({"format": "marlin-24"}, "marlin-24"),
         ({"config_groups": {}}, "0 kinds of quantisation"),
         (config("pack-quantized", 3, True), "codes of 3 bits"),
-        (config("int-quantized", 8, False), "codes of 8 bits"),
+        (config("int-quantized", 9, False), "codes of 9 bits"),
     ],
 )
 def test_other_layouts_are_refused_by_name(tmp_path: Path, change: Mapping[str, object], message: str) -> None:

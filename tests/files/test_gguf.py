@@ -94,11 +94,14 @@ def test_what_we_write_is_read_by_the_gguf_package(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if path.name != "file.gguf"]
 
 
-def test_a_nested_tensor_is_refused_by_programs_that_do_not_know_it(tmp_path: Path) -> None:
-    data = quantize(TensorFormat.N8_0, np.ones((2, 32), np.float32))
-    nested = TensorToWrite("nested", (2, 32), TensorFormat.N8_0, lambda: data)
-    write_gguf_file(tmp_path / "file.gguf", {"general.architecture": "llama"}, [nested])
-    assert GgufFile(tmp_path / "file.gguf").tensors["nested"].format is TensorFormat.N8_0
+@pytest.mark.parametrize("format", [TensorFormat.N8_0, TensorFormat.Q8_64, TensorFormat.Q8_M])
+def test_a_tensor_of_our_own_format_is_refused_by_programs_that_do_not_know_it(
+    tmp_path: Path, format: TensorFormat
+) -> None:
+    data = quantize(format, np.ones((2, 64), np.float32))
+    own = TensorToWrite("own", (2, 64), format, lambda: data)
+    write_gguf_file(tmp_path / "file.gguf", {"general.architecture": "llama"}, [own])
+    assert GgufFile(tmp_path / "file.gguf").tensors["own"].format is format
     with pytest.raises(ValueError, match="not a valid GGMLQuantizationType"):
         gguf.GGUFReader(tmp_path / "file.gguf")
 

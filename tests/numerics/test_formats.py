@@ -23,6 +23,7 @@ RELATIVE_ERROR = {
     TensorFormat.N8_0: 0.007,
     TensorFormat.Q8_64: 0.008,
     TensorFormat.Q6_0: 0.03,
+    TensorFormat.Q8_M: 0.007,
 }
 
 
@@ -62,6 +63,15 @@ def test_a_block_of_six_bits_lies_as_its_layout_says() -> None:
         high = raw[2 + column % 8] >> (4 * (column % 16 // 8) + 2 * (column // 16)) & 3
         assert (high << 4 | low) == code
     np.testing.assert_array_equal(dequantize(TensorFormat.Q6_0, raw, (1, 32)), np.float32(0.5) * codes)
+
+
+def test_a_block_about_a_middle_lies_as_its_layout_says() -> None:
+    codes = np.array([[-128, 127, *range(-15, 15)]], np.float32)
+    raw = quantize(TensorFormat.Q8_M, np.float32(0.5) * codes + np.float32(3))
+    assert raw[:4].view(np.float16).tolist() == [0.5, 3.0]
+    np.testing.assert_array_equal(raw[4:].view(np.int8), codes[0])
+    equal = np.full((1, 32), 700.5, np.float32)  # a float16 number
+    np.testing.assert_array_equal(dequantize(TensorFormat.Q8_M, quantize(TensorFormat.Q8_M, equal), (1, 32)), equal)
 
 
 @pytest.mark.parametrize("name", [TensorFormat.Q4_K, TensorFormat.Q5_K, TensorFormat.Q6_K])

@@ -35,6 +35,7 @@ class Container:
         kernel: the instance of the native linear kernel that reads it.
         pack: codes and halves to bytes.
         block: weights that share a scale.
+        centred: codes of its grids with an offset are signed.
     """
 
     format: TensorFormat
@@ -43,13 +44,15 @@ class Container:
     kernel: str
     pack: Pack
     block: int = BLOCK
+    centred: bool = False
 
     def scheme(
-        self, bits: int | None = None, group_size: int | None = None, *, zero_point: bool = False
+        self, bits: int | None = None, group_size: int | None = None, *, zero_point: bool = False, group_rows: int = 1
     ) -> QuantScheme:
-        """The grid that is stored, at `bits` (its own when None) in groups of `group_size` (a block when None).
+        """The grid that is stored, at `bits` (its own when None) in groups of `group_size` (a block when None) columns.
 
-        With `zero_point`, offsets are whole numbers of steps, so that 0 is a code's own.
+        With `zero_point`, offsets are whole numbers of steps, so that 0 is a code's own. `group_rows` rows share a
+        scale (0: all), which is stored in each of their blocks.
 
         Raises:
             ConfigError: more bits than the container has, groups that are no multiple of its blocks, or a zero point
@@ -64,8 +67,11 @@ class Container:
                 f"Choose a multiple of {self.block}.",
             )
         if zero_point and "zero_point" not in self.kinds:
-            raise ConfigError(f"{self.format} has no offsets for a zero point.", "Use Q4_1 or Q5_1, or leave it out.")
-        return QuantScheme(bits, "zero_point" if zero_point else self.kinds[0], "group", group_size, "F16")
+            raise ConfigError(
+                f"{self.format} has no offsets for a zero point.", "Use Q4_1, Q5_1 or Q8_M, or leave it out."
+            )
+        kind = "zero_point" if zero_point else self.kinds[0]
+        return QuantScheme(bits, kind, "group", group_size, "F16", group_rows, self.centred)
 
 
 def pack_matrix(matrix: QuantizedMatrix, format: TensorFormat) -> Bytes:
@@ -78,7 +84,8 @@ def pack_matrix(matrix: QuantizedMatrix, format: TensorFormat) -> Bytes:
     (rows, columns), block = matrix.codes.shape, container.block
     if columns % block:
         raise ConfigError(f"Rows of {columns} weights are no whole number of {format} blocks.", "Store them as F16.")
-    if scheme.kind not in container.kinds or scheme.bits > container.bits or scheme.scale_type != "F16":
+    mixed_up = scheme.centred != container.centred
+    if scheme.kind not in container.kinds or scheme.bits > container.bits or scheme.scale_type != "F16" or mixed_up:
         raise ConfigError(f"{format} does not hold {scheme.bits}-bit codes of kind {scheme.kind!r}.")
     scheme.grouped(matrix.codes)  # refuses groups that do not divide the row
     repeats = columns // block // matrix.affine.scales.shape[1] if scheme.granularity != "tensor" else columns // block
@@ -145,6 +152,10 @@ def _pack_q8_0(codes: Codes, scales: Bytes, _offsets: Bytes) -> Bytes:
     return np.concatenate([scales, codes.astype(np.int8).view(np.uint8)], axis=1)
 
 
+def _pack_q8_m(codes: Codes, scales: Bytes, offsets: Bytes) -> Bytes:
+    return np.concatenate([scales, offsets, codes.astype(np.int8).view(np.uint8)], axis=1)
+
+
 def _pack_n8_0(codes: Codes, scales: Bytes, _offsets: Bytes) -> Bytes:
     return nested.pack(codes, scales)
 
@@ -154,6 +165,7 @@ CONTAINERS: dict[TensorFormat, Container] = {
     for row in (
         Container(TensorFormat.Q8_0, 8, ("symmetric", "full_symmetric"), "Q8Sym", _pack_q8_0),
         Container(TensorFormat.Q8_64, 8, ("symmetric", "full_symmetric"), "Q8Sym", _pack_q8_0, block=64),
+        Container(TensorFormat.Q8_M, 8, ("minimum", "zero_point"), "Q8Min", _pack_q8_m, centred=True),
         Container(TensorFormat.N8_0, 8, ("nested",), "nested_panel; Q4Sym for the high halves", _pack_n8_0),
         Container(TensorFormat.Q6_0, 6, ("full_symmetric", "symmetric"), "Q8Sym", _pack_q6_0),
         Container(TensorFormat.Q5_0, 5, ("full_symmetric", "symmetric"), "Q8Sym", _pack_q5_0),

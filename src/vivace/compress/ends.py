@@ -60,8 +60,9 @@ def round_head(rounding: str, task: RoundingTask, place: Callable[[Array], Array
         place: puts rows where the arithmetic runs.
     """
     codes, scales, offsets = [], [], []
-    for start in range(0, len(task.values), _ROWS):
-        piece = replace(task, values=place(task.values[start : start + _ROWS]))
+    at_once = _ROWS if task.scheme.group_rows == 1 else len(task.values)
+    for start in range(0, len(task.values), at_once):
+        piece = replace(task, values=place(task.values[start : start + at_once]))
         found = round_matrix(rounding, piece).on_host()
         codes.append(found.codes)
         scales.append(found.affine.scales)

@@ -81,7 +81,7 @@ def _quantized_plan(name: str, shape: tuple[int, ...], format: TensorFormat, rul
             f"Groups of {size} do not divide the rows of {name} ({columns} weights).",
             f"Choose a group size of {', '.join(map(str, fitting))}, or 0 for one scale a row.",
         )
-    scheme = container.scheme(rule.bits, size, zero_point=rule.zero_point)
+    scheme = container.scheme(rule.bits, size, zero_point=rule.zero_point, group_rows=rule.group_rows)
     note = ""
     if scheme.bits < container.bits:
         note = (

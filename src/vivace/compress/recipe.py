@@ -28,7 +28,8 @@ class TensorRule:
         match: a pattern with * over vivace's names (`layers.3.mlp.down.weight`, `embed.weight`, `lm_head.weight`).
         format: the stored format; "KEEP" leaves the source's bytes as they are.
         bits: codes of fewer bits than the format has, or None.
-        group_size: weights that share a scale, a multiple of the format's block; None is the block; 0 the whole row.
+        group_size: columns that share a scale, a multiple of the format's block; None is the block; 0 the whole row.
+        group_rows: rows that share a scale as well; 0: all of them, so that with group_size 0 a tensor has one.
         third: only layers of the "first", "middle" or "last" third.
         zero_point: of formats with a minimum: a whole number of steps, so that 0 is a code's own.
         rounding: a name of ROUNDINGS, or None: the recipe's.
@@ -41,6 +42,7 @@ class TensorRule:
     third: str | None = None
     zero_point: bool = False
     rounding: str | None = None
+    group_rows: int = 1
 
     def applies(self, name: str, num_layers: int) -> bool:
         """Whether a matrix is this rule's."""

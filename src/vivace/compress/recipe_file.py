@@ -98,6 +98,7 @@ _RULE_FIELDS: dict[str, type] = {
     "format": str,
     "bits": int,
     "group_size": int,
+    "group_rows": int,
     "third": str,
     "zero_point": bool,
     "rounding": str,

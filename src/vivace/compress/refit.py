@@ -16,11 +16,12 @@ def refit_scales(start: QuantizedMatrix, matrix: Floats, gram: Floats) -> Quanti
     """The same codes under better scales; the start itself where that lowers no error or its grid has offsets.
 
     Args:
-        start: symmetric codes in groups or one scale a row.
+        start: symmetric codes in groups or one scale a row; scales that rows share are left alone.
         matrix: float32 (out_features, in_features), what they stand for.
         gram: float32 (in_features, in_features), sum of x x^T over the inputs.
     """
-    if start.scheme.kind not in ("symmetric", "full_symmetric") or start.scheme.granularity == "tensor":
+    scheme = start.scheme
+    if scheme.kind not in ("symmetric", "full_symmetric") or scheme.granularity == "tensor" or scheme.group_rows != 1:
         return start
     rows, columns = matrix.shape
     size = start.scheme.group_size or columns

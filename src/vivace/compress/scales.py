@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from vivace.compress.arrays import LARGEST_HALF, Array, like, namespace, on_host, through_half
+from vivace.compress.arrays import LARGEST_HALF, Array, double, like, namespace, on_host, single, through_half
 from vivace.compress.quantizers import round_to_grid
 from vivace.compress.schemes import Affine, Floats, QuantScheme
 from vivace.numerics import nested
@@ -52,7 +52,35 @@ def fit_scales(matrix: Floats, scheme: QuantScheme, rule: str, importance: Float
             if scheme.granularity == "tensor"
             else (scheme.grouped(importance[None, :]))
         )
+    if scheme.group_rows != 1:
+        return _tied(groups, scheme, SCALE_RULES[rule], weighed)
     return SCALE_RULES[rule](groups, scheme, weighed)
+
+
+def _tied(groups: Floats, scheme: QuantScheme, rule: ScaleRule, importance: Floats | None) -> Affine:
+    """One scale for a tile of `group_rows` rows, in each of them; the last tile of a matrix may have fewer.
+
+    In float64: sums over a tile may have millions of terms.
+    """
+    xp = namespace(groups)
+    rows, count, size = groups.shape
+    together = min(scheme.group_rows or rows, rows)
+    pieces = []
+    for begin, end in ((0, rows - rows % together), (rows - rows % together, rows)):
+        if begin == end:
+            continue
+        height = min(together, end - begin)
+        cut = double(groups[begin:end]).reshape(-1, height, count, size)
+        tiles = xp.swapaxes(cut, 1, 2).reshape(-1, count, height * size)
+        weights = None
+        if importance is not None:
+            spread = xp.broadcast_to(importance[:, :, None, :], (1, count, height, size))
+            weights = spread.reshape(1, count, height * size)
+        found = rule(tiles, scheme, weights)
+        whole = (len(tiles), height, count)
+        numbers = (single(found.scales), single(found.offsets))
+        pieces.append([xp.broadcast_to(each[:, None], whole).reshape(-1, count) for each in numbers])
+    return Affine(*(xp.concatenate(parts) for parts in zip(*pieces, strict=True)))
 
 
 def min_max(groups: Floats, scheme: QuantScheme, _importance: Floats | None = None) -> Affine:
@@ -128,16 +156,18 @@ def _spanning(low: Array, high: Array, scheme: QuantScheme) -> Affine:
             return stored_affine(extreme / scheme.low, xp.zeros_like(extreme), scheme)
         case "zero_point":
             low, high = xp.clip(low, None, 0), xp.clip(high, 0, None)
-            return _with_zero_point((high - low) / scheme.high, low, scheme)
+            return _with_zero_point((high - low) / (scheme.high - scheme.low), low, scheme)
         case "minimum":
-            return stored_affine((high - low) / scheme.high, low, scheme)
+            scale = (high - low) / (scheme.high - scheme.low)
+            return stored_affine(scale, low - scheme.low * scale, scheme)
 
 
 def _with_zero_point(scale: Array, low: Array, scheme: QuantScheme) -> Affine:
+    """The whole zero point for which the lowest code stands nearest to `low`."""
     xp = namespace(scale)
     stored = stored_affine(scale, xp.zeros_like(scale), scheme).scales
-    zero = xp.clip(xp.round(-low / stored), scheme.low, scheme.high)
-    offset = -zero * stored
+    zero = xp.clip(xp.round(scheme.low - low / stored), scheme.low, scheme.high)
+    offset = 0 - zero * stored  # and never -0, which a file that holds zero points could not give back
     return Affine(stored, through_half(offset, LARGEST_HALF) if scheme.scale_type == "F16" else offset)
 
 
@@ -178,7 +208,7 @@ class _Sums:
         scale = xp.where(xp.isfinite(scale), scale, start.scales)
         match scheme.kind:
             case "zero_point":
-                return _with_zero_point(xp.abs(scale), zero * xp.abs(scale), scheme)
+                return _with_zero_point(xp.abs(scale), (zero + scheme.low) * xp.abs(scale), scheme)
             case "minimum":
                 return stored_affine(scale, self.values / self.total - scale * mean, scheme)
             case _:

@@ -35,6 +35,8 @@ class QuantScheme:
         granularity: one scale a tensor, a channel (row of the matrix) or a group of a row.
         group_size: columns of a group; only for granularity "group".
         scale_type: what scales and offsets are rounded to.
+        group_rows: rows of a group, 0 for all: of "group" alone, a tile of rows and columns shares a scale.
+        centred: of grids with an offset: codes are -2^(b-1) .. 2^(b-1) - 1, so that offsets are small (Q8_M).
 
     Raises:
         ConfigError: a value is out of range, or the group size does not belong to the granularity.
@@ -45,6 +47,8 @@ class QuantScheme:
     granularity: Granularity = "channel"
     group_size: int | None = None
     scale_type: ScaleType = "F32"
+    group_rows: int = 1
+    centred: bool = False
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
@@ -56,6 +60,10 @@ class QuantScheme:
                 f"Granularity {self.granularity!r} and group size {self.group_size} do not belong together.",
                 "Give a group size with granularity 'group', and only there.",
             )
+        if self.group_rows < 0 or (self.group_rows != 1 and self.granularity != "group"):
+            raise ConfigError(
+                f"Groups of {self.group_rows} rows.", "Choose 1, more, or 0 for all; with granularity 'group'."
+            )
         if self.group_size is not None and self.group_size < 2:
             raise ConfigError(f"The group size is {self.group_size}.", "Choose 2 or more columns a group.")
 
@@ -66,14 +74,14 @@ class QuantScheme:
             return nested.LOWEST
         if self.kind == "symmetric":
             return 1 - (1 << (self.bits - 1))
-        return -(1 << (self.bits - 1)) if self.kind == "full_symmetric" else 0
+        return -(1 << (self.bits - 1)) if self.kind == "full_symmetric" or self.centred else 0
 
     @property
     def high(self) -> int:
         """Largest code."""
         if self.kind == "nested":
             return nested.HIGHEST
-        return (1 << (self.bits - 1)) - 1 if self.is_symmetric else (1 << self.bits) - 1
+        return (1 << (self.bits - 1)) - 1 if self.is_symmetric or self.centred else (1 << self.bits) - 1
 
     @property
     def is_symmetric(self) -> bool:
@@ -86,7 +94,7 @@ class QuantScheme:
         return replace(self, bits=4, kind="full_symmetric") if self.kind == "nested" else self
 
     def grouped(self, matrix: NDArray[Number]) -> NDArray[Number]:
-        """A view (rows, groups, columns) of a matrix in which each [row, group] shares one scale.
+        """A view (rows, groups, columns) of a matrix in which each [row, group] shares one scale, tiles aside.
 
         Raises:
             ConfigError: the group size does not divide the row; the message names sizes that do.

@@ -78,7 +78,7 @@ def is_tuned(plan: TensorPlan, *, norms: bool) -> bool:
         return norms and plan.name.endswith("norm.weight") and plan.format is TensorFormat.F32
     if not plan.name.startswith("layers.") or plan.scheme is None or plan.format not in CONTAINERS:
         return False
-    return plan.scheme.is_symmetric
+    return plan.scheme.is_symmetric and plan.scheme.group_rows == 1
 
 
 def make_tuned(plan: TensorPlan, weights: WeightSource, device: str) -> Tuned:

@@ -1,8 +1,8 @@
 """Writes a model as a Hugging Face folder in the compressed-tensors layouts; `compressed_tensors.py` reads them.
 
-Blocks of Q4_0 and Q4_1 become `pack-quantized` and those of Q8_0 `int-quantized`, codes and float16 scales exactly as
-they are, so that reading the folder gives the very blocks back. Minima have to be whole zero points. Settings and
-tokenizer are copied from the folder of the source.
+Blocks of Q4_0 and Q4_1 become `pack-quantized` and those of Q8_0 and Q8_M `int-quantized`, codes and float16 scales
+exactly as they are, so that reading the folder gives the very blocks back. Minima have to be whole zero points.
+Settings and tokenizer are copied from the folder of the source.
 """
 
 import json
@@ -23,9 +23,14 @@ from vivace.types.errors import ConfigError
 from vivace.types.run_settings import RunSettings
 from vivace.types.weights import TensorFormat, WeightSource
 
-LAYOUTS = {TensorFormat.Q4_0: (PACKED, 4), TensorFormat.Q4_1: (PACKED, 4), TensorFormat.Q8_0: (INTEGER, 8)}
+LAYOUTS = {
+    TensorFormat.Q4_0: (PACKED, 4),
+    TensorFormat.Q4_1: (PACKED, 4),
+    TensorFormat.Q8_0: (INTEGER, 8),
+    TensorFormat.Q8_M: (INTEGER, 8),
+}
 """What the layers' matrices may be stored as: layout and bits."""
-ASYMMETRIC = frozenset({TensorFormat.Q4_1})
+ASYMMETRIC = frozenset({TensorFormat.Q4_1, TensorFormat.Q8_M})
 """Those that go with zero points."""
 _COPIED = ("*.json", "*.model", "*.txt", "*.jinja")
 _DTYPES = {"float32": "F32", "float16": "F16", "int8": "I8", "int32": "I32", "int64": "I64"}
@@ -73,8 +78,8 @@ def write_compressed_folder(
     _write_tensors(folder / "model.safetensors", tensors)
 
 
-def check_layout(source: LoadedModel, weights: WeightSource) -> tuple[StoredScheme, int]:
-    """The scheme and the columns of a group that hold all matrices of the layers.
+def check_layout(source: LoadedModel, weights: WeightSource) -> tuple[StoredScheme, int | None]:
+    """The scheme and the columns of a group that hold all matrices of the layers; None: one scale a row.
 
     Raises:
         ConfigError: the source is no Hugging Face folder, or no layout holds them.
@@ -90,7 +95,9 @@ def check_layout(source: LoadedModel, weights: WeightSource) -> tuple[StoredSche
         )
     format = formats.pop()
     scheme = StoredScheme(*LAYOUTS[format], symmetric=format not in ASYMMETRIC)
-    return scheme, math.gcd(*(_group(weights.raw(name), weights.info(name).shape, scheme) for name in matrices))
+    groups = {name: _group(weights.raw(name), weights.info(name).shape, scheme) for name in matrices}
+    by_row = all(group == weights.info(name).shape[1] for name, group in groups.items())
+    return scheme, None if by_row else math.gcd(*groups.values())
 
 
 def norms_as_read(architecture: str, weights: WeightSource) -> dict[str, NDArray[np.float32]]:
@@ -127,15 +134,20 @@ def _group(raw: NDArray[np.uint8], shape: tuple[int, ...], scheme: StoredScheme)
     return BLOCK
 
 
-def _quantised(name: str, raw: NDArray[np.uint8], shape: tuple[int, ...], scheme: StoredScheme, group: int) -> Tensors:
+def _quantised(
+    name: str, raw: NDArray[np.uint8], shape: tuple[int, ...], scheme: StoredScheme, group: int | None
+) -> Tensors:
     numbers, codes = _blocks(raw, scheme)
-    numbers = numbers.reshape(shape[0], -1, numbers.shape[1])[:, :: group // BLOCK]
+    numbers = numbers.reshape(shape[0], -1, numbers.shape[1])[:, :: (group or shape[1]) // BLOCK]
     parts: Tensors = {f"{name}_scale": np.ascontiguousarray(numbers[:, :, 0])}
+    zeros = None if scheme.symmetric else _zero_points(name, numbers, scheme.format)
     if scheme.bits == 8:
+        if zeros is not None:
+            parts[f"{name}_zero_point"] = zeros
         return {name: codes.view(np.int8).reshape(shape), **parts}
     nibbles = np.concatenate([codes & 15, codes >> 4], axis=1).reshape(shape)
-    if not scheme.symmetric:
-        parts[f"{name}_zero_point"] = np.ascontiguousarray(_packed(_zero_points(name, numbers).T).T)
+    if zeros is not None:
+        parts[f"{name}_zero_point"] = np.ascontiguousarray(_packed(zeros.view(np.uint8).T).T)
     return {f"{name}_packed": _packed(nibbles), f"{name}_shape": np.array(shape, np.int64), **parts}
 
 
@@ -145,27 +157,29 @@ def _packed(nibbles: NDArray[np.uint8]) -> NDArray[np.generic]:
     return np.ascontiguousarray(padded[:, 0::2] | padded[:, 1::2] << 4).view("<i4")
 
 
-def _zero_points(name: str, numbers: NDArray[np.float16]) -> NDArray[np.uint8]:
-    """The codes that stand for 0, uint8 (rows, groups).
+_CODES = {TensorFormat.Q4_1: (0, 15), TensorFormat.Q8_M: (-128, 127)}
+
+
+def _zero_points(name: str, numbers: NDArray[np.float16], format: TensorFormat) -> NDArray[np.int8]:
+    """The codes of a block that stand for 0, int8 (rows, groups).
 
     Raises:
         ConfigError: a minimum is no whole number of steps.
     """
     scales, minima = numbers[:, :, 0].astype(np.float32), numbers[:, :, 1]
-    zeros = np.clip(np.rint(-minima.astype(np.float32) / scales), 0, 15)
+    zeros = np.clip(np.rint(-minima.astype(np.float32) / scales), *_CODES[format])
     if not np.array_equal((-zeros * scales).astype(np.float16), minima):
         raise ConfigError(f"The minima of {name} are no whole zero points.", "Give its rule zero_point: true.")
-    found: NDArray[np.uint8] = zeros.astype(np.uint8)
+    found: NDArray[np.int8] = zeros.astype(np.int8)
     return found
 
 
-def _config(scheme: StoredScheme, group: int, settings: RunSettings) -> Mapping[str, object]:
+def _config(scheme: StoredScheme, group: int | None, settings: RunSettings) -> Mapping[str, object]:
     weights = {
         "num_bits": scheme.bits,
         "type": "int",
         "symmetric": scheme.symmetric,
-        "strategy": "group",
-        "group_size": group,
+        **({"strategy": "channel"} if group is None else {"strategy": "group", "group_size": group}),
     }
     kind = {
         "targets": ["Linear"],

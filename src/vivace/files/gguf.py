@@ -44,6 +44,7 @@ TENSOR_TYPES: dict[int, TensorFormat] = {
     133: TensorFormat.Q6_0,  # ik_llama.cpp's number
     0x56_4E_38: TensorFormat.N8_0,  # "VN8": no number of GGML's, so that other programs refuse it in words
     0x56_51_38: TensorFormat.Q8_64,  # "VQ8": likewise
+    0x56_4D_38: TensorFormat.Q8_M,  # "VM8": likewise
 }
 _OTHER_TYPE_NAMES = {
     9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.numerics import k_quants, nested, six_bits, wide_blocks
+from vivace.numerics import k_quants, middle_blocks, nested, six_bits, wide_blocks
 from vivace.types.errors import ConfigError, ModelFileError
 from vivace.types.weights import TensorFormat
 
@@ -171,6 +171,13 @@ FORMATS: dict[TensorFormat, NumberFormat] = {
         NumberFormat(TensorFormat.N8_0, nested.BLOCK, nested.BLOCK_BYTES, nested.decode, nested.encode),
         NumberFormat(
             TensorFormat.Q8_64, wide_blocks.BLOCK, wide_blocks.BLOCK_BYTES, wide_blocks.decode, wide_blocks.encode
+        ),
+        NumberFormat(
+            TensorFormat.Q8_M,
+            middle_blocks.BLOCK,
+            middle_blocks.BLOCK_BYTES,
+            middle_blocks.decode,
+            middle_blocks.encode,
         ),
         _row(TensorFormat.Q4_K, 256, 144, k_quants.encode_q4_k),
         _row(TensorFormat.Q5_K, 256, 176, k_quants.encode_q5_k),

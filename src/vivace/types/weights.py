@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 class TensorFormat(StrEnum):
     """Element formats vivace reads; the Q formats are GGML's block formats, Q6_0 only ik_llama.cpp's.
 
-    Two are our own: N8_0 (numerics/nested.py) and Q8_64 (numerics/wide_blocks.py).
+    Three are our own: N8_0 (numerics/nested.py), Q8_64 (numerics/wide_blocks.py) and Q8_M (numerics/middle_blocks.py).
     """
 
     F32 = "F32"
@@ -36,6 +36,7 @@ class TensorFormat(StrEnum):
     N8_0 = "N8_0"
     Q8_64 = "Q8_64"
     Q6_0 = "Q6_0"
+    Q8_M = "Q8_M"
 
 
 @dataclass(frozen=True, slots=True)
