@@ -174,6 +174,7 @@ class _Took:
 def _predicted(estimate: "Estimate") -> dict[str, object]:
     return {
         "predicted_s": estimate.seconds,
+        "predicted_most_s": estimate.seconds + estimate.more_s,
         "predicted_peak_bytes": estimate.peak_bytes,
         "predicted_tensor_bytes": estimate.tensor_bytes,
     }

@@ -107,11 +107,15 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Seconds by stage, the most bytes that the process will hold, and bytes of the tensors that come out, if known."""
+    """Seconds by stage, the most bytes that the process will hold, and bytes of the tensors that come out, if known.
+
+    `more_s` is what a search may take longer, by how many layouts it tries.
+    """
 
     stages: Mapping[str, float]
     peak_bytes: int
     tensor_bytes: int | None
+    more_s: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -121,7 +125,8 @@ class Estimate:
     def sentence(self) -> str:
         """For people: "about 2 min 10 s, 640 MB of memory, 90.1 MB of tensors"."""
         size = "" if self.tensor_bytes is None else f", {self.tensor_bytes / 1e6:.1f} MB of tensors"
-        return f"about {duration(self.seconds)}, {self.peak_bytes / 1e6:.0f} MB of memory{size}"
+        most = f" ({duration(self.seconds + self.more_s)} at most)" if self.more_s else ""
+        return f"about {duration(self.seconds)}{most}, {self.peak_bytes / 1e6:.0f} MB of memory{size}"
 
 
 def duration(seconds: float) -> str:

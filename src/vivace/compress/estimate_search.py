@@ -34,7 +34,7 @@ from vivace.compress.samples import CalibrationText
 from vivace.compress.save import SENSITIVITY_SAMPLES, SENSITIVITY_TOKENS, UNSEEN_SAMPLES, MixBudget
 from vivace.compress.self_text import seconds_a_step
 from vivace.compress.sensitivity import FORMATS, measure_sensitivity, model_parts
-from vivace.compress.smallest import MOST_TRIALS
+from vivace.compress.smallest import MOST_TRIALS, USUAL_TRIALS
 from vivace.compress.timing import TIMED_STEPS
 from vivace.files.open import LoadedModel, open_model
 from vivace.graph.weights import weight_shapes
@@ -82,7 +82,8 @@ def estimate_search(
 ) -> Estimate:
     """What `compress_file` with the same arguments will take; writes nothing.
 
-    A search for the smallest is told with all the trials that it may make, and without its bytes, which it is to find.
+    A search for the smallest is told with the trials that are usual, with what the most of them would take beside it,
+    and without its bytes, which it is to find.
 
     Raises:
         ConfigError: a path or the recipe can never work.
@@ -108,14 +109,16 @@ def foretell_trials(pace: Pace, work: Work, search: SearchPace, looking: Mapping
     What holds most: the best so far and the one at work in memory, one of them packed, beside the source's executor.
     """
     once = foretell(pace, work)
-    trials = {stage: MOST_TRIALS * once.stages[stage] for stage in ("walk", "rounding", "writing")}
+    trials = {stage: USUAL_TRIALS * once.stages[stage] for stage in ("walk", "rounding", "writing")}
     windows = work.tokens // max(work.samples, 1) * UNSEEN_SAMPLES
-    compared = (MOST_TRIALS + 1) * (2 * search.build_s + windows * search.token_s)
+    comparison = 2 * search.build_s + windows * search.token_s
+    compared = (USUAL_TRIALS + 1) * comparison
+    trial_s = comparison + sum(once.stages[stage] for stage in trials)
     unseen_s = once.stages["text"] * min(1.0, UNSEEN_SAMPLES / max(work.samples, 1))
     stages = {**once.stages, **trials, **looking, "comparing": compared, "unseen text": unseen_s}
     held = work.source_bytes + 3 * work.out_bytes + pace.executor_bytes
     peak = max(once.peak_bytes + work.out_bytes, pace.now_bytes + held)
-    return Estimate(stages, peak, None)
+    return Estimate(stages, peak, None, more_s=(MOST_TRIALS - USUAL_TRIALS) * trial_s)
 
 
 def probe_search(source: LoadedModel, recipe: Recipe) -> SearchPace:

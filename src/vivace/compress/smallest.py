@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from vivace.compress.allocate import Allocation
 from vivace.compress.evaluate import Evaluation, EvaluationSettings, evaluate, make_executor
 from vivace.compress.pipeline import CompressedModel, Report
@@ -26,7 +28,9 @@ from vivace.types.step import BLOCK_SIZE
 
 PREFIX = "smallest-within:"
 MOST_TRIALS = 5
+USUAL_TRIALS = 4  # what a search is foretold with: three to five, as its figures stray from the curve of the parts' sum
 _NEAR = 0.05  # bits a weight between what holds and what does not: near enough
+_FACTORS = (0.05, 20.0)  # of what is measured over the parts' sum: a figure that strays further says nothing
 _BOUND = re.compile(r"ppl\+(?P<percent>[0-9.]+)%|kl:(?P<kl>[0-9.]+)")
 
 
@@ -46,7 +50,14 @@ class QualityBound:
     @property
     def nats(self) -> float:
         """About what divergence the bound stands for: perplexity rises by about its exponential."""
-        return math.log(self.limit) if self.figure == "ppl" else self.limit
+        return self._in_nats(self.limit)
+
+    def nats_of(self, figures: Evaluation) -> float:
+        """What was measured, on the scale of `nats`."""
+        return self._in_nats(self.measured(figures))
+
+    def _in_nats(self, value: float) -> float:
+        return math.log(value) if self.figure == "ppl" else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,16 +164,24 @@ def find_smallest(
             )
         else:
             below = bits
-        if best is not None and above - below <= _NEAR:
+        if best is not None and above - below <= _NEAR + 1e-9:
             break
-        factor = max((figures.kld or 0) / max(allocation.loss, 1e-12), 1e-3)  # so far off is the sum over parts
-        guess = search.guess(bound.nats / factor, below, above)
-        bits = guess if below + _NEAR / 2 < guess < above - _NEAR / 2 else (below + above) / 2
+        factor = float(
+            np.clip(bound.nats_of(figures) / max(allocation.loss, 1e-12), *_FACTORS)
+        )  # so far is the sum off
+        bits = _next_bits(search.guess(bound.nats / factor, below, above), below, above, holds=best is not None)
         if best is None and len(trials) == MOST_TRIALS - 1:
             bits = highest
     report(len(trials), len(trials), "the smallest that holds is found")
     assert best is not None
     return best, trials
+
+
+def _next_bits(guess: float, below: float, above: float, *, holds: bool) -> float:
+    """What to try between a budget that fails and one that holds: just over the guess, so that it holds, and then a
+    step under that, so that what fails ends the search."""
+    bits = min(guess + _NEAR / 4, above - _NEAR) if holds else guess + _NEAR / 2
+    return bits if below + _NEAR / 4 < bits < above else (below + above) / 2
 
 
 def measure(source: LoadedModel, model: CompressedModel, windows: Sequence[Tokens]) -> Evaluation:
