@@ -14,8 +14,8 @@ def test_exercise_5_ends_with_its_own_status(capsys: pytest.CaptureFixture[str])
     asked = ["plan", "fit", "--params", "70B", "--memory", "16GiB", "--quality", "0.95"]
     assert main(asked) == 3
     printed = capsys.readouterr().out
-    assert "not reachable" in printed
-    assert "Nearest in this memory" in printed
+    assert "Not reachable; nearest in this memory is" in printed
+    assert "nearest at this quality" in printed
     assert main([*asked, "--json"]) == 3
     figures = json.loads(capsys.readouterr().out)
     assert figures["reachable"] is False
@@ -31,7 +31,7 @@ def test_a_plan_that_fits_is_ranked(capsys: pytest.CaptureFixture[str]) -> None:
         "embedding", "blocks", "head", "KV cache", "activations", "runtime",
     }  # fmt: skip
     assert main(["plan", "fit", "--params", "8B", "--memory", "100MB"]) == 3
-    assert "No layout fits" in capsys.readouterr().out
+    assert "no layout fits" in capsys.readouterr().out
 
 
 def test_exercise_3_and_the_tree(capsys: pytest.CaptureFixture[str]) -> None:

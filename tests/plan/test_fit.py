@@ -45,6 +45,20 @@ def test_plans_fit_keep_the_quality_and_what_runs_here_comes_first() -> None:
     assert runs == sorted(runs, reverse=True)
 
 
+def test_wide_ends_are_worth_no_more_than_eight_bits_and_are_not_paid_for_with_keys_and_values() -> None:
+    best = plan_fit(shape_for(70e9), 48 * GIB, 0.95, Workload(context=4096)).plans[0]
+    assert (best.blocks.name, best.kv_format) == ("Q5_0", "f16")
+    assert {best.embedding, best.head} <= {"Q8_0", "Q8_64"}
+
+
+def test_own_models_are_told_what_was_measured_of_them() -> None:
+    for point in MEASUREMENTS:
+        if point.billions < 1:
+            found = predict_quality(point.billions, point.bits, point.method)
+            assert found.recovery == pytest.approx(1 / point.ratio, abs=0.04)
+    assert {point.model for point in MEASUREMENTS if point.billions < 1} == {"SmolLM2 135M", "Gemma 3 270M"}
+
+
 @given(billions=st.floats(0.05, 500), bits=st.floats(1.5, 12), method=st.sampled_from(sorted(METHODS)))
 def test_more_bits_and_larger_models_keep_more(billions: float, bits: float, method: str) -> None:
     found = predict_quality(billions, bits, method)

@@ -100,11 +100,11 @@ def _text(answer: "FitAnswer") -> str:
     if answer.plans:
         lines.append(f"{len(answer.plans)} kinds of layout fit; the first is ours to recommend:")
         return "\n".join([*lines, *(line for plan in answer.plans[:5] for line in _plan_lines(plan))])
-    lines.append("not reachable.")
     if answer.largest_quality is None:
-        lines.append("No layout fits the memory at all. The smallest that keeps the quality:")
+        lines.append("Not reachable: no layout fits the memory at all. The smallest that keeps the quality:")
     else:
-        lines += ["Nearest in this memory:", *_plan_lines(answer.largest_quality), "Nearest at this quality:"]
+        lines += ["Not reachable; nearest in this memory is", *_plan_lines(answer.largest_quality)]
+        lines += ["and nearest at this quality"]
     return "\n".join([*lines, *_plan_lines(answer.smallest_memory)])
 
 

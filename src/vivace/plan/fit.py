@@ -44,6 +44,7 @@ FORMATS = (
 """For the blocks, from the nearest; bits of one weight with its scales (codebooks left out)."""
 END_FORMATS = tuple(row for row in FORMATS if row.bits >= 4.5)
 """For embedding and head: fewer bits than four are not published for them."""
+_WHOLE = 8.5  # bits from which on an end loses next to nothing
 KV_FORMATS = ("f16", "int8", "int4")
 
 
@@ -149,15 +150,21 @@ def _layouts(shape: ModelShape, workload: Workload) -> Iterator[FitPlan]:
             "activations": _activation_bytes(shape, workload),
             "runtime": workload.runtime_bytes,
         }
-        # the blocks decide: bits spent on the ends do not make up for those that blocks lack
-        quality = predict_quality(shape.num_params / 1e9, min(bits, _counted_bits(blocks)), blocks.method)
+        quality = predict_quality(shape.num_params / 1e9, _counted_bits(shape, blocks, embedding, head), blocks.method)
         name = head.name if shape.head_params else "tied"
         yield FitPlan(blocks, embedding.name, name, kv_format, weights | rest, bits, quality)
 
 
-def _counted_bits(blocks: StoredFormat) -> float:
-    """Bits over a whole model whose blocks have this format and whose ends are as published files have them."""
-    return blocks.bits + 0.35 if blocks.bits < 16 else 16.0
+def _counted_bits(shape: ModelShape, blocks: StoredFormat, embedding: StoredFormat, head: StoredFormat) -> float:
+    """Bits a weight as the curves count them: the blocks decide.
+
+    Bits spent on the ends do not make up for those that blocks lack: no more is counted than for blocks of this format
+    with ends as published files have them, and no more than eight bits of an end, which lose next to nothing.
+    """
+    if blocks.bits >= 16:
+        return min(16.0, embedding.bits, head.bits)
+    ends = shape.embedding_params * min(embedding.bits, _WHOLE) + shape.head_params * min(head.bits, _WHOLE)
+    return min((shape.block_params * blocks.bits + ends) / shape.num_params, blocks.bits + 0.35)
 
 
 def _activation_bytes(shape: ModelShape, workload: Workload) -> int:
