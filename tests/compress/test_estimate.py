@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from compress.models import random_windows, write_uneven_gguf
+from factories.hf_folders import hf_spec, write_hf_folder
 from vivace.compress.checkpoint import Checkpoint, fingerprint, run_key
 from vivace.compress.estimate import End, Pace, Work, duration, estimate_file, foretell
 from vivace.compress.layout import plan_layout
@@ -89,7 +90,7 @@ def test_durations_are_told_as_people_say_them(seconds: float, said: str) -> Non
     assert duration(seconds) == said
 
 
-@pytest.mark.parametrize("name", ["int8", "chapter", "int4", "int4-awq"])
+@pytest.mark.parametrize("name", ["int8", "chapter", "int4", "int4-awq", "w8a8"])
 @pytest.mark.parametrize("architecture", ["llama", "gemma3"])
 def test_foretold_bytes_are_those_of_the_file_and_nothing_is_written(
     tmp_path: Path, name: str, architecture: str
@@ -105,13 +106,24 @@ def test_foretold_bytes_are_those_of_the_file_and_nothing_is_written(
     written = open_model(made.path)
     assert estimate.tensor_bytes == sum(written.weights.info(name).num_bytes for name in written.weights.names())
     written.close()
+    assert estimate.file_bytes == made.path.stat().st_size
+    assert f"in a file of {made.path.stat().st_size:,} bytes" in estimate.sentence()
 
 
 def test_a_rotated_model_is_estimated_with_the_head_that_it_gets(tmp_path: Path) -> None:
     source = write_uneven_gguf(tmp_path / "model.gguf")
     recipe = replace(PRESETS["int4"], folds=("hadamard", "awq"), calibration=SMALL)
     estimate = estimate_file(source, tmp_path / "out.gguf", recipe)
-    assert estimate.tensor_bytes == compress_file(source, tmp_path / "out.gguf", recipe).model.weights.num_bytes()
+    made = compress_file(source, tmp_path / "out.gguf", recipe)
+    assert (estimate.tensor_bytes, estimate.file_bytes) == (made.model.weights.num_bytes(), made.path.stat().st_size)
+
+
+def test_a_file_made_of_a_folder_is_foretold_with_its_tokenizer_and_a_folder_is_not(tmp_path: Path) -> None:
+    write_hf_folder(tmp_path / "folder", hf_spec(num_layers=2))
+    estimate = estimate_file(tmp_path / "folder", tmp_path / "out.gguf", PRESETS["w8a8"])
+    made = compress_file(tmp_path / "folder", tmp_path / "out.gguf", PRESETS["w8a8"])
+    assert estimate.file_bytes == made.path.stat().st_size
+    assert estimate_file(tmp_path / "folder", tmp_path / "out", PRESETS["int8"]).file_bytes is None
 
 
 def test_layers_of_one_format_are_one_kind(tmp_path: Path) -> None:

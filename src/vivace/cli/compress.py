@@ -177,6 +177,7 @@ def _predicted(estimate: "Estimate") -> dict[str, object]:
         "predicted_most_s": estimate.seconds + estimate.more_s,
         "predicted_peak_bytes": estimate.peak_bytes,
         "predicted_tensor_bytes": estimate.tensor_bytes,
+        "predicted_file_bytes": estimate.file_bytes,
     }
 
 

@@ -23,7 +23,7 @@ from vivace.compress.ends import EMBEDDING, known_head
 from vivace.compress.estimate_tuning import probe_tuning
 from vivace.compress.evaluate import EvaluationSettings, make_executor
 from vivace.compress.layout import Layout, plan_layout
-from vivace.compress.output import check_output, for_folder, workplace_of
+from vivace.compress.output import check_output, file_bytes, for_folder, workplace_of
 from vivace.compress.pipeline import rotated
 from vivace.compress.probe import Kind, LayerPace, PipelinePace, layer_kinds, probe_disk, probe_pipeline
 from vivace.compress.recipe import CalibrationSettings, Recipe
@@ -88,6 +88,7 @@ class Work:
         pages_bytes: keys and values of one step of the walk.
         out_bytes: of the tensors that are made.
         source_bytes: of the tensors they are made from.
+        file_bytes: of the file that comes out, if known.
     """
 
     layers: tuple[Kind, ...]
@@ -98,6 +99,7 @@ class Work:
     pages_bytes: int
     out_bytes: int
     source_bytes: int
+    file_bytes: int | None = None
 
     @property
     def disk_bytes(self) -> int:
@@ -109,13 +111,15 @@ class Work:
 class Estimate:
     """Seconds by stage, the most bytes that the process will hold, and bytes of the tensors that come out, if known.
 
-    `more_s` is what a search may take longer, by how many layouts it tries.
+    `file_bytes` are those of the file with its vocabulary, if known; `more_s` is what a search may take longer, by how
+    many layouts it tries.
     """
 
     stages: Mapping[str, float]
     peak_bytes: int
     tensor_bytes: int | None
     more_s: float = 0.0
+    file_bytes: int | None = None
 
     @property
     def seconds(self) -> float:
@@ -125,6 +129,7 @@ class Estimate:
     def sentence(self) -> str:
         """For people: "about 2 min 10 s, 640 MB of memory, 90.1 MB of tensors"."""
         size = "" if self.tensor_bytes is None else f", {self.tensor_bytes / 1e6:.1f} MB of tensors"
+        size += "" if self.file_bytes is None else f" in a file of {self.file_bytes:,} bytes"
         most = f" ({duration(self.seconds + self.more_s)} at most)" if self.more_s else ""
         return f"about {duration(self.seconds)}{most}, {self.peak_bytes / 1e6:.0f} MB of memory{size}"
 
@@ -158,7 +163,8 @@ def foretell(pace: Pace, work: Work) -> Estimate:
         "writing": pace.disk_s * (work.out_bytes + kept),
         "check": pace.check_s + 2 * pace.count_s * work.out_bytes,
     }
-    return Estimate(stages, _peak(pace, work, [p for p, _ in layers]), work.out_bytes)
+    peak = _peak(pace, work, [p for p, _ in layers])
+    return Estimate(stages, peak, work.out_bytes, file_bytes=work.file_bytes)
 
 
 def _peak(pace: Pace, work: Work, layers: Sequence[LayerPace]) -> int:
@@ -224,7 +230,7 @@ def measure_run(
     count_s, disk_s = _probe_counting(), probe_disk(out.parent)
     tuning = probe_tuning(source.spec, source.weights, recipe, layout, device)
     pace = Pace(pipeline, text_s, check_s, disk_s, count_s, now, executor_bytes, peak_resident_bytes(), tuning)
-    work = _work(source, recipe, layout, done)
+    work = replace(_work(source, recipe, layout, done), file_bytes=file_bytes(out, source, weights, recipe, layout))
     check_room(out.parent, work.disk_bytes)
     return pace, work
 

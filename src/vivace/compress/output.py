@@ -12,17 +12,19 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from vivace.compress.layout import Layout
 from vivace.compress.pipeline import CompressedModel
 from vivace.compress.recipe import Recipe, TensorRule
 from vivace.compress.stored import StoredWeights, store_floats
 from vivace.files.compressed_writer import ASYMMETRIC, LAYOUTS, norms_as_read, write_compressed_folder
-from vivace.files.gguf_model_writer import write_gguf_model
+from vivace.files.gguf_model_writer import gguf_model_bytes, write_gguf_model
 from vivace.files.gguf_writer import WritableValue
 from vivace.files.open import LoadedModel
 from vivace.files.run_settings import gguf_notes
 from vivace.types.errors import ConfigError, StorageError
 from vivace.types.input_scheme import FINE_BITS, TOKEN
-from vivace.types.weights import TensorFormat
+from vivace.types.run_settings import RunSettings
+from vivace.types.weights import TensorFormat, TensorInfo, WeightSource
 
 _LOCK = "lock"
 
@@ -151,14 +153,31 @@ def as_output_holds(out: Path, source: LoadedModel, model: CompressedModel) -> C
     return replace(model, weights=StoredWeights(held, model.weights))
 
 
+def file_bytes(out: Path, source: LoadedModel, weights: WeightSource, recipe: Recipe, layout: Layout) -> int | None:
+    """Bytes of the file that a recipe's layout over `weights` makes, to the byte; None where they cannot be told.
+
+    That is of folders, and where what is found of inputs goes into the file.
+    """
+    if not out.suffix or recipe.looks_at_inputs:
+        return None
+    infos = {
+        name: TensorInfo(name, plan.shape, plan.format or weights.info(name).format, plan.num_bytes)
+        for name, plan in layout.items()
+    }
+    return gguf_model_bytes(source, infos, _notes(source, recipe, recipe.run_settings))
+
+
+def _notes(source: LoadedModel, recipe: Recipe, settings: RunSettings) -> dict[str, WritableValue]:
+    return {"vivace.recipe": recipe.name, "vivace.source": source.name, **gguf_notes(settings)}
+
+
 def write_output(out: Path, source: LoadedModel, model: CompressedModel) -> None:
     """Write a compressed model as a GGUF file, or as a folder where `out` has no ending.
 
     Raises:
         StorageError: there is no room, or no right to write.
     """
-    notes: dict[str, WritableValue] = {"vivace.recipe": model.recipe.name, "vivace.source": source.name}
-    notes |= gguf_notes(model.run_settings)
+    notes = _notes(source, model.recipe, model.run_settings)
     try:
         out.parent.mkdir(exist_ok=True)
         if out.suffix:

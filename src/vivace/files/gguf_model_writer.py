@@ -5,7 +5,8 @@ GGUF file as two byte arrays that vivace's reader knows (`vivace.tokenizer.json`
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,12 @@ from vivace.files.gguf_keys import frequency_factors, spec_metadata
 from vivace.files.gguf_model import FREQUENCY_FACTORS, gguf_name
 from vivace.files.gguf_values import StringArray
 from vivace.files.gguf_vocabulary import TOKENIZER_CONFIG, TOKENIZER_JSON
-from vivace.files.gguf_writer import TensorToWrite, WritableValue, write_gguf_file
+from vivace.files.gguf_writer import TensorToWrite, WritableValue, gguf_file_bytes, write_gguf_file
 from vivace.files.open import LoadedModel
 from vivace.files.run_settings import ACTIVATION_BITS, KV_FORMAT, SCHEME
 from vivace.types.model import ModelSpec
 from vivace.types.vocabulary import HuggingFaceVocabulary
-from vivace.types.weights import TensorFormat, WeightSource
+from vivace.types.weights import TensorFormat, TensorInfo, WeightSource
 
 _NOT_COPIED = (
     "split.",
@@ -52,22 +53,42 @@ def write_gguf_model(
         UnsupportedModelError: GGUF has no keys for something that the model does.
         OSError: the file cannot be written.
     """
-    metadata = _folder_metadata(source) if source.path.is_dir() else _copied_metadata(source.path)
-    metadata["general.quantization_version"] = QUANTIZATION_VERSION
     reorder = _RowOrder(source.spec)
-    tensors = []
-    for name in weights.names():
-        info = weights.info(name)
+    infos = {name: weights.info(name) for name in weights.names()}
+    tensors = _tensors(source, infos, lambda name: reorder.apply(name, weights.raw(name)))
+    write_gguf_file(path, {**_metadata(source), **(notes or {})}, tensors)
 
-        def read(name: str = name) -> NDArray[np.uint8]:
-            return reorder.apply(name, weights.raw(name))
 
-        tensors.append(TensorToWrite(gguf_name(name), info.shape, info.format, read))
+def gguf_model_bytes(
+    source: LoadedModel, infos: Mapping[str, TensorInfo], notes: Mapping[str, WritableValue] | None = None
+) -> int:
+    """Bytes of the file that `write_gguf_model` would make of such tensors, to the byte; writes nothing.
+
+    Raises:
+        ModelFileError: the source's metadata cannot be read.
+        UnsupportedModelError: GGUF has no keys for something that the model does.
+    """
+    tensors = _tensors(source, infos, lambda _: np.empty(0, np.uint8))
+    return gguf_file_bytes({**_metadata(source), **(notes or {})}, tensors)
+
+
+def _metadata(source: LoadedModel) -> dict[str, WritableValue]:
+    metadata = _folder_metadata(source) if source.path.is_dir() else _copied_metadata(source.path)
+    return metadata | {"general.quantization_version": QUANTIZATION_VERSION}
+
+
+def _tensors(
+    source: LoadedModel, infos: Mapping[str, TensorInfo], read: Callable[[str], NDArray[np.uint8]]
+) -> list[TensorToWrite]:
+    """What lies in the file, in order; `read` gives bytes of a tensor in the file's order of rows."""
+    tensors = [
+        TensorToWrite(gguf_name(name), info.shape, info.format, partial(read, name)) for name, info in infos.items()
+    ]
     factors = frequency_factors(source.spec.attention.rope)
     if factors is not None:
         data = factors.view(np.uint8)
         tensors.append(TensorToWrite(FREQUENCY_FACTORS, factors.shape, TensorFormat.F32, lambda: data))
-    write_gguf_file(path, {**metadata, **(notes or {})}, tensors)
+    return tensors
 
 
 class _RowOrder:

@@ -71,6 +71,15 @@ def write_gguf_file(
         temporary.unlink(missing_ok=True)
 
 
+def gguf_file_bytes(
+    metadata: Mapping[str, WritableValue], tensors: Sequence[TensorToWrite], alignment: int = DEFAULT_ALIGNMENT
+) -> int:
+    """Bytes of the file that `write_gguf_file` would make of the same; no tensor is read."""
+    sizes = [len(header_bytes(metadata, tensors, alignment))]
+    sizes += [num_bytes(tensor.format, tensor.shape) for tensor in tensors]
+    return sum(-(-size // alignment) * alignment for size in sizes)
+
+
 def header_bytes(metadata: Mapping[str, WritableValue], tensors: Sequence[TensorToWrite], alignment: int) -> bytes:
     """Everything before the tensor data, without the padding at its end."""
     parts = [MAGIC, struct.pack("<IQQ", _VERSION, len(tensors), len(metadata))]
