@@ -170,6 +170,7 @@ def test_a_model_against_itself_loses_nothing(model: Path, text: Path, capsys: p
         (("compress", "{model}", "{tmp}/o.gguf", "--recipe", "best"), "no recipe 'best'"),
         (("compress", "{model}", "{tmp}/o.gguf", "--mix", "chapter"), "needs text"),
         (("compress", "{model}", "{tmp}/o.gguf", "--recipe", "mixed"), "belong together"),
+        (("compress", "{model}", "{tmp}/o.gguf", "--like", "{text}"), "--like needs text"),
         (("compress", "{model}", "{tmp}/o.gguf", "--samples", "0"), "Calibration on 0 samples"),
         (("compress", "{model}", "{tmp}/o.gguf", "--calibrate-on", "{text}", "--mix", "chapter"), "labelled 'chat'"),
         (("compress", "{model}", "{tmp}/o.gguf", "--calibrate-on", "{tmp}/none"), "does not exist"),

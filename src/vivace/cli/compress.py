@@ -5,10 +5,11 @@ import json
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vivace.cli.compress_summary import figures_of, print_summary
 from vivace.cli.output_files import output_file
 from vivace.cli.work_progress import WorkProgress
 from vivace.types.errors import ConfigError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from vivace.compress.estimate import Estimate
     from vivace.compress.recipe import Recipe
     from vivace.compress.samples import CalibrationText
-    from vivace.compress.save import MixBudget, SavedModel
+    from vivace.compress.save import MixBudget
 
 NAME = "compress"
 HELP = "make a smaller model file"
@@ -146,9 +147,9 @@ def run(arguments: argparse.Namespace) -> int:
         plot_sensitivity(saved.sensitivities, arguments.plot)
     took = _Took(estimate, time.perf_counter() - started, peak_resident_bytes())
     if arguments.json:
-        print(json.dumps(_figures(saved) | took.figures()))
+        print(json.dumps(figures_of(saved) | took.figures()))
     else:
-        _print_summary(saved)
+        print_summary(saved)
         print(took.sentence())
     return 0
 
@@ -288,6 +289,8 @@ def _text(arguments: argparse.Namespace) -> "CalibrationText":
         raise ConfigError(f"There is no mix {arguments.mix!r}.", f"Choose one of {', '.join(MIXES)}.")
     if arguments.mix is not None and not (arguments.calibrate_on or arguments.from_logs):
         raise ConfigError("A mix needs text to draw from.", "Give it with --calibrate-on.")
+    if arguments.like and not arguments.calibrate_on:
+        raise ConfigError("--like needs text to compare.", "Give it with --calibrate-on.")
     text = CalibrationText(tuple(arguments.calibrate_on or ()), MIXES.get(arguments.mix))
     return _with_logs(arguments, text) if arguments.from_logs else text
 
@@ -311,72 +314,9 @@ def _examined(arguments: argparse.Namespace, text: "CalibrationText") -> "Calibr
 
     from vivace.cli.compress_doctor import examine
 
-    if not arguments.calibrate_on:
-        raise ConfigError("--like needs text to compare.", "Give it with --calibrate-on.")
     found = examine(arguments.model, arguments.calibrate_on, arguments.like)
     for sentence in found.complaints:
         print(f"vivace: calibration is one-sided: {sentence}", file=sys.stderr)
     if found.is_good or arguments.mix is not None or not found.shares:
         return text
     return replace(text, mix=found.shares, by_kind=True)
-
-
-def _figures(saved: "SavedModel") -> dict[str, object]:
-    tensors = [
-        {
-            "name": outcome.plan.name,
-            "format": outcome.plan.format,
-            "kernel": outcome.plan.kernel,
-            "bytes": outcome.plan.num_bytes,
-            "relative_error": outcome.relative_error,
-        }
-        for outcome in saved.model.outcomes
-    ]
-    check, tuning = saved.verification, saved.model.tuning
-    return {
-        "out": str(saved.path),
-        "recipe": saved.model.recipe.name,
-        "file_bytes": check.file_bytes,
-        "tensor_bytes": saved.model.weights.num_bytes(),
-        "source_bytes": saved.source_bytes,
-        "activation_bits": saved.model.run_settings.activation_bits,
-        "kv_format": saved.model.run_settings.kv_format,
-        "quantized_share": check.quantized_share,
-        "tuning": None if tuning is None else asdict(tuning),
-        "trials": [asdict(trial) for trial in saved.trials],
-        "sensitivity": {part.name: part.options[0].loss for part in saved.sensitivities},
-        "check_kld": check.agreement.mean_kl,
-        "check_same_top": check.agreement.same_top,
-        "tensors": tensors,
-    }
-
-
-def _print_summary(saved: "SavedModel") -> None:
-    from vivace.compress.activation_schemes import find_kernel
-
-    check, plans = saved.verification, [outcome.plan for outcome in saved.model.outcomes]
-    print(f"{saved.path}: {check.file_bytes / 1e6:.1f} MB, from {saved.source_bytes / 1e6:.1f} MB of tensors")
-    sizes: Counter[tuple[str, str]] = Counter()
-    for plan in plans:
-        sizes[(str(plan.format or "kept"), plan.kernel)] += plan.num_bytes
-    for (format, kernel), size in sizes.most_common():
-        print(f"  {format:<5} {size / 1e6:9.2f} MB, run by {kernel}")
-    asked = saved.model.recipe
-    if asked.activations is not None:
-        print(f"  activations {asked.activations.name}, run by {find_kernel(asked.activations).kernel}")
-    if asked.kv_format is not None:
-        print(f"  keys and values stored as {asked.kv_format}")
-    tuned = saved.model.tuning
-    if tuned is not None:
-        gain = f"KL divergence of windows held out {tuned.before:.4f} before, {tuned.after:.4f} after"
-        print(f"  scales tuned end to end in {tuned.num_steps} steps: {gain}")
-    print(f"  {check.quantized_share:.1%} of the weights are quantised; read back and compared with the source:")
-    print(f"  KL divergence {check.agreement.mean_kl:.4f}, same top token {check.agreement.same_top:.1%}")
-    for trial in saved.trials:
-        verdict = "holds" if trial.holds else "does not hold"
-        print(f"  tried {trial.bits_per_weight:.2f} bits a weight: {trial.measured:.4g}, {verdict}")
-    for part in saved.sensitivities:
-        if part.collapses:
-            print(f"  kept high: {part.evidence}", file=sys.stderr)
-    for note in dict.fromkeys(plan.note for plan in plans if plan.note):
-        print(f"vivace: note: {note}", file=sys.stderr)

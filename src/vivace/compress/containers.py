@@ -58,7 +58,7 @@ class Container:
             ConfigError: more bits than the container has, groups that are no multiple of its blocks, or a zero point
                 where there are no offsets.
         """
-        bits, group_size = bits or self.bits, group_size or self.block
+        bits, group_size = self.bits if bits is None else bits, group_size or self.block
         if bits > self.bits:
             raise ConfigError(f"{self.format} holds {self.bits} bits, not {bits}.", "Choose a wider format.")
         if group_size % self.block:
@@ -174,6 +174,12 @@ CONTAINERS: dict[TensorFormat, Container] = {
         Container(TensorFormat.Q4_1, 4, ("minimum", "zero_point"), "Q4Min", _pack_q4_1),
     )
 }
-FLOAT_KERNELS: dict[TensorFormat, str] = dict.fromkeys(
-    (TensorFormat.F32, TensorFormat.F16, TensorFormat.BF16), "float_panel"
-)
+FLOAT_FORMATS = (TensorFormat.F32, TensorFormat.F16, TensorFormat.BF16)
+KERNELS: dict[TensorFormat, str] = {
+    **{format: row.kernel for format, row in CONTAINERS.items()},
+    **dict.fromkeys(FLOAT_FORMATS, "float_panel"),
+    TensorFormat.Q4_K: "Q4Min",
+    TensorFormat.Q5_K: "Q8Min",
+    TensorFormat.Q6_K: "Q8Sym16",
+}
+"""What runs a format: those above, and those that a model may come in and keep."""

@@ -1,9 +1,9 @@
 """A recipe applied to a model before anything runs: format, grid and bytes of each matrix, or a refusal in words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from vivace.compress.containers import CONTAINERS, FLOAT_KERNELS, container_of
+from vivace.compress.containers import FLOAT_FORMATS, KERNELS, container_of
 from vivace.compress.recipe import Recipe, TensorRule
 from vivace.compress.schemes import QuantScheme
 from vivace.graph.weights import weight_shapes
@@ -17,7 +17,8 @@ from vivace.types.weights import TensorFormat, WeightSource
 class TensorPlan:
     """One tensor to be: `scheme` is None for those stored as floats, `format` None for those kept as they are.
 
-    `note` says in words what had to be changed from what the recipe asked for; `rounding` is its rule's own or None.
+    `note` says in words what had to be changed from what the recipe asked for; `rounding` is its rule's own or None;
+    `kept` is the format of the source where it stays.
     """
 
     name: str
@@ -27,16 +28,18 @@ class TensorPlan:
     num_bytes: int
     note: str = ""
     rounding: str | None = None
+    kept: TensorFormat | None = None
 
     @property
     def kernel(self) -> str:
         """The native kernel that runs the tensor."""
-        if self.format in CONTAINERS:
-            return CONTAINERS[self.format].kernel
-        return "as stored" if self.format is None else FLOAT_KERNELS[self.format]
+        format = self.format or self.kept
+        return KERNELS[format] if format is not None else ""
 
 
 Layout = Mapping[str, TensorPlan]
+ENDS = ("embed.weight", "lm_head.weight")
+"""Presets have a rule for either, and models one or both."""
 
 
 def plan_layout(spec: ModelSpec, weights: WeightSource, recipe: Recipe) -> dict[str, TensorPlan]:
@@ -51,11 +54,29 @@ def plan_layout(spec: ModelSpec, weights: WeightSource, recipe: Recipe) -> dict[
         A plan for each tensor, in the order of the source.
 
     Raises:
-        ConfigError: a rule asks for what a tensor's width or a format cannot take.
+        ConfigError: a rule asks for what a tensor's width or a format cannot take, or none matches anything.
     """
     shapes = weight_shapes(spec)
+    matrices = [name for name in weights.names() if len(shapes[name]) == 2]
+    if all(recipe.rule_of(name, spec.num_layers) is None for name in matrices):
+        raise ConfigError(
+            f"No rule of the recipe {recipe.name!r} matches a matrix of the model: nothing would be done.",
+            f"Matrices have names such as {', '.join(matrices[:3])}.",
+        )
     plans = (_plan(name, shapes[name], weights, recipe, spec.num_layers) for name in weights.names())
     return {plan.name: plan for plan in plans}
+
+
+def idle_rules(recipe: Recipe, names: Iterable[str], num_layers: int) -> list[str]:
+    """Patterns of rules that decide over nothing: mistyped, or behind one that takes all. Rules for ends aside."""
+    used = {id(recipe.rule_of(name, num_layers)) for name in names}
+    seen = set(ENDS)
+    idle = []
+    for rule in recipe.rules:
+        if id(rule) not in used and rule.match not in seen:
+            idle.append(rule.match)
+        seen.add(rule.match)
+    return idle
 
 
 def _plan(name: str, shape: tuple[int, ...], weights: WeightSource, recipe: Recipe, num_layers: int) -> TensorPlan:
@@ -63,8 +84,9 @@ def _plan(name: str, shape: tuple[int, ...], weights: WeightSource, recipe: Reci
         return TensorPlan(name, shape, TensorFormat.F32, None, num_bytes(TensorFormat.F32, shape))
     rule = recipe.rule_of(name, num_layers)
     if rule is None or rule.format is None:
-        return TensorPlan(name, shape, None, None, weights.info(name).num_bytes)
-    if rule.format in FLOAT_KERNELS:
+        kept = weights.info(name)
+        return TensorPlan(name, shape, None, None, kept.num_bytes, kept=kept.format)
+    if rule.format in FLOAT_FORMATS:
         return TensorPlan(name, shape, rule.format, None, num_bytes(rule.format, shape))
     return _quantized_plan(name, shape, rule.format, rule)
 

@@ -29,7 +29,8 @@ def find_recipe(name: str) -> Recipe:
     path = Path(name)
     if not path.is_file():
         raise ConfigError(
-            f"There is no recipe {name!r}.", f"Choose {', '.join(PRESETS)}, 'mixed', or give a YAML file."
+            f"There is no recipe {name!r}.",
+            f"Choose {', '.join(PRESETS)}, mixed, smallest-within:QUALITY, or give a YAML file.",
         )
     import yaml  # type: ignore[import-untyped]  # only a recipe of one's own needs it
 
@@ -93,6 +94,9 @@ _RECIPE_FIELDS: dict[str, type] = {
     "drift_correction": bool,
     "clip_activations": bool,
 }
+_INNER = ("tensors", "calibration", "tuning", "activations", "kv")
+_RECIPE_NAMES = tuple("fold" if name == "folds" else name for name in _RECIPE_FIELDS) + _INNER
+"""As a file spells them."""
 _RULE_FIELDS: dict[str, type] = {
     "match": str,
     "format": str,
@@ -125,7 +129,8 @@ def _typed(fields: dict[str, object], known: dict[str, type], what: str) -> dict
     fields = {key: float(v) if type(v) is int and known.get(key) is float else v for key, v in fields.items()}
     for key, value in fields.items():
         if key not in known:
-            raise ConfigError(f"{what} has a field {key!r}.", f"Known are {', '.join(known)}.")
+            names = _RECIPE_NAMES if known is _RECIPE_FIELDS else known
+            raise ConfigError(f"{what} has a field {key!r}.", f"Known are {', '.join(names)}.")
         if type(value) is not known[key]:
             raise ConfigError(f"{what} has {key}: {value!r}.", f"Give a value of type {known[key].__name__}.")
     return fields

@@ -61,7 +61,7 @@ class MixBudget:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SavedModel:
-    """A finished compression: what was done, where it is, and what the check found."""
+    """A finished compression: what was done, where it is, and what the check found; `num_samples` it calibrated on."""
 
     path: Path
     model: CompressedModel
@@ -69,6 +69,7 @@ class SavedModel:
     source_bytes: int
     sensitivities: tuple[PartSensitivity, ...] = ()
     trials: tuple[Trial, ...] = ()
+    num_samples: int = 0
 
 
 def compress_file(
@@ -143,7 +144,8 @@ def _compress(
             if unseen and budget is not None and budget.within is not None:
                 _hold(budget.within, source, unchecked, unseen)
             put_in_place(unchecked, out)
-        return SavedModel(out, model, verification, _bytes_of(source), tuple(sensitivities), tuple(trials))
+        size = _bytes_of(source)
+        return SavedModel(out, model, verification, size, tuple(sensitivities), tuple(trials), len(samples))
     finally:
         source.close()
 
