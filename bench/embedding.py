@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vivace.compress.calibration_text import draw_windows, read_texts
 from vivace.compress.containers import container_of
-from vivace.compress.ends import EMBEDDING, round_head, with_ridge
+from vivace.compress.ends import EMBEDDING, round_in_pieces, with_ridge
 from vivace.compress.evaluate import EvaluationSettings, evaluate, read_windows
 from vivace.compress.gptq import factorize
 from vivace.compress.layout import plan_layout
@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> int:
         for way, (rounding, weighs) in WAYS.items():
             importance = inputs.importance if weighs else None
             task = RoundingTask(values, container_of(format).scheme(), "mse", importance, inputs, lambda: factor)
-            tensor = store_quantized(round_head(rounding, task, lambda rows: rows), format)
+            tensor = store_quantized(round_in_pieces(rounding, task, lambda rows: rows), format)
             candidate = NativeExecutor(graph, StoredWeights({EMBEDDING: tensor}, model.weights), num_blocks=blocks)
             found = evaluate(candidate, windows, 0, reference=source)
             print(

@@ -1,4 +1,4 @@
-"""The head, rounded for what it reads: one matrix that may be the embedding as well.
+"""Embedding and head: some rows at a time, the head for what it reads; one matrix may be both.
 
 A walk comes to the head last and then knows its inputs. Errors are weighed by E[x^2] of them, and codes of fewer bits
 than 8 are chosen by GPTQ where the recipe's rounding looks at second moments. A head that is the embedding too is also
@@ -22,7 +22,8 @@ from vivace.graph.ops import Linear
 
 EMBEDDING = "embed.weight"
 RIDGE = 0.1  # of the mean, see docs/compression.md for others
-_ROWS = 8192
+_ROWS = 8192  # at a time, where second moments are looked at or the arithmetic runs elsewhere
+_CACHED_WEIGHTS = 1 << 17  # else: what stays in a core's cache while scales are looked for
 _EXACT_BITS = 8  # from so many on, weighing is enough
 
 
@@ -51,7 +52,16 @@ def with_ridge(inputs: InputStatistics, weight: str) -> InputStatistics:
     return mixed
 
 
-def round_head(rounding: str, task: RoundingTask, place: Callable[[Array], Array]) -> QuantizedMatrix:
+def _rows_at_once(rounding: str, task: RoundingTask, place: Callable[[Array], Array]) -> int:
+    """No rows are cut apart that share a scale."""
+    rows, width = map(int, task.values.shape)
+    if task.scheme.group_rows != 1 or task.scheme.granularity == "tensor":
+        return rows
+    is_here = namespace(place(task.values[:1])) is np
+    return max(1, _CACHED_WEIGHTS // width) if is_here and not ROUNDINGS[rounding].needs_gram else _ROWS
+
+
+def round_in_pieces(rounding: str, task: RoundingTask, place: Callable[[Array], Array]) -> QuantizedMatrix:
     """Round a matrix by a row of ROUNDINGS, some rows at a time.
 
     Args:
@@ -60,7 +70,7 @@ def round_head(rounding: str, task: RoundingTask, place: Callable[[Array], Array
         place: puts rows where the arithmetic runs.
     """
     codes, scales, offsets = [], [], []
-    at_once = _ROWS if task.scheme.group_rows == 1 else len(task.values)
+    at_once = _rows_at_once(rounding, task, place)
     for start in range(0, len(task.values), at_once):
         piece = replace(task, values=place(task.values[start : start + at_once]))
         found = round_matrix(rounding, piece).on_host()

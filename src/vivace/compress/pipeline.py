@@ -14,7 +14,7 @@ from vivace.compress.arrays import Array
 from vivace.compress.awq import FoldedScales
 from vivace.compress.checkpoint import Checkpoint, Progress
 from vivace.compress.device import Device, NumpyDevice
-from vivace.compress.ends import head_rounding, known_head, round_head, with_ridge
+from vivace.compress.ends import head_rounding, known_head, round_in_pieces, with_ridge
 from vivace.compress.gptq import HessianFactor, factorize
 from vivace.compress.hadamard import RotatedWeights, rotated_spec
 from vivace.compress.layout import Layout, TensorPlan, plan_layout
@@ -33,6 +33,7 @@ from vivace.types.model import ModelSpec
 from vivace.types.run_settings import RunSettings
 from vivace.types.weights import WeightSource
 
+_ROWS_COMPARED = 4096  # of a matrix and of what was made of it
 Report = Callable[[int, int, str], None]
 """(steps done, steps in all, what is being done)."""
 Lap = Callable[[str, str], None]
@@ -302,7 +303,7 @@ class _Run:
         else:
             self._stored[name] = store_quantized(self._quantized(values, plan, inputs), plan.format)
         norm = float(np.linalg.norm(values))
-        difference = float(np.linalg.norm(self._stored[name].dequantize() - values))
+        difference = _distance(self._stored[name].dequantize(), values)
         self._errors[name] = difference / norm if norm > 0 else 0.0
         if not math.isfinite(self._errors[name]):
             raise ConfigError(f"The tensor {name} does not survive {plan.format}.", "Keep it as F32 by a rule.")
@@ -332,14 +333,19 @@ class _Run:
             return self._factor(inputs)
 
         weighed = None if importance is None else self._device.put(importance)
-        if self._head is not None and plan.name == self._head.weight:
+        if not plan.name.startswith("layers."):  # as large as the vocabulary
+            is_head = self._head is not None and plan.name == self._head.weight
+            rounding = head_rounding(self._recipe.rounding, plan.scheme) if is_head else "nearest"
             task = RoundingTask(values, plan.scheme, self._recipe.scales, weighed, inputs, factor)
-            return round_head(head_rounding(self._recipe.rounding, plan.scheme), task, self._device.put)
+            return round_in_pieces(rounding, task, self._device.put)
         placed = self._device.put(values)
         if inputs is not None and inputs.drift is not None:
             placed = inputs.drift.moved(placed)
         task = RoundingTask(placed, plan.scheme, self._recipe.scales, weighed, inputs, factor)
-        return round_matrix(plan.rounding or self._recipe.rounding, task).on_host()
+        rounding = plan.rounding or self._recipe.rounding
+        if not ROUNDINGS[rounding].needs_gram:
+            return round_in_pieces(rounding, task, lambda rows: rows)
+        return round_matrix(rounding, task).on_host()
 
     def _correct_bias(self, linear: Linear, inputs: InputStatistics) -> None:
         """The mean error of a linear's outputs on the calibration text, taken off its bias (Nagel et al., 2019)."""
@@ -348,6 +354,12 @@ class _Run:
         change = self._stored[linear.weight].dequantize() - self._working_copy(linear.weight)
         corrected = self._working_copy(linear.bias) - (change @ inputs.mean).astype(np.float32)
         self._folded[linear.bias] = corrected
+
+
+def _distance(left: Floats, right: Floats) -> float:
+    """The Frobenius norm of a difference, some rows at a time."""
+    pieces = (slice(start, start + _ROWS_COMPARED) for start in range(0, len(left), _ROWS_COMPARED))
+    return math.sqrt(sum(float(np.square(left[piece] - right[piece]).sum(dtype=np.float64)) for piece in pieces))
 
 
 def _weights_of(segment: Sequence[Op]) -> list[str]:
