@@ -12,6 +12,7 @@ from vivace.cli.main import main
 from vivace.files.open import open_model
 from vivace.types.weights import TensorFormat
 
+_TEXTS = ("--calibrate-on", "{text}", "--like", "{text}")
 TEXT = "the sand and the one that is in the hand of those on the land, or at an end of it all. " * 60
 RECIPE = """
 name: mine
@@ -175,6 +176,7 @@ def test_a_model_against_itself_loses_nothing(model: Path, text: Path, capsys: p
         (("compress", "{model}", "{tmp}/o.gguf", "--calibrate-on", "{text}", "--mix", "chapter"), "labelled 'chat'"),
         (("compress", "{model}", "{tmp}/o.gguf", "--calibrate-on", "{tmp}/none"), "does not exist"),
         (("compress", "{text}", "{tmp}/o.gguf"), "not a GGUF file"),
+        (("compress", "doctor", "{model}", *_TEXTS, "--samples", "3"), "at least 4 windows"),
         (("evaluate", "{model}", "--text", "{tmp}/none"), "cannot be read"),
         (("evaluate", "{model}", "--text", "{model}"), "not UTF-8"),
         (("evaluate", "{model}", "--text", "{text}", "--max-kld", "1"), "needs a reference"),

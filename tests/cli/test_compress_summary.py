@@ -78,6 +78,13 @@ def test_what_is_done_otherwise_than_asked_is_said(
     assert isinstance(notes, list) and len(notes) == 1 and words in notes[0]
 
 
+def test_a_bias_correction_without_a_bias_is_no_secret(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = "tensors: [{match: layers.*, format: Q8_0}]\nbias_correction: true\n"
+    status, figures, err = run(capsys, model, recipe, "--samples", 1, "--tokens", 16)
+    assert status == 0, err
+    assert figures["notes"] == ["bias_correction did nothing: no linear of this model has a bias"]
+
+
 def test_rules_for_ends_that_a_model_lacks_are_no_news(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ends = "{match: lm_head.weight, format: Q8_0}, {match: embed.weight, format: Q8_0}"
     status, figures, err = run(capsys, model, f"tensors: [{ends}, {{match: '*', format: Q4_0}}]")

@@ -51,6 +51,19 @@ def test_files_folders_and_lines_are_read(tmp_path: Path) -> None:
     ]
 
 
+def test_lines_end_where_json_lines_do_and_a_cut_one_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["one\u2028two\x85three", "a second", "a third 你好"]
+    lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert [found.text for found in read_texts([tmp_path / "a.jsonl"])] == texts
+    whole = (tmp_path / "a.jsonl").stat().st_size
+    for cut in range(whole - 12, whole):  # within the last line's characters as well
+        monkeypatch.setattr("vivace.compress.calibration_text._MOST_BYTES_PER_FILE", cut)
+        assert [found.text for found in read_texts([tmp_path / "a.jsonl"])] == texts[:2]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vivace.cli.compress_summary import figures_of, print_summary
 from vivace.cli.output_files import output_file
+from vivace.cli.text_options import add_text_options, calibration_text, text_in_use
 from vivace.cli.work_progress import WorkProgress
 from vivace.types.errors import ConfigError
 
@@ -61,30 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_text_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--calibrate-on",
-        type=Path,
-        action="append",
-        metavar="PATH",
-        help="text files, JSONL files or folders to calibrate on (default: the model writes its own text)",
-    )
-    parser.add_argument(
-        "--from-logs",
-        type=Path,
-        action="append",
-        metavar="FILE",
-        help="request logs (JSON lines) to calibrate on, redacted; needs --logs-consented",
-    )
-    parser.add_argument(
-        "--logs-consented", action="store_true", help="the people in the logs agreed that their words are used so"
-    )
-    parser.add_argument(
-        "--like",
-        type=Path,
-        action="append",
-        metavar="PATH",
-        help="text as in use: the doctor looks first, and a one-sided set is drawn by its kinds of text",
-    )
+    add_text_options(parser)
     parser.add_argument("--mix", metavar="NAME", help="draw calibration text by label: 'chapter' is 30/30/20/20")
     parser.add_argument("--samples", type=int, metavar="N", help="calibration windows (default: the recipe's)")
     parser.add_argument(
@@ -128,8 +106,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.estimate:
         return 0
     started = time.perf_counter()
-    if arguments.like:
-        text = _examined(arguments, text)
+    in_use = text_in_use(arguments)
+    if in_use is not None:
+        text = _examined(arguments, text, in_use)
     with WorkProgress() as progress:
         saved = compress_file(
             resolve(arguments.model),
@@ -206,11 +185,12 @@ def _measured(arguments: argparse.Namespace, recipe: "Recipe", text: "Calibratio
         found = estimate_file(source, out, recipe, text, overwrite=force, device=device)
     else:
         found = estimate_search(source, out, recipe, budget, text, overwrite=force, device=device)
-    if not arguments.like or not arguments.calibrate_on:
+    in_use = text_in_use(arguments)
+    if in_use is None:
         return found
     from vivace.cli.compress_doctor import foretell_doctor
 
-    doctor = foretell_doctor(arguments.model, arguments.calibrate_on, arguments.like)
+    doctor = foretell_doctor(arguments.model, text, in_use)
     stages = {"doctor": doctor.seconds, **found.stages}
     return replace(found, stages=stages, peak_bytes=max(found.peak_bytes, doctor.peak_bytes))
 
@@ -282,39 +262,25 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
 
 
 def _text(arguments: argparse.Namespace) -> "CalibrationText":
+    from dataclasses import replace
+
     from vivace.compress.calibration_text import MIXES
-    from vivace.compress.samples import CalibrationText
 
     if arguments.mix is not None and arguments.mix not in MIXES:
         raise ConfigError(f"There is no mix {arguments.mix!r}.", f"Choose one of {', '.join(MIXES)}.")
-    if arguments.mix is not None and not (arguments.calibrate_on or arguments.from_logs):
+    text = calibration_text(arguments)
+    if arguments.mix is not None and not (text.paths or text.logs):
         raise ConfigError("A mix needs text to draw from.", "Give it with --calibrate-on.")
-    if arguments.like and not arguments.calibrate_on:
-        raise ConfigError("--like needs text to compare.", "Give it with --calibrate-on.")
-    text = CalibrationText(tuple(arguments.calibrate_on or ()), MIXES.get(arguments.mix))
-    return _with_logs(arguments, text) if arguments.from_logs else text
+    return replace(text, mix=MIXES.get(arguments.mix))
 
 
-def _with_logs(arguments: argparse.Namespace, text: "CalibrationText") -> "CalibrationText":
-    """Logs go in only with consent, and without personal data and secrets, as the stream's filter knows them."""
-    from dataclasses import replace
-
-    from vivace.stream.safety.rows import GROUPS
-    from vivace.stream.safety.screen import SafetyConfig, SafetyRules
-
-    if not arguments.logs_consented:
-        raise ConfigError("--from-logs uses people's words.", "Add --logs-consented when they agreed to it.")
-    rules = SafetyRules(SafetyConfig(patterns=tuple(GROUPS), action="replace"))
-    return replace(text, logs=tuple(arguments.from_logs), redact=lambda said: rules.screened(said)[0])
-
-
-def _examined(arguments: argparse.Namespace, text: "CalibrationText") -> "CalibrationText":
+def _examined(arguments: argparse.Namespace, text: "CalibrationText", in_use: "CalibrationText") -> "CalibrationText":
     """Let the doctor look; a one-sided set is told of, and drawn by the kinds that it has."""
     from dataclasses import replace
 
     from vivace.cli.compress_doctor import examine
 
-    found = examine(arguments.model, arguments.calibrate_on, arguments.like)
+    found = examine(arguments.model, text, in_use)
     for sentence in found.complaints:
         print(f"vivace: calibration is one-sided: {sentence}", file=sys.stderr)
     if found.is_good or arguments.mix is not None or not found.shares:

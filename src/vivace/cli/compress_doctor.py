@@ -3,17 +3,17 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vivace.cli.text_options import add_text_options, calibration_text, text_in_use
 from vivace.cli.work_progress import WorkProgress
 from vivace.types.errors import ConfigError
 
 if TYPE_CHECKING:
     from vivace.compress.doctor import Diagnosis
     from vivace.compress.estimate import Estimate
+    from vivace.compress.samples import CalibrationText
 
 NAME = "compress doctor"
 HELP = "check calibration text against what a model is used on"
@@ -23,8 +23,7 @@ ONE_SIDED_STATUS = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the model and the two sets of text."""
     parser.add_argument("model", metavar="MODEL", help="a catalogue name, a .gguf file or a Hugging Face folder")
-    parser.add_argument("--calibrate-on", type=Path, action="append", required=True, metavar="PATH", help="its text")
-    parser.add_argument("--like", type=Path, action="append", required=True, metavar="PATH", help="text as in use")
+    add_text_options(parser)
     parser.add_argument("--samples", type=int, default=16, metavar="N", help="windows of either (default: 16)")
     parser.add_argument("--tokens", type=int, default=256, metavar="N", help="tokens of a window (default: 256)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -37,22 +36,25 @@ def run(arguments: argparse.Namespace) -> int:
         VivaceError: the model or a text can never work.
     """
     sizes = arguments.samples, arguments.tokens
-    estimate = foretell_doctor(arguments.model, arguments.calibrate_on, arguments.like, *sizes)
+    text, in_use = calibration_text(arguments), text_in_use(arguments)
+    if in_use is None:
+        raise ConfigError("The doctor compares with text as in use.", "Give it with --like, or --like-logs.")
+    estimate = foretell_doctor(arguments.model, text, in_use, *sizes)
     print(f"vivace: {estimate.sentence()}", file=sys.stderr, flush=True)
-    found = examine(arguments.model, arguments.calibrate_on, arguments.like, *sizes)
+    found = examine(arguments.model, text, in_use, *sizes)
     print(json.dumps(asdict(found) | {"is_good": found.is_good}) if arguments.json else _text(found))
     return 0 if found.is_good else ONE_SIDED_STATUS
 
 
 def examine(
-    model_name: str, paths: Sequence[Path], like: Sequence[Path], samples: int = 16, tokens: int = 256
+    model_name: str, text: "CalibrationText", in_use: "CalibrationText", samples: int = 16, tokens: int = 256
 ) -> "Diagnosis":
     """Draw windows from both texts and let the doctor look at them.
 
     Raises:
         VivaceError: the model or a text can never work.
     """
-    from vivace.compress.calibration_text import draw_windows, read_texts
+    from vivace.compress.calibration_text import draw_windows
     from vivace.compress.doctor import diagnose
     from vivace.compress.recipe import CalibrationSettings
     from vivace.files.catalogue import resolve
@@ -65,7 +67,7 @@ def examine(
         if model.vocabulary is None:
             raise ConfigError(f"{model.path} has no vocabulary to read text with.", "Use a whole model file.")
         tokenizer = build_tokenizer(model.vocabulary)
-        windows, reference = (draw_windows(read_texts(p), tokenizer, drawn, None) for p in (paths, like))
+        windows, reference = (draw_windows(of.read(), tokenizer, drawn, None) for of in (text, in_use))
         with WorkProgress() as progress:
             return diagnose(
                 model.spec, model.weights, tokenizer, calibration=windows, reference=reference, report=progress
@@ -75,7 +77,7 @@ def examine(
 
 
 def foretell_doctor(
-    model_name: str, paths: Sequence[Path], like: Sequence[Path], samples: int = 16, tokens: int = 256
+    model_name: str, text: "CalibrationText", in_use: "CalibrationText", samples: int = 16, tokens: int = 256
 ) -> "Estimate":
     """What `examine` of the same will take.
 
@@ -86,7 +88,7 @@ def foretell_doctor(
     from vivace.compress.recipe import CalibrationSettings
     from vivace.files.catalogue import resolve
 
-    return estimate_doctor(resolve(model_name), paths, like, CalibrationSettings(samples=samples, tokens=tokens))
+    return estimate_doctor(resolve(model_name), text, in_use, CalibrationSettings(samples=samples, tokens=tokens))
 
 
 def _text(found: "Diagnosis") -> str:

@@ -89,6 +89,8 @@ def _notes(saved: "SavedModel") -> list[str]:
     notes = [plan.note for plan in plans if plan.note]
     for match in idle_rules(recipe, [plan.name for plan in plans], saved.model.spec.num_layers):
         notes.append(f"the rule for {match} decides over no matrix: none has such a name, or a rule before it matches")
+    if recipe.bias_correction and not any(plan.name.endswith(".bias") for plan in plans):
+        notes.append("bias_correction did nothing: no linear of this model has a bias")
     if 0 < saved.num_samples < recipe.calibration.samples:
         wanted = f"{recipe.calibration.samples} windows of {recipe.calibration.tokens} tokens"
         notes.append(f"calibrated on {saved.num_samples} windows: the text has no more, {wanted} were asked for")

@@ -112,7 +112,8 @@ def _files(path: Path) -> list[Path]:
 def _read_file(path: Path) -> list[LabelledText]:
     try:
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES_PER_FILE).decode("utf-8", errors="strict")
+            raw = file.read(_MOST_BYTES_PER_FILE)
+        content = raw.decode("utf-8", errors="strict")
     except UnicodeDecodeError as error:
         if error.start < _MOST_BYTES_PER_FILE - 4:
             raise ConfigError(f"{path} is not UTF-8 (byte {error.start}).", "Convert it to UTF-8.") from None
@@ -121,7 +122,10 @@ def _read_file(path: Path) -> list[LabelledText]:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
     if path.suffix != ".jsonl":
         return [LabelledText(path.stem, content)] if content.strip() else []
-    return [_read_line(path, number, line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+    lines = content.split("\n")  # JSON may hold the other ends of lines that splitlines knows
+    if len(raw) == _MOST_BYTES_PER_FILE:
+        lines.pop()  # the limit cut it
+    return [_read_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _read_line(path: Path, number: int, line: str) -> LabelledText:

@@ -102,11 +102,7 @@ def diagnose(
     Raises:
         ConfigError: there are too few windows for a test.
     """
-    if min(len(calibration), len(reference)) < _FEWEST_WINDOWS:
-        raise ConfigError(
-            f"The doctor needs at least {_FEWEST_WINDOWS} windows of either text.",
-            "Give more text, or shorter windows.",
-        )
+    check_windows(min(len(calibration), len(reference)))
     kinds = _kinds(calibration, reference, tokenizer)
     coverage = relative_coverage(calibration, reference)
     half = min(len(calibration), len(reference) // 2)
@@ -127,6 +123,19 @@ def diagnose(
         shares=_shares(kinds),
     )
     return replace(found, complaints=tuple(_complaints(found)))
+
+
+def check_windows(count: int) -> None:
+    """Refuse fewer windows of a text than a test can be made of.
+
+    Raises:
+        ConfigError: there are too few.
+    """
+    if count < _FEWEST_WINDOWS:
+        raise ConfigError(
+            f"The doctor needs at least {_FEWEST_WINDOWS} windows of either text, not {count}.",
+            "Give more text, or ask for more or shorter windows (--samples, --tokens).",
+        )
 
 
 def token_coverage(calibration: Sequence[Tokens], reference: Sequence[Tokens]) -> float:

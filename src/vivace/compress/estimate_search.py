@@ -6,14 +6,14 @@ both are measured as `estimate.py` measures a run.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from vivace.compress.device import Device
-from vivace.compress.doctor import window_features
+from vivace.compress.doctor import check_windows, window_features
 from vivace.compress.estimate import (
     Estimate,
     Pace,
@@ -194,7 +194,7 @@ def _mixed_bytes(source: LoadedModel, budget: MixBudget, otherwise: int) -> int:
 
 
 def estimate_doctor(
-    source_path: Path, paths: Sequence[Path], like: Sequence[Path], settings: CalibrationSettings
+    source_path: Path, text: CalibrationText, in_use: CalibrationText, settings: CalibrationSettings
 ) -> Estimate:
     """What the doctor takes with so many windows of either text.
 
@@ -202,14 +202,15 @@ def estimate_doctor(
     alone, as the last is.
 
     Raises:
-        ConfigError: a text cannot be read, or the model has no vocabulary.
+        ConfigError: a text cannot be read, the windows are too few, or the model has no vocabulary.
         ModelFileError: the model is damaged.
     """
+    check_windows(settings.samples)
     now = resident_bytes()
     source = open_model(source_path)
     try:
         spec = source.spec
-        texts_s = sum(reading_s(source, settings, CalibrationText(tuple(of))) for of in (paths, like))
+        texts_s = sum(reading_s(source, settings, of) for of in (text, in_use))
         half = settings.samples // 2
         one = PRESETS["int4-fast"]
         cut_spec, cut, _ = cut_model(spec, source.weights, one, [0, 0, 0], min(spec.vocab_size, 256))
