@@ -172,8 +172,8 @@ def _peak(pace: Pace, work: Work, layers: Sequence[LayerPace]) -> int:
 
     What is read of the source stays mapped, what is made stays in memory.
 
-    The check holds what was made in memory, as mapped file and as packed by an executor of its own (the file's pages go
-    as they are packed), next to the source's executor.
+    The check holds what was made in memory and as packed by an executor of its own (the file's pages go as they are
+    packed), next to the source's pages and executor.
     """
     held, walk = work.source_bytes + work.out_bytes, work.stream_bytes + work.pages_bytes
     ends = [
@@ -181,7 +181,7 @@ def _peak(pace: Pace, work: Work, layers: Sequence[LayerPace]) -> int:
         for name, end in work.ends.items()
     ]
     rounding = max([*ends, *(held + walk + p.extra_bytes for p in layers)], default=0)
-    check = 2 * work.out_bytes + max(pace.executor_bytes, work.source_bytes)
+    check = held + work.out_bytes + pace.executor_bytes
     tuning = held + pace.tuning[1]
     return max(pace.seen_bytes, pace.now_bytes + max(rounding, tuning, check))
 

@@ -38,7 +38,9 @@ from vivace.compress.smallest import MOST_TRIALS, USUAL_TRIALS
 from vivace.compress.timing import TIMED_STEPS
 from vivace.files.open import LoadedModel, open_model
 from vivace.graph.weights import weight_shapes
+from vivace.numerics.formats import num_bytes
 from vivace.numerics.kv_formats import KV_FORMATS, holds
+from vivace.types.weights import TensorFormat
 
 _SMALL, _LARGE = "layers.0.attn.v", "layers.0.mlp.down"
 _COMPARED = SENSITIVITY_SAMPLES * SENSITIVITY_TOKENS
@@ -55,6 +57,7 @@ class SearchPace:
         part_s: a part's executor and its comparison, whatever the part.
         weight_s: a weight of a layer in all formats, as they are chosen and measured.
         ends_s: embedding and head, all of it.
+        wide_bytes: of all matrices in the widest of the formats that are usual.
     """
 
     layer_token_s: float
@@ -63,6 +66,7 @@ class SearchPace:
     part_s: float
     weight_s: float
     ends_s: float
+    wide_bytes: int = 0
 
     @property
     def token_s(self) -> float:
@@ -106,9 +110,11 @@ def estimate_search(
 def foretell_trials(pace: Pace, work: Work, search: SearchPace, looking: Mapping[str, float]) -> Estimate:
     """A search for the smallest: every trial is a run and a comparison on unseen windows; text and check come once.
 
-    What holds most: the best so far and the one at work in memory, one of them packed, beside the source's executor.
+    What holds most: the best so far and the one at work in memory, one of them packed, beside the source's executor;
+    layouts on the way may be wider than the one that is found, up to about eight bits a weight.
     """
     once = foretell(pace, work)
+    largest = max(work.out_bytes, search.wide_bytes)
     trials = {stage: USUAL_TRIALS * once.stages[stage] for stage in ("walk", "rounding", "writing")}
     windows = work.tokens // max(work.samples, 1) * UNSEEN_SAMPLES
     comparison = 2 * search.build_s + windows * search.token_s
@@ -116,8 +122,8 @@ def foretell_trials(pace: Pace, work: Work, search: SearchPace, looking: Mapping
     trial_s = comparison + sum(once.stages[stage] for stage in trials)
     unseen_s = once.stages["text"] * min(1.0, UNSEEN_SAMPLES / max(work.samples, 1))
     stages = {**once.stages, **trials, **looking, "comparing": compared, "unseen text": unseen_s}
-    held = work.source_bytes + 3 * work.out_bytes + pace.executor_bytes
-    peak = max(once.peak_bytes + work.out_bytes, pace.now_bytes + held)
+    held = work.source_bytes + 3 * largest + pace.executor_bytes
+    peak = max(once.peak_bytes + 2 * largest - work.out_bytes, pace.now_bytes + held)
     return Estimate(stages, peak, None, more_s=(MOST_TRIALS - USUAL_TRIALS) * trial_s)
 
 
@@ -157,6 +163,7 @@ def probe_search(source: LoadedModel, recipe: Recipe) -> SearchPace:
         part_s=max(took[_SMALL] - small * weight_s, 0.0),
         weight_s=weight_s,
         ends_s=sum(seconds for part, seconds in took.items() if not part.startswith("layers.")),
+        wide_bytes=sum(num_bytes(TensorFormat.Q8_0, shape) for shape in shapes.values() if shape[-1] % 32 == 0),
     )
 
 

@@ -33,7 +33,7 @@ from vivace.types.model import ModelSpec
 from vivace.types.run_settings import RunSettings
 from vivace.types.weights import WeightSource
 
-_ROWS_COMPARED = 4096  # of a matrix and of what was made of it
+_COMPARED_AT_ONCE = 1 << 17  # weights of a matrix and of what was made of it
 Report = Callable[[int, int, str], None]
 """(steps done, steps in all, what is being done)."""
 Lap = Callable[[str, str], None]
@@ -358,7 +358,8 @@ class _Run:
 
 def _distance(left: Floats, right: Floats) -> float:
     """The Frobenius norm of a difference, some rows at a time."""
-    pieces = (slice(start, start + _ROWS_COMPARED) for start in range(0, len(left), _ROWS_COMPARED))
+    rows = max(1, _COMPARED_AT_ONCE // max(left[0].size, 1))
+    pieces = (slice(start, start + rows) for start in range(0, len(left), rows))
     return math.sqrt(sum(float(np.square(left[piece] - right[piece]).sum(dtype=np.float64)) for piece in pieces))
 
 

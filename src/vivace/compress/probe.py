@@ -27,7 +27,7 @@ from vivace.types.model import ModelSpec
 from vivace.types.weights import WeightSource
 
 _END_WEIGHTS = 1 << 23  # of the slice of embedding and head: arrays that are too large for caches, as the whole is
-_METERED_WEIGHTS = 1 << 20  # of the slice that memory is metered on
+_METERED_WEIGHTS = 1 << 22  # of the slice that memory is metered on: many of the pieces that are worked on at once
 _TOKENS = 2048  # of the windows: one step of the walk
 _MOST_KINDS = 3
 _BY_TOKENS = ("observe", "advance", "inputs")  # stages that take longer for more text

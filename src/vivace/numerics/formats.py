@@ -17,7 +17,7 @@ from vivace.types.weights import TensorFormat
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-_BLOCKS_AT_ONCE = 1 << 16
+_BLOCKS_AT_ONCE = 1 << 13  # so that what is unpacked on the way stays in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +130,19 @@ def _encode_bf16(blocks: Floats) -> Bytes:
 
 def _gguf_decode(name: str) -> Callable[[Bytes], Floats]:
     def decode(blocks: Bytes) -> Floats:
-        from gguf import GGMLQuantizationType, quants  # slow to import, and a start from quantised weights never asks
+        from gguf import (  # slow to import, and a start from quantised weights never asks
+            GGML_QUANT_SIZES,
+            GGMLQuantizationType,
+            quants,
+        )
 
         kind = GGMLQuantizationType[name]
-        pieces = []
+        values = np.empty((len(blocks), GGML_QUANT_SIZES[kind][0]), np.float32)
         for start in range(0, len(blocks), _BLOCKS_AT_ONCE):  # as one row each: the library goes 16 rows at a time
             piece = blocks[start : start + _BLOCKS_AT_ONCE]
-            values = np.asarray(quants.dequantize(piece.reshape(1, -1), kind), dtype=np.float32)
-            pieces.append(values.reshape(len(piece), -1))
-        return np.concatenate(pieces) if len(pieces) != 1 else pieces[0]
+            read = quants.dequantize(piece.reshape(1, -1), kind)
+            values[start : start + len(piece)] = read.reshape(len(piece), -1)
+        return values
 
     return decode
 
