@@ -24,7 +24,7 @@ using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::
 using MutableBytes = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using FloatVector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using DoubleVector = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Segments = std::vector<std::tuple<std::shared_ptr<PackedMatrix>, int, int>>;
+using Segments = std::vector<std::tuple<std::shared_ptr<PackedMatrix>, int, int, int>>;  // bias, buffer, its column
 
 namespace {
 
@@ -97,17 +97,20 @@ void add_linear(Builder& self, int x, int quantized, const Segments& segments) {
   auto op = std::make_unique<LinearRows>();
   op->x = self.program.buffer(x);
   op->quantized = self.program.buffer(quantized);
-  for (const auto& [weight, bias, out] : segments) {
+  for (const auto& [weight, bias, out, column] : segments) {
     const Buffer& target = self.program.buffer(out);
     const PanelFormat format = weight->view().format;
     const bool reads_bfloats = format == PanelFormat::kBF16 && op->quantized.kind == RowKind::kBfloat;
     const int width = is_quantized(format) || reads_bfloats ? op->quantized.width : op->x.width;
-    if (weight->view().num_inputs != width || weight->view().num_outputs != target.width)
+    const bool inside = column >= 0 && column % kLanes == 0 && column + weight->view().num_outputs <= target.width;
+    const bool ends = column + weight->view().num_outputs == target.width || weight->view().num_outputs % kLanes == 0;
+    if (weight->view().num_inputs != width || !inside || !ends)
       throw std::invalid_argument("a linear's weight does not fit its buffers");
     if (is_quantized(weight->view().format) &&
         (weight->view().format == PanelFormat::kTurned) != (op->quantized.kind == RowKind::kTurned))
       throw std::invalid_argument("turned weights and turned rows go together");
-    op->segments.push_back({weight, self.program.vector(bias), target});
+    const float* biases = self.program.vector(bias);
+    op->segments.push_back({weight, biases ? biases + column : nullptr, target, column});
     if (is_quantized(format) && op->quantized.grid && op->quantized.grid->shifted)
       op->segments.back().row_sums = row_sums(*weight);
   }
@@ -169,13 +172,17 @@ void add_gated(Builder& self, int gate, int up, int out, int quantized, const st
   self.program.add_op(std::move(op));
 }
 
-void add_embed(Builder& self, int out, std::shared_ptr<PackedMatrix> weight, float scale) {
+void add_embed(Builder& self, int out, const std::vector<std::shared_ptr<PackedMatrix>>& bands, float scale) {
   auto op = std::make_unique<EmbedRows>();
-  op->weight = std::move(weight);
+  op->bands.assign(bands.begin(), bands.end());
   op->scale = scale;
   op->out = self.program.buffer(out);
-  if (op->weight->view().num_inputs != op->out.width)
-    throw std::invalid_argument("an embedding does not fit its buffer");
+  int num_rows = 0;
+  for (const auto& band : bands) {
+    num_rows += band->view().num_outputs;
+    if (band->view().num_inputs != op->out.width) throw std::invalid_argument("an embedding does not fit its buffer");
+  }
+  if (num_rows < self.program.vocab_size()) throw std::invalid_argument("an embedding has too few rows");
   self.program.add_op(std::move(op));
 }
 

@@ -57,7 +57,10 @@ void EmbedRows::run(const Step& step, int task, float*) const {
   const Range rows = rows_of(out, step, task);
   for (int row = rows.begin; row < rows.end; ++row) {
     float* target = out.floats() + row * out.stride();
-    weight->unpack_row(step.token_ids[row], target);
+    int token = step.token_ids[row];
+    size_t band = 0;
+    while (token >= bands[band]->view().num_outputs) token -= bands[band++]->view().num_outputs;
+    bands[band]->unpack_row(token, target);
     if (scale != 1.0f)
       for (int i = 0; i < out.width; ++i) target[i] *= scale;
   }
@@ -171,7 +174,7 @@ void LinearRows::run_piece(const Step& step, const Segment& segment, int panel, 
 void LinearRows::run_segment(const Step& step, const Segment& segment, int panel_begin, int panel_end, int row_begin,
                              int row_end) const {
   LinearCall call{segment.weight->view(), segment.bias,         x.floats(),          x.stride(),
-                  quantized.quantized(),  segment.out.floats(), segment.out.stride()};
+                  quantized.quantized(),  segment.out.floats() + segment.column, segment.out.stride()};
   if (call.weight.format == PanelFormat::kNested)
     return run_nested(step, segment, call, panel_begin, panel_end, row_begin, row_end);
   step.kernels->linear(call, panel_begin, panel_end, row_begin, row_end);
@@ -184,7 +187,7 @@ void LinearRows::add_shifts(const Segment& segment, int panel_begin, int panel_e
   const int first = panel_begin * kLanes, last = std::min<int>(panel_end * kLanes, segment.row_sums.size());
   for (int row = row_begin; row < row_end; ++row) {
     const float shift = *rows.shift(row);
-    float* out = segment.out.floats() + row * segment.out.stride();
+    float* out = segment.out.floats() + segment.column + row * segment.out.stride();
     for (int i = first; i < last; ++i) out[i] += shift * segment.row_sums[i];
   }
 }

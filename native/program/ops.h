@@ -48,7 +48,7 @@ struct RopeTable final : Op {
 };
 
 struct EmbedRows final : Op {
-  std::shared_ptr<const PackedMatrix> weight;
+  std::vector<std::shared_ptr<const PackedMatrix>> bands;  // rows of the matrix, those of one after those of another
   float scale;
   Buffer out;
   const char* name() const override { return "embed"; }
@@ -82,6 +82,7 @@ struct LinearRows final : Op {
     std::shared_ptr<const PackedMatrix> weight;
     const float* bias;
     Buffer out;
+    int column = 0;  // of `out`, where the weight's outputs begin: a matrix may be in bands of rows, each a segment
     std::vector<float> row_sums = {};  // of the weight's rows, padded; where the rows it reads are shifted
   };
   Buffer x, quantized;  // either may be absent, as the segments' formats need

@@ -48,6 +48,7 @@ class Program {
   void add_op(std::unique_ptr<Op> op);
   void set_output(int buffer);
   void set_attention_shape(int num_heads, int num_kv_heads, int head_dim, int vocab_size);
+  int vocab_size() const { return vocab_size_; }
 
   // Runs every op; the result (num_selected rows of `output()`) stays valid until the next call. Throws
   // std::invalid_argument before anything is written when the batch does not fit the program.

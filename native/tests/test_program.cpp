@@ -84,7 +84,7 @@ struct Tiny {
                                                  table.size() * 4, 32, 16, 1);
     out = program.add_buffer(0, 16, RowKind::kFloat, false);
     auto embed = std::make_unique<EmbedRows>();
-    embed->weight = matrix;
+    embed->bands = {matrix};
     embed->scale = 2.0f;
     embed->out = program.buffer(out);
     program.add_op(std::move(embed));

@@ -16,6 +16,7 @@ def figures_of(saved: "SavedModel") -> dict[str, object]:
             "name": outcome.plan.name,
             "format": outcome.plan.format,
             "kernel": outcome.plan.kernel,
+            "bands": [{"rows": band.shape[0], "format": band.format} for band in outcome.plan.bands],
             "bytes": outcome.plan.num_bytes,
             "relative_error": outcome.relative_error,
         }
@@ -48,7 +49,7 @@ def print_summary(saved: "SavedModel") -> None:
     check = saved.verification
     print(f"{saved.path}: {check.file_bytes / 1e6:.1f} MB, from {saved.source_bytes / 1e6:.1f} MB of tensors")
     sizes: Counter[tuple[str, str]] = Counter()
-    for plan in (outcome.plan for outcome in saved.model.outcomes):
+    for plan in (piece for outcome in saved.model.outcomes for piece in outcome.plan.pieces):
         sizes[(str(plan.format or "kept"), plan.kernel)] += plan.num_bytes
     for (format, kernel), size in sizes.most_common():
         print(f"  {format:<5} {size / 1e6:9.2f} MB, run by {kernel}")

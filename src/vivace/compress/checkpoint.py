@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -24,9 +24,9 @@ from vivace.execute.score import Tokens
 from vivace.files.open import LoadedModel
 from vivace.types.errors import StorageError
 from vivace.types.model import ModelSpec
-from vivace.types.weights import TensorFormat, WeightSource
+from vivace.types.weights import RowBand, TensorFormat, WeightSource
 
-_VERSION = 5  # of the arithmetic and the layout: a checkpoint of another is not taken up
+_VERSION = 6  # of the arithmetic and the layout: a checkpoint of another is not taken up
 _STATE = "state.npz"
 
 
@@ -51,7 +51,7 @@ class Checkpoint:
     def __init__(self, folder: Path, key: str) -> None:
         self._folder = folder
         self._key = key
-        self._files: list[list[object]] = []  # of each file of tensors: its name, and [name, shape, format] of each
+        self._files: list[list[object]] = []  # a file of tensors: its name, and [name, shape, format, bands] of each
 
     def load(self) -> Progress | None:
         """What an earlier run of the same key has done; None when there is none, or it cannot be read."""
@@ -64,8 +64,8 @@ class Checkpoint:
             for file, tensors in header["files"]:
                 with (self._folder / file).open("rb") as held, np.load(held, allow_pickle=False) as arrays:
                     progress.stored |= {
-                        name: StoredTensor(tuple(shape), TensorFormat(format), arrays[str(number)])
-                        for number, (name, shape, format) in enumerate(tensors)
+                        name: StoredTensor(tuple(shape), TensorFormat(format), arrays[str(number)], _bands(bands))
+                        for number, (name, shape, format, bands) in enumerate(tensors)
                     }
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return None
@@ -78,13 +78,21 @@ class Checkpoint:
         Raises:
             StorageError: there is no room.
         """
-        known = {name for _, tensors in self._files for name, _, _ in tensors}  # type: ignore[attr-defined]
+        known = {name for _, tensors in self._files for name, *_ in tensors}  # type: ignore[attr-defined]
         new = {name: tensor for name, tensor in progress.stored.items() if name not in known}
         file = f"tensors{progress.segments}.npz"
         try:
             self._folder.mkdir(exist_ok=True)
             self._write(file, {str(number): tensor.data for number, tensor in enumerate(new.values())})
-            self._files.append([file, [[name, list(t.shape), str(t.format)] for name, t in new.items()]])
+            self._files.append(
+                [
+                    file,
+                    [
+                        [name, list(t.shape), str(t.format), [astuple(band) for band in t.bands]]
+                        for name, t in new.items()
+                    ],
+                ]
+            )
             self._write(_STATE, self._state(progress))
         except OSError as error:
             raise _no_room(self._folder, error) from None
@@ -131,6 +139,10 @@ class Checkpoint:
         for batch, buffers in enumerate(progress.buffers):
             arrays |= {f"{batch}.{number}": on_host(array) for number, array in enumerate(buffers.values())}
         return arrays
+
+
+def _bands(rows: list[list[Any]]) -> tuple[RowBand, ...]:
+    return tuple(RowBand(begin, end, TensorFormat(format)) for begin, end, format in rows)
 
 
 def _no_room(folder: Path, error: OSError) -> StorageError:

@@ -15,7 +15,7 @@ from vivace.compress.schemes import Floats, GridKind, QuantizedMatrix, QuantSche
 from vivace.numerics import nested, six_bits
 from vivace.numerics.formats import FORMATS
 from vivace.types.errors import ConfigError
-from vivace.types.weights import TensorFormat
+from vivace.types.weights import FLOAT_FORMATS, TensorFormat
 
 BLOCK = 32  # weights that share a scale in the formats below, unless they say otherwise
 Bytes = NDArray[np.uint8]
@@ -174,7 +174,6 @@ CONTAINERS: dict[TensorFormat, Container] = {
         Container(TensorFormat.Q4_1, 4, ("minimum", "zero_point"), "Q4Min", _pack_q4_1),
     )
 }
-FLOAT_FORMATS = (TensorFormat.F32, TensorFormat.F16, TensorFormat.BF16)
 KERNELS: dict[TensorFormat, str] = {
     **{format: row.kernel for format, row in CONTAINERS.items()},
     **dict.fromkeys(FLOAT_FORMATS, "float_panel"),

@@ -27,13 +27,14 @@ from vivace.compress.estimate import (
 from vivace.compress.evaluate import EvaluationSettings, make_executor
 from vivace.compress.importance import input_importance
 from vivace.compress.input_sets import walk_together
+from vivace.compress.parts import model_parts
 from vivace.compress.probe import cut_model, probe_windows
 from vivace.compress.recipe import PRESETS, CalibrationSettings, Recipe
 from vivace.compress.regret import LAYERS_PROBED
 from vivace.compress.samples import CalibrationText
 from vivace.compress.save import SENSITIVITY_SAMPLES, SENSITIVITY_TOKENS, UNSEEN_SAMPLES, MixBudget
 from vivace.compress.self_text import seconds_a_step
-from vivace.compress.sensitivity import FORMATS, measure_sensitivity, model_parts
+from vivace.compress.sensitivity import FORMATS, measure_sensitivity
 from vivace.compress.smallest import MOST_TRIALS, USUAL_TRIALS
 from vivace.compress.timing import TIMED_STEPS
 from vivace.files.open import LoadedModel, open_model
@@ -140,7 +141,8 @@ def probe_search(source: LoadedModel, recipe: Recipe) -> SearchPace:
     step_s = seconds_a_step(executor, CalibrationSettings(samples=1, tokens=64))
     del executor
     parts = model_parts(spec)
-    few = {name: parts[name] for name in (_SMALL, _LARGE, "embed", "lm_head") if name in parts}
+    bands = [name for name in parts if not name.startswith("layers.")]
+    few = {name: parts[name] for name in (_SMALL, _LARGE, *bands)}
     random = np.random.default_rng(0)
     shown = random.integers(spec.vocab_size, size=(SENSITIVITY_SAMPLES, min(SENSITIVITY_TOKENS, spec.context_length)))
     times: list[float] = []
@@ -154,7 +156,7 @@ def probe_search(source: LoadedModel, recipe: Recipe) -> SearchPace:
     )
     took = dict(zip(few, np.diff(times).tolist(), strict=True))
     shapes = weight_shapes(spec)
-    small, large = (sum(math.prod(shapes[name]) for name in parts[part]) for part in (_SMALL, _LARGE))
+    small, large = (parts[part].num_weights(shapes) for part in (_SMALL, _LARGE))
     weight_s = max(took[_LARGE] - took[_SMALL], 0.0) / max(large - small, 1)
     return SearchPace(
         layer_token_s=(looked - started) / sum(map(len, windows)),
@@ -171,8 +173,8 @@ def _looking(source: LoadedModel, recipe: Recipe, budget: MixBudget, search: Sea
     """Seconds of what a search looks at before it compresses: inputs, parts, keys and values, steps of formats."""
     spec, settings = source.spec, recipe.calibration
     shapes, parts = weight_shapes(spec), model_parts(spec)
-    inner = [names for part, names in parts.items() if part.startswith("layers.")]
-    in_layers = sum(math.prod(shapes[name]) for names in inner for name in names)
+    inner = [part for name, part in parts.items() if name.startswith("layers.")]
+    in_layers = sum(part.num_weights(shapes) for part in inner)
     tokens = settings.samples * min(settings.tokens, spec.context_length)
     kv_formats = [row for row in KV_FORMATS.values() if holds(row, spec.attention.head_dim)]
     builds = 2 * len(FORMATS) - 1  # of `time_formats`

@@ -161,7 +161,7 @@ def file_bytes(out: Path, source: LoadedModel, weights: WeightSource, recipe: Re
     if not out.suffix or recipe.looks_at_inputs:
         return None
     infos = {
-        name: TensorInfo(name, plan.shape, plan.format or weights.info(name).format, plan.num_bytes)
+        name: TensorInfo(name, plan.shape, plan.format or weights.info(name).format, plan.num_bytes, plan.row_bands)
         for name, plan in layout.items()
     }
     return gguf_model_bytes(source, infos, _notes(source, recipe, recipe.run_settings))

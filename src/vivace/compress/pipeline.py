@@ -22,7 +22,7 @@ from vivace.compress.methods import FOLDS, ROUNDINGS, RoundingTask, round_matrix
 from vivace.compress.recipe import ROTATION, Recipe
 from vivace.compress.schemes import Floats, QuantizedMatrix
 from vivace.compress.statistics import CalibrationWalk, InputStatistics, Statistics, layer_segments
-from vivace.compress.stored import StoredTensor, StoredWeights, store_floats, store_quantized
+from vivace.compress.stored import StoredTensor, StoredWeights, store_bands, store_floats, store_quantized
 from vivace.compress.tuning import Tuning, TuningTask, tuned_weights, without_missing
 from vivace.execute.score import Tokens
 from vivace.graph.build import build_graph
@@ -298,21 +298,28 @@ class _Run:
             return
         values = self._working_copy(name)
         self._cache.pop(name, None)
-        if plan.scheme is None:
-            self._stored[name] = store_floats(values, plan.format)
-        else:
-            self._stored[name] = store_quantized(self._quantized(values, plan, inputs), plan.format)
+        rows = np.cumsum([piece.shape[0] for piece in plan.pieces])[:-1]
+        bands = np.split(values, rows) if plan.bands else [values]
+        stored = [self._made(piece, band, inputs) for piece, band in zip(plan.pieces, bands, strict=True)]
+        self._stored[name] = store_bands(stored) if plan.bands else stored[0]
         norm = float(np.linalg.norm(values))
         difference = _distance(self._stored[name].dequantize(), values)
         self._errors[name] = difference / norm if norm > 0 else 0.0
         if not math.isfinite(self._errors[name]):
             raise ConfigError(f"The tensor {name} does not survive {plan.format}.", "Keep it as F32 by a rule.")
 
+    def _made(self, plan: TensorPlan, values: Floats, inputs: InputStatistics | None) -> StoredTensor:
+        assert plan.format is not None
+        if plan.scheme is None:
+            return store_floats(values, plan.format)
+        return store_quantized(self._quantized(values, plan, inputs), plan.format)
+
     def _head_inputs(self, walk: CalibrationWalk, segment: Sequence[Op]) -> InputStatistics:
         assert self._head is not None
-        weight, scheme = self._head.weight, self._layout[self._head.weight].scheme
-        assert scheme is not None
-        wanted = ROUNDINGS[head_rounding(self._recipe.rounding, scheme)].needs_gram
+        weight = self._head.weight
+        schemes = (piece.scheme for piece in self._layout[weight].pieces)
+        roundings = (head_rounding(self._recipe.rounding, scheme) for scheme in schemes if scheme is not None)
+        wanted = any(ROUNDINGS[rounding].needs_gram for rounding in roundings)
         found = walk.observe(segment, self._weight, lambda name: wanted)[self._head.x]
         self._lap("observe", _segment_name(segment))
         return with_ridge(found, weight)

@@ -22,6 +22,7 @@ from vivace.compress.recipe import CalibrationSettings, Recipe, TensorRule
 from vivace.compress.stored import StoredTensor, StoredWeights
 from vivace.execute.score import Tokens
 from vivace.graph.weights import weight_shapes
+from vivace.numerics.row_bands import first_rows, stored_bytes
 from vivace.types.errors import StorageError
 from vivace.types.model import ModelSpec
 from vivace.types.weights import WeightSource
@@ -208,15 +209,15 @@ def cut_model(
         source = _name_in_source(name, layers)
         rules += _rules(recipe, name, source, spec)
         info = weights.info(source)
-        share = math.prod(shape) / math.prod(info.shape)
-        tensors[name] = StoredTensor(shape, info.format, weights.raw(source)[: round(info.num_bytes * share)])
+        bands = first_rows(info.row_bands, shape[0])
+        raw = weights.raw(source)[: stored_bytes(bands, shape)]
+        tensors[name] = StoredTensor(shape, bands[0].format, raw, bands if len(bands) > 1 else ())
     return cut_spec, StoredWeights(tensors), replace(recipe, rules=tuple(rules))
 
 
 def _rules(recipe: Recipe, name: str, source: str, spec: ModelSpec) -> list[TensorRule]:
-    """The rule of a tensor of the model, for its name in the cut one; none when it is kept."""
-    rule = recipe.rule_of(source, spec.num_layers)
-    return [] if rule is None else [replace(rule, match=name, third=None)]
+    """The rules of a tensor of the model, for its name in the cut one; none when it is kept."""
+    return [replace(rule, match=name, third=None) for rule in recipe.rules_of(source, spec.num_layers)]
 
 
 def _name_in_source(name: str, layers: Sequence[int]) -> str:

@@ -33,6 +33,7 @@ class TensorRule:
         third: only layers of the "first", "middle" or "last" third.
         zero_point: of formats with a minimum: a whole number of steps, so that 0 is a code's own.
         rounding: a name of ROUNDINGS, or None: the recipe's.
+        rows: only the first so many rows, of an embedding or head; the next rule that matches decides over the others.
     """
 
     match: str
@@ -43,6 +44,7 @@ class TensorRule:
     zero_point: bool = False
     rounding: str | None = None
     group_rows: int = 1
+    rows: int | None = None
 
     def applies(self, name: str, num_layers: int) -> bool:
         """Whether a matrix is this rule's."""
@@ -196,9 +198,15 @@ class Recipe:
         looks = self.importance or self.bias_correction or self.tuning is not None
         return bool(self.channel_folds) or self.needs_gram or looks
 
-    def rule_of(self, name: str, num_layers: int) -> TensorRule | None:
-        """The rule that decides over a matrix, or None."""
-        return next((rule for rule in self.rules if rule.applies(name, num_layers)), None)
+    def rules_of(self, name: str, num_layers: int) -> list[TensorRule]:
+        """The rules that decide over a matrix: the first that applies, and the next where that is of some rows only."""
+        found = []
+        for rule in self.rules:
+            if rule.applies(name, num_layers):
+                found.append(rule)
+                if rule.rows is None:
+                    break
+        return found
 
 
 def _layers(format: TensorFormat, ends: TensorFormat = TensorFormat.Q8_0) -> tuple[TensorRule, ...]:

@@ -106,6 +106,7 @@ _RULE_FIELDS: dict[str, type] = {
     "third": str,
     "zero_point": bool,
     "rounding": str,
+    "rows": int,
 }
 _ACTIVATION_FIELDS: dict[str, type] = {
     "bits": int,

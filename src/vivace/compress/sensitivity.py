@@ -1,6 +1,6 @@
 """How much each part of a model suffers from few bits, measured in deployed numerics, and a recipe made from it.
 
-Each part (a layer's q and k, v, o, gate and up, down; the embedding; the head; keys and values) stands alone as the
+Each part (`parts.py`; keys and values) stands alone as the
 recipe rounds it to the lowest format, and the KL divergence from the whole model is taken on calibration windows, by
 the native executor. For the other formats the divergence is scaled by their squared rounding error, weighed by E[x^2]
 of the inputs where that is known: to second order KL is quadratic in the change of what a layer puts out.
@@ -16,6 +16,7 @@ from vivace.compress.allocate import Allocation, Option, allocate
 from vivace.compress.containers import CONTAINERS, container_of
 from vivace.compress.device import Device
 from vivace.compress.divergence import KeptReference
+from vivace.compress.parts import ModelPart, model_parts
 from vivace.compress.pipeline import Report, compress_weights
 from vivace.compress.quantizers import quantize_matrix
 from vivace.compress.recipe import PRESETS, Recipe, TensorRule
@@ -30,13 +31,12 @@ from vivace.numerics.kv_formats import KV_FORMATS, holds
 from vivace.types.errors import ConfigError
 from vivace.types.model import ModelSpec
 from vivace.types.step import BLOCK_SIZE
-from vivace.types.weights import TensorFormat, WeightSource
+from vivace.types.weights import FLOAT_FORMATS, TensorFormat, WeightSource
 
 FORMATS = (TensorFormat.Q4_0, TensorFormat.Q5_0, TensorFormat.Q6_0, TensorFormat.Q8_0, TensorFormat.F16)
 """What parts may be given, the lowest first: it is the one measured."""
 KV_PART = "kv"  # keys and values, which have no matrices
 Importance = Mapping[str, Floats]
-_PARTS = (("attn.q", "attn.k"), ("attn.v",), ("attn.o",), ("mlp.gate", "mlp.up"), ("mlp.down",))
 _COLLAPSED = 10.0  # times the median of its kind: a part that does not bear few bits (gotcha 2)
 
 
@@ -45,6 +45,7 @@ class PartSensitivity:
     """One part: its matrices, what each format costs, and whether it stands out from its kind.
 
     Attributes:
+        rows: (begin, end) of its only matrix, or None: all.
         options: the lowest format first; its loss is measured, those of the others are scaled from it.
         kind_median: median of the lowest format's loss over the parts of the same kind.
         collapses: the loss is more than ten times that median: such a part is kept high whatever the budget.
@@ -55,6 +56,12 @@ class PartSensitivity:
     options: tuple[Option, ...]
     kind_median: float = 0.0
     collapses: bool = False
+    rows: tuple[int, int] | None = None
+
+    @property
+    def part(self) -> ModelPart:
+        """What it is a part of."""
+        return ModelPart(self.matrices, self.rows)
 
     @property
     def bearable(self) -> tuple[Option, ...]:
@@ -83,7 +90,7 @@ def measure_sensitivity(
     *,
     importance: Importance | None = None,
     formats: Sequence[TensorFormat] = FORMATS,
-    parts: Mapping[str, tuple[str, ...]] | None = None,
+    parts: Mapping[str, ModelPart] | None = None,
     lowest: Callable[[str], Floats] | None = None,
     num_threads: int | None = None,
 ) -> list[PartSensitivity]:
@@ -110,18 +117,17 @@ def measure_sensitivity(
     reference = KeptReference(executor(weights), windows)
     parts = parts or model_parts(spec)
     found = []
-    for done, (name, matrices) in enumerate(parts.items()):
+    for done, (name, part) in enumerate(parts.items()):
         report(done, len(parts), f"sensitivity of {name}")
-        versions = {format: _rounded(weights, matrices, format, importance or {}) for format in formats}
+        known = formats if part.rows is None else [format for format in formats if format not in FLOAT_FORMATS]
+        versions = {format: _rounded(weights, part, format, importance or {}) for format in known}
         stored, error = versions[formats[0]]
-        if lowest is not None:
-            stored = {name: store_floats(lowest(name), TensorFormat.F32) for name in matrices}
-        loss = reference.mean_kl(executor(StoredWeights(stored, weights)))
+        loss = reference.mean_kl(executor(StoredWeights(_in_place(part, stored, weights, lowest), weights)))
         options = (
             Option(format, sum(tensor.data.size for tensor in version.values()), loss * other / max(error, 1e-30))
             for format, (version, other) in versions.items()
         )
-        found.append(PartSensitivity(name, matrices, tuple(options)))
+        found.append(PartSensitivity(name, part.matrices, tuple(options), rows=part.rows))
     report(len(parts), len(parts), "sensitivity measured")
     return mark_collapsing(found)
 
@@ -164,18 +170,6 @@ def measure_kv(
     return PartSensitivity(KV_PART, (), tuple(sorted(options, key=lambda option: option.num_bytes)))
 
 
-def model_parts(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
-    """Matrices that are given one format together, by a name for people."""
-    parts: dict[str, tuple[str, ...]] = {"embed": ("embed.weight",)}
-    for layer in range(spec.num_layers):
-        for names in _PARTS:
-            label = f"layers.{layer}.{'+'.join(names)}"
-            parts[label] = tuple(f"layers.{layer}.{name}.weight" for name in names)
-    if "lm_head.weight" in weight_shapes(spec):
-        parts["lm_head"] = ("lm_head.weight",)
-    return parts
-
-
 def mixed_recipe(
     spec: ModelSpec,
     sensitivities: Sequence[PartSensitivity],
@@ -208,7 +202,7 @@ def mixed_recipe(
         )
     allocation = allocate(options, budget, most_ms)
     rules = tuple(
-        TensorRule(name, TensorFormat(option.label), rounding=_rounding_of(option.label, base))
+        TensorRule(name, TensorFormat(option.label), rounding=_rounding_of(option.label, base), rows=_last_row(part))
         for part, option in zip(sensitivities, allocation.chosen, strict=True)
         for name in part.matrices
     )
@@ -216,6 +210,10 @@ def mixed_recipe(
     bits = 8 * allocation.num_bytes / num_weights if bits_per_weight is None else bits_per_weight
     kv_format = chosen.get(KV_PART, base.kv_format)
     return replace(base, name=f"mixed-{bits:.3g}", rules=rules, kv_format=kv_format), allocation
+
+
+def _last_row(part: PartSensitivity) -> int | None:
+    return None if part.rows is None else part.rows[1]
 
 
 def _rounding_of(format: str, base: Recipe) -> str | None:
@@ -226,7 +224,7 @@ def _rounding_of(format: str, base: Recipe) -> str | None:
 def count_weights(spec: ModelSpec, sensitivities: Sequence[PartSensitivity]) -> int:
     """Weights of all matrices of the parts."""
     shapes = weight_shapes(spec)
-    return sum(math.prod(shapes[name]) for part in sensitivities for name in part.matrices)
+    return sum(part.part.num_weights(shapes) for part in sensitivities)
 
 
 def mark_collapsing(parts: Sequence[PartSensitivity]) -> list[PartSensitivity]:
@@ -243,13 +241,34 @@ def mark_collapsing(parts: Sequence[PartSensitivity]) -> list[PartSensitivity]:
     return marked
 
 
+def _rows(part: ModelPart, values: Floats) -> Floats:
+    return values if part.rows is None else values[part.rows[0] : part.rows[1]]
+
+
+def _in_place(
+    part: ModelPart, rounded: Mapping[str, StoredTensor], weights: WeightSource, lowest: Callable[[str], Floats] | None
+) -> Mapping[str, StoredTensor]:
+    """The matrices of a part to run: rounded, by the recipe where it has been; other rows as they are."""
+    if lowest is None and part.rows is None:
+        return rounded
+    stored = {}
+    for name in part.matrices:
+        values = rounded[name].dequantize() if lowest is None else _rows(part, lowest(name))
+        if part.rows is not None:
+            whole = weights.dequantize(name)
+            whole[part.rows[0] : part.rows[1]] = values
+            values = whole
+        stored[name] = store_floats(values, TensorFormat.F32)
+    return stored
+
+
 def _rounded(
-    weights: WeightSource, names: Sequence[str], format: TensorFormat, importance: Importance
+    weights: WeightSource, part: ModelPart, format: TensorFormat, importance: Importance
 ) -> tuple[dict[str, StoredTensor], float]:
     """Matrices in a format, and their squared error relative to their squares, both weighed by importance."""
     stored, error = {}, 0.0
-    for name in names:
-        values, weight = weights.dequantize(name), importance.get(name)
+    for name in part.matrices:
+        values, weight = _rows(part, weights.dequantize(name)), importance.get(name)
         stored[name] = _stored(values, format, weight)
         difference = stored[name].dequantize() - values
         per_column, squares = (difference * difference).sum(axis=0), (values * values).sum(axis=0)

@@ -24,14 +24,18 @@ def plot_sensitivity(parts: Sequence[PartSensitivity], path: Path) -> None:
             kinds.setdefault(kind, []).append((int(layer), max(part.options[0].loss, 1e-7)))
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.add_subplot()
+    ends: dict[str, list[float]] = {}
     for kind, points in kinds.items():
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=kind.replace(".", " "))
     for part in parts:
         if not part.name.startswith("layers."):
-            axes.axhline(max(part.options[0].loss, 1e-7), linestyle="--", linewidth=1, label=part.name, color="grey")
+            ends.setdefault(part.name.split(".")[0], []).append(part.options[0].loss)
         elif part.collapses:
             place = int(part.name.split(".")[1])
             axes.annotate("collapses", (place, part.options[0].loss), textcoords="offset points", xytext=(6, 4))
+    for name, losses in ends.items():  # of an embedding in bands: all of them together
+        label = name if len(losses) == 1 else f"{name}, {len(losses)} bands"
+        axes.axhline(max(sum(losses), 1e-7), linestyle="--", linewidth=1, label=label, color="grey")
     axes.set_yscale("log")
     axes.set_xlabel("layer")
     axes.set_ylabel(f"KL divergence alone in {parts[0].options[0].label}, nats")

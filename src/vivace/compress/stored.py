@@ -9,20 +9,24 @@ from numpy.typing import NDArray
 from vivace.compress.containers import pack_matrix
 from vivace.compress.schemes import Floats, QuantizedMatrix
 from vivace.numerics.formats import dequantize, quantize
+from vivace.numerics.row_bands import dequantize_bands, main_format
 from vivace.types.errors import ModelFileError
-from vivace.types.weights import TensorFormat, TensorInfo, WeightSource
+from vivace.types.weights import RowBand, TensorFormat, TensorInfo, WeightSource
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredTensor:
-    """A tensor as it lies in a file: row-major shape, format and bytes."""
+    """A tensor as it lies in a file: row-major shape, format and bytes; `bands` as `TensorInfo` has them."""
 
     shape: tuple[int, ...]
     format: TensorFormat
     data: NDArray[np.uint8]
+    bands: tuple[RowBand, ...] = ()
 
     def dequantize(self) -> Floats:
         """float32 of `shape`."""
+        if self.bands:
+            return dequantize_bands(self.bands, self.data, self.shape)
         return dequantize(self.format, self.data, self.shape)
 
 
@@ -34,6 +38,16 @@ def store_quantized(matrix: QuantizedMatrix, format: TensorFormat) -> StoredTens
 def store_floats(values: Floats, format: TensorFormat) -> StoredTensor:
     """Values rounded to nearest in any format, F32 and F16 among them."""
     return StoredTensor(values.shape, format, quantize(format, values))
+
+
+def store_bands(pieces: Sequence[StoredTensor]) -> StoredTensor:
+    """Bands of rows of one matrix, in order."""
+    bands, begin = [], 0
+    for piece in pieces:
+        bands.append(RowBand(begin, begin + piece.shape[0], piece.format))
+        begin += piece.shape[0]
+    data = np.concatenate([piece.data for piece in pieces])
+    return StoredTensor((begin, pieces[0].shape[1]), main_format(bands), data, tuple(bands))
 
 
 class StoredWeights:
@@ -58,7 +72,7 @@ class StoredWeights:
         tensor = self._tensors.get(name)
         if tensor is None:
             return self._needed_base(name).info(name)
-        return TensorInfo(name, tensor.shape, tensor.format, tensor.data.size)
+        return TensorInfo(name, tensor.shape, tensor.format, tensor.data.size, tensor.bands)
 
     def raw(self, name: str) -> NDArray[np.uint8]:
         """The stored bytes, 1-D."""

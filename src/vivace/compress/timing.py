@@ -102,8 +102,8 @@ def with_times(spec: ModelSpec, parts: Sequence[PartSensitivity], times: FormatT
             timed.append(part)
             continue
         where = _LAYERS if part.name.startswith("layers.") else _HEAD
-        counts = where == _LAYERS or part.name == "lm_head" or tied
-        num_weights = sum(math.prod(shapes[name]) for name in part.matrices)
+        counts = where == _LAYERS or part.name.startswith("lm_head") or tied
+        num_weights = part.part.num_weights(shapes)
         options = tuple(
             replace(
                 option, milliseconds=times.of_part(where, TensorFormat(option.label), num_weights) if counts else 0.0

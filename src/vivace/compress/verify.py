@@ -63,7 +63,7 @@ def _check_bytes(written: LoadedModel, layout: Layout, compressed: CompressedMod
     for name, plan in layout.items():
         info = written.weights.info(name)
         wanted = compressed.weights.info(name)
-        if (info.format, info.shape, info.num_bytes) != (wanted.format, wanted.shape, plan.num_bytes):
+        if (info.row_bands, info.shape, info.num_bytes) != (wanted.row_bands, wanted.shape, plan.num_bytes):
             raise ModelFileError(f"{name} was to be {wanted.format} and was written as {info.format}.", "Try again.")
         same = _counted(written.weights.raw(name))
         if not np.array_equal(same, _counted(compressed.weights.raw(name))):

@@ -30,6 +30,7 @@ from vivace.graph.ops import Embed, FusedLinear, Linear
 from vivace.graph.passes import cut_after_layer, validate
 from vivace.graph.weights import check_weights
 from vivace.numerics.kv_formats import layer_formats
+from vivace.numerics.row_bands import split_bands
 from vivace.types.drawing import DrawNumbers
 from vivace.types.errors import ConfigError, EngineError
 from vivace.types.input_scheme import PLAIN_INPUTS, InputScheme, is_input_bits
@@ -347,9 +348,9 @@ def measure_peak(isa: str, kind: str, num_threads: int, repeats: int = 5) -> flo
 
 def _pack_matrices(
     graph: Graph, weights: WeightSource, threads: int, is_turned: Callable[[str], bool]
-) -> dict[str, _native.PackedMatrix]:
-    """Every matrix of the graph, packed once however many ops read it."""
-    packed: dict[str, _native.PackedMatrix] = {}
+) -> dict[str, list[_native.PackedMatrix]]:
+    """The bands of rows of every matrix of the graph, packed once however many ops read it."""
+    packed: dict[str, list[_native.PackedMatrix]] = {}
     memory = _native.ChunkedMemory()
     for op in graph.ops:
         match op:
@@ -362,10 +363,14 @@ def _pack_matrices(
         for name in names:
             if name not in packed:
                 info = weights.info(name)
-                outputs, inputs = info.shape
-                packed[name] = _native.PackedMatrix(
-                    str(info.format), weights.raw(name), outputs, inputs, threads, memory, is_turned(name)
-                )
-                packed[name].full_level = full_level(name, graph.spec.num_layers)
+                pieces = split_bands(info.row_bands, weights.raw(name), info.shape[1])
+                packed[name] = [
+                    _native.PackedMatrix(
+                        str(band.format), raw, band.num_rows, info.shape[1], threads, memory, is_turned(name)
+                    )
+                    for band, raw in zip(info.row_bands, pieces, strict=True)
+                ]
+                for piece in packed[name]:
+                    piece.full_level = full_level(name, graph.spec.num_layers)
                 weights.release(name)
     return packed

@@ -23,9 +23,8 @@ from vivace.types.input_scheme import PLAIN_INPUTS, InputScheme
 from vivace.types.model import ModelSpec
 from vivace.types.run_settings import FILE_WEIGHTS, INT8_WEIGHTS
 from vivace.types.step import ForwardBatch
-from vivace.types.weights import TensorFormat, WeightSource
+from vivace.types.weights import FLOAT_FORMATS, TensorFormat, WeightSource
 
-_FLOAT_FORMATS = frozenset({TensorFormat.F32, TensorFormat.F16, TensorFormat.BF16})
 _ISAS_WITH_PAIRS = frozenset({"avx512bf16"})  # others would multiply bfloat16 numbers no faster than float32 ones
 _ABSENT = -1  # the core's number for a buffer or vector that is not there
 
@@ -36,14 +35,14 @@ class ProgramParts:
 
     Args:
         weights: where vectors are read from; open while programs are built.
-        matrices: packed, by name.
+        matrices: packed, by name: the bands of rows of each, see `types.weights.TensorInfo`.
         kv: the pool that keys and values are written to.
         threads: that share every step.
         isa: kernel table to force; empty: the best one.
     """
 
     weights: WeightSource
-    matrices: dict[str, _native.PackedMatrix]
+    matrices: dict[str, list[_native.PackedMatrix]]
     kv: _native.KvPool
     threads: _native.ThreadPool
     isa: str
@@ -86,7 +85,7 @@ def has_pairs(isa: str = "") -> bool:
 
 def quantized_in(weights: WeightSource) -> Callable[[str], bool]:
     """Whether a weight, by name, is stored in codes."""
-    return lambda name: weights.info(name).format not in _FLOAT_FORMATS
+    return lambda name: weights.info(name).format not in FLOAT_FORMATS
 
 
 def bfloats_in(weights: WeightSource) -> Callable[[str], bool]:
@@ -231,7 +230,7 @@ class _Emitter:
         program: _native.Program,
         core: CoreGraph,
         offsets: dict[str, int],
-        matrices: dict[str, _native.PackedMatrix],
+        matrices: dict[str, list[_native.PackedMatrix]],
         weights: WeightSource,
     ) -> None:
         self._program = program
@@ -294,7 +293,9 @@ class _Emitter:
         for segment in segments:
             assert isinstance(segment, tuple)
             weight, bias, out = segment
-            calls.append((self._matrices[str(weight)], self._vector(bias), self._buffer(out)))
+            bands = zip(self._weights.info(str(weight)).row_bands, self._matrices[str(weight)], strict=True)
+            numbers = self._vector(bias), self._buffer(out)
+            calls += [(matrix, *numbers, band.begin) for band, matrix in bands]
         self._program.linear(self._buffer(x), self._buffer(quantized), calls)
 
     def heads(self, op: CoreOp) -> None:

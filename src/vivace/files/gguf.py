@@ -8,7 +8,7 @@ Format: the GGUF specification in the ggml repository (docs/gguf.md).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,14 @@ class GgufFile:
         """The stored bytes of a tensor, a read-only view of the file."""
         tensor = self.tensors[name]
         return self._file.bytes_at(tensor.offset, tensor.num_bytes)
+
+    def joined_bytes(self, tensors: Sequence[GgufTensor]) -> NDArray[np.uint8]:
+        """The bytes of tensors one after the other: a read-only view where they lie so in the file, else a copy."""
+        begin, count = tensors[0].offset, sum(tensor.num_bytes for tensor in tensors)
+        ends = [begin, *(tensor.offset + tensor.num_bytes for tensor in tensors)]
+        if all(tensor.offset == end for tensor, end in zip(tensors, ends, strict=False)):
+            return self._file.bytes_at(begin, count)
+        return np.concatenate([self.tensor_bytes(tensor.name) for tensor in tensors])
 
     def release_tensor(self, name: str) -> None:
         """Let the tensor's pages leave memory; reading brings them back."""

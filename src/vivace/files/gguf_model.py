@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.files.gguf import GgufFile, GgufTensor
+from vivace.files.gguf import GgufFile
+from vivace.files.gguf_bands import BandedTensor, join_bands, named_tensors
 from vivace.files.gguf_metadata import GgufMetadata
 from vivace.files.gguf_spec import read_gguf_spec
 from vivace.files.layout import check_tensors, refuse_unknown
@@ -75,15 +76,14 @@ class GgufWeights:
 
     def __init__(self, parts: Sequence[GgufFile], spec: ModelSpec) -> None:
         self._parts = tuple(parts)
-        self._entries: dict[str, tuple[GgufFile, GgufTensor]] = {}
-        for part in parts:
-            for gguf_name, tensor in part.tensors.items():
-                name = vivace_name(gguf_name)
-                if name is not None:
-                    self._entries[name] = (part, tensor)
-                elif gguf_name != FREQUENCY_FACTORS:
-                    refuse_unknown(spec.architecture, [gguf_name])
-        check_tensors(spec, {name: tensor.shape for name, (_, tensor) in self._entries.items()})
+        self._entries: dict[str, BandedTensor] = {}
+        for gguf_name, tensor in _merged_directory(parts).items():
+            name = vivace_name(gguf_name)
+            if name is not None:
+                self._entries[name] = tensor
+            elif gguf_name != FREQUENCY_FACTORS:
+                refuse_unknown(spec.architecture, [gguf_name])
+        check_tensors(spec, {name: tensor.shape for name, tensor in self._entries.items()})
 
     def names(self) -> Sequence[str]:
         """All tensor names, in vivace's naming, in file order."""
@@ -91,30 +91,27 @@ class GgufWeights:
 
     def info(self, name: str) -> TensorInfo:
         """Shape and format of one tensor; raises ModelFileError when it is missing."""
-        _, tensor = self._entry(name)
-        return TensorInfo(name, tensor.shape, tensor.format, tensor.num_bytes)
+        tensor = self._entry(name)
+        return TensorInfo(name, tensor.shape, tensor.format, tensor.num_bytes, tensor.bands)
 
     def raw(self, name: str) -> NDArray[np.uint8]:
         """The stored bytes, 1-D, a read-only view of the mapped file."""
-        part, tensor = self._entry(name)
-        return part.tensor_bytes(tensor.name)
+        return self._entry(name).raw()
 
     def dequantize(self, name: str) -> NDArray[np.float32]:
         """The tensor as float32 of `info(name).shape` (a copy)."""
-        part, tensor = self._entry(name)
-        return dequantize(tensor.format, part.tensor_bytes(tensor.name), tensor.shape)
+        return self._entry(name).dequantize()
 
     def release(self, name: str) -> None:
         """Let the tensor's pages leave memory; reading brings them back."""
-        part, tensor = self._entry(name)
-        part.release_tensor(tensor.name)
+        self._entry(name).release()
 
     def close(self) -> None:
         """Release the mapped files."""
         for part in self._parts:
             part.close()
 
-    def _entry(self, name: str) -> tuple[GgufFile, GgufTensor]:
+    def _entry(self, name: str) -> BandedTensor:
         if name not in self._entries:
             raise ModelFileError(f"The model has no tensor {name}.", "Get the file again.")
         return self._entries[name]
@@ -135,7 +132,7 @@ def open_gguf_model(path: Path) -> tuple[ModelSpec, GgufWeights, GgufMetadata]:
         for part_path in _part_paths(path):
             parts.append(GgufFile(part_path))
         _check_split(parts)
-        tensors = _merged_directory(parts)
+        tensors = named_tensors(_merged_directory(parts))
         values = dict(parts[0].metadata)
         spec = read_gguf_spec(values, tensors, _frequency_factors(parts))
         return spec, GgufWeights(parts, spec), GgufMetadata(values, spec.architecture)
@@ -171,10 +168,10 @@ def _check_split(parts: Sequence[GgufFile]) -> None:
         )
 
 
-def _merged_directory(parts: Sequence[GgufFile]) -> dict[str, GgufTensor]:
-    tensors: dict[str, GgufTensor] = {}
+def _merged_directory(parts: Sequence[GgufFile]) -> dict[str, BandedTensor]:
+    tensors: dict[str, BandedTensor] = {}
     for part in parts:
-        for name, tensor in part.tensors.items():
+        for name, tensor in join_bands(part).items():
             if name in tensors:
                 raise ModelFileError(f"Two parts of the model have a tensor {name!a}.", "Get all parts again.")
             tensors[name] = tensor

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vivace.files.families import FAMILIES
 from vivace.files.gguf import GgufFile
+from vivace.files.gguf_bands import band_name
 from vivace.files.gguf_keys import frequency_factors, spec_metadata
 from vivace.files.gguf_model import FREQUENCY_FACTORS, gguf_name
 from vivace.files.gguf_values import StringArray
@@ -21,6 +22,7 @@ from vivace.files.gguf_vocabulary import TOKENIZER_CONFIG, TOKENIZER_JSON
 from vivace.files.gguf_writer import TensorToWrite, WritableValue, gguf_file_bytes, write_gguf_file
 from vivace.files.open import LoadedModel
 from vivace.files.run_settings import ACTIVATION_BITS, KV_FORMAT, SCHEME
+from vivace.numerics.row_bands import split_bands
 from vivace.types.model import ModelSpec
 from vivace.types.vocabulary import HuggingFaceVocabulary
 from vivace.types.weights import TensorFormat, TensorInfo, WeightSource
@@ -81,14 +83,23 @@ def _tensors(
     source: LoadedModel, infos: Mapping[str, TensorInfo], read: Callable[[str], NDArray[np.uint8]]
 ) -> list[TensorToWrite]:
     """What lies in the file, in order; `read` gives bytes of a tensor in the file's order of rows."""
-    tensors = [
-        TensorToWrite(gguf_name(name), info.shape, info.format, partial(read, name)) for name, info in infos.items()
-    ]
+    tensors = []
+    for name, info in infos.items():
+        for number, band in enumerate(info.bands):
+            shape = (band.num_rows, info.shape[1])
+            piece = partial(_read_band, info, number, read)
+            tensors.append(TensorToWrite(band_name(gguf_name(name), band.begin), shape, band.format, piece))
+        if not info.bands:
+            tensors.append(TensorToWrite(gguf_name(name), info.shape, info.format, partial(read, name)))
     factors = frequency_factors(source.spec.attention.rope)
     if factors is not None:
         data = factors.view(np.uint8)
         tensors.append(TensorToWrite(FREQUENCY_FACTORS, factors.shape, TensorFormat.F32, lambda: data))
     return tensors
+
+
+def _read_band(info: TensorInfo, number: int, read: Callable[[str], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return split_bands(info.bands, read(info.name), info.shape[1])[number]
 
 
 class _RowOrder:

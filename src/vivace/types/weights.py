@@ -39,14 +39,47 @@ class TensorFormat(StrEnum):
     Q8_M = "Q8_M"
 
 
+FLOAT_FORMATS = frozenset({TensorFormat.F32, TensorFormat.F16, TensorFormat.BF16})
+"""Formats whose elements are numbers; all others hold codes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowBand:
+    """Rows [begin, end) of a matrix, all in one format."""
+
+    begin: int
+    end: int
+    format: TensorFormat
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows it has."""
+        return self.end - self.begin
+
+
+BAND_ROWS = 64
+"""Bands begin at multiples of this, so that none shares a packed panel of rows with another."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One stored tensor. `shape` is row-major: (out_features, in_features) for a linear, (n,) for a vector."""
+    """One stored tensor. `shape` is row-major: (out_features, in_features) for a linear, (n,) for a vector.
+
+    Attributes:
+        bands: of a matrix whose rows are in several formats, in order; empty: all are in `format`. `format` is that of
+            most rows then, and the stored bytes of the bands follow each other.
+    """
 
     name: str
     shape: tuple[int, ...]
     format: TensorFormat
     num_bytes: int
+    bands: tuple[RowBand, ...] = ()
+
+    @property
+    def row_bands(self) -> tuple[RowBand, ...]:
+        """The bands, or all rows as one."""
+        return self.bands or (RowBand(0, self.shape[0], self.format),)
 
 
 class WeightSource(Protocol):
