@@ -58,7 +58,7 @@ def banded_file(path: Path, bands: list[tuple[str, int, TensorFormat]], columns:
 
 def test_bands_apart_in_the_file_are_put_together(tmp_path: Path) -> None:
     file = banded_file(tmp_path / "m.gguf", [("x.weight.64", 6, Q4), ("y.weight", 8, Q4), ("x.weight", 64, Q8)])
-    found = join_bands(file)
+    found = dict(join_bands(file))
     assert list(found) == ["y.weight", "x.weight"]
     assert found["x.weight"].shape == (70, 64)
     assert found["x.weight"].bands == (RowBand(0, 64, Q8), RowBand(64, 70, Q4))
@@ -82,9 +82,9 @@ def test_bands_that_make_no_matrix_are_refused(
     rows = [(name, count, TensorFormat(format)) for name, count, format in bands]
     file = banded_file(tmp_path / "m.gguf", rows, columns)
     with pytest.raises(ModelFileError, match=says):
-        join_bands(file)
+        dict(join_bands(file))
 
 
 def test_a_number_behind_a_name_without_its_first_band_is_a_tensor_nobody_knows(tmp_path: Path) -> None:
     file = banded_file(tmp_path / "m.gguf", [("x.weight.64", 64, TensorFormat.Q4_0)])
-    assert list(join_bands(file)) == ["x.weight.64"]
+    assert list(dict(join_bands(file))) == ["x.weight.64"]

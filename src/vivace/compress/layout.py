@@ -143,7 +143,7 @@ def _joined_plan(name: str, shape: tuple[int, ...], bands: Sequence[TensorPlan])
         )
     size = sum(band.num_bytes for band in bands)
     note = "; ".join(dict.fromkeys(band.note for band in bands if band.note))
-    return TensorPlan(name, shape, main.format, main.scheme, size, note, main.rounding, tuple(bands))
+    return TensorPlan(name, shape, main.format, main.scheme, size, note, main.rounding, bands=tuple(bands))
 
 
 def _quantized_or_float(name: str, shape: tuple[int, ...], format: TensorFormat, rule: TensorRule) -> TensorPlan:

@@ -6,8 +6,8 @@ of rows is not that of the vocabulary. Written one after the other, bands are on
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,26 +66,40 @@ class BandedTensor:
             self.file.release_tensor(tensor.name)
 
 
-def join_bands(file: GgufFile) -> dict[str, BandedTensor]:
-    """The tensors of a file, those that are bands of rows of one matrix joined, by name, in file order.
+def join_bands(file: GgufFile) -> Iterator[tuple[str, BandedTensor]]:
+    """The tensors of a file by name, those that are bands of rows of one matrix joined, in file order.
 
     Raises:
         ModelFileError: bands do not make a matrix.
     """
+    later = _later_bands(file)
+    joined = {band.name for bands in later.values() for _, band in bands}
+    for name, tensor in file.tensors.items():
+        if name not in joined:
+            yield name, _joined(file, tensor, later.get(name, []))
+
+
+def directory(file: GgufFile) -> dict[str, GgufTensor]:
+    """Names and shapes with bands joined, for whoever asks for no more; errors as `join_bands`."""
+    later = _later_bands(file)
+    joined = {band.name for bands in later.values() for _, band in bands}
+    entries = {name: tensor for name, tensor in file.tensors.items() if name not in joined}
+    for name, bands in later.items():
+        entries[name] = replace(entries[name], shape=_joined(file, entries[name], bands).shape)
+    return entries
+
+
+def _later_bands(file: GgufFile) -> dict[str, list[tuple[int, GgufTensor]]]:
+    """By the name of the matrix: first row and tensor of all bands but the first, in order."""
     later: dict[str, list[tuple[int, GgufTensor]]] = {}
     for name, tensor in file.tensors.items():
         match = _BAND.fullmatch(name)
         if match is not None and match["stem"] in file.tensors:
             later.setdefault(match["stem"], []).append((int(match["begin"]), tensor))
-    joined = {band.name for bands in later.values() for _, band in bands}
-    return {
-        name: _joined(file, tensor, sorted(later.get(name, ()), key=lambda entry: entry[0]))
-        for name, tensor in file.tensors.items()
-        if name not in joined
-    }
+    return {name: sorted(bands, key=lambda band: band[0]) for name, bands in later.items()}
 
 
-def _joined(file: GgufFile, first: GgufTensor, later: list[tuple[int, GgufTensor]]) -> BandedTensor:
+def _joined(file: GgufFile, first: GgufTensor, later: Sequence[tuple[int, GgufTensor]]) -> BandedTensor:
     if not later:
         return BandedTensor(file, (first,))
     tensors = (first, *(tensor for _, tensor in later))
@@ -97,11 +111,3 @@ def _joined(file: GgufFile, first: GgufTensor, later: list[tuple[int, GgufTensor
     )
     check_bands(bands, bands[-1].end)
     return BandedTensor(file, tensors, bands)
-
-
-def named_tensors(parts: Mapping[str, BandedTensor]) -> dict[str, GgufTensor]:
-    """Directory entries for whoever asks only for names and shapes."""
-    return {
-        name: GgufTensor(name, tensor.shape, tensor.format, tensor.tensors[0].offset, tensor.num_bytes)
-        for name, tensor in parts.items()
-    }

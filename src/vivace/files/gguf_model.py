@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.files.gguf import GgufFile
-from vivace.files.gguf_bands import BandedTensor, join_bands, named_tensors
+from vivace.files.gguf import GgufFile, GgufTensor
+from vivace.files.gguf_bands import BandedTensor, directory, join_bands
 from vivace.files.gguf_metadata import GgufMetadata
 from vivace.files.gguf_spec import read_gguf_spec
 from vivace.files.layout import check_tensors, refuse_unknown
@@ -77,12 +77,13 @@ class GgufWeights:
     def __init__(self, parts: Sequence[GgufFile], spec: ModelSpec) -> None:
         self._parts = tuple(parts)
         self._entries: dict[str, BandedTensor] = {}
-        for gguf_name, tensor in _merged_directory(parts).items():
-            name = vivace_name(gguf_name)
-            if name is not None:
-                self._entries[name] = tensor
-            elif gguf_name != FREQUENCY_FACTORS:
-                refuse_unknown(spec.architecture, [gguf_name])
+        for part in parts:
+            for gguf_name, tensor in join_bands(part):
+                name = vivace_name(gguf_name)
+                if name is not None:
+                    self._entries[name] = tensor
+                elif gguf_name != FREQUENCY_FACTORS:
+                    refuse_unknown(spec.architecture, [gguf_name])
         check_tensors(spec, {name: tensor.shape for name, tensor in self._entries.items()})
 
     def names(self) -> Sequence[str]:
@@ -132,7 +133,7 @@ def open_gguf_model(path: Path) -> tuple[ModelSpec, GgufWeights, GgufMetadata]:
         for part_path in _part_paths(path):
             parts.append(GgufFile(part_path))
         _check_split(parts)
-        tensors = named_tensors(_merged_directory(parts))
+        tensors = _merged_directory(parts)
         values = dict(parts[0].metadata)
         spec = read_gguf_spec(values, tensors, _frequency_factors(parts))
         return spec, GgufWeights(parts, spec), GgufMetadata(values, spec.architecture)
@@ -168,10 +169,10 @@ def _check_split(parts: Sequence[GgufFile]) -> None:
         )
 
 
-def _merged_directory(parts: Sequence[GgufFile]) -> dict[str, BandedTensor]:
-    tensors: dict[str, BandedTensor] = {}
+def _merged_directory(parts: Sequence[GgufFile]) -> dict[str, GgufTensor]:
+    tensors: dict[str, GgufTensor] = {}
     for part in parts:
-        for name, tensor in join_bands(part).items():
+        for name, tensor in directory(part).items():
             if name in tensors:
                 raise ModelFileError(f"Two parts of the model have a tensor {name!a}.", "Get all parts again.")
             tensors[name] = tensor
