@@ -12,8 +12,11 @@ import pytest
 
 from compress.models import write_uneven_gguf
 from vivace.cli.main import main
+from vivace.compress import save
 from vivace.compress.checkpoint import Checkpoint, Progress
+from vivace.compress.evaluate import Evaluation
 from vivace.compress.output import only_run_into
+from vivace.compress.search_progress import SearchProgress
 from vivace.compress.smallest import QualityBound, parse_bound
 from vivace.compress.stored import StoredTensor
 from vivace.types.errors import ConfigError
@@ -58,13 +61,76 @@ def test_a_killed_run_goes_on_and_makes_the_same_bytes(
     assert not (model.parent / "o.gguf").exists()
     assert (model.parent / ".o.gguf.resume").is_dir()
     walked = []
-    save = Checkpoint.save
-    monkeypatch.setattr(Checkpoint, "save", lambda self, done: (walked.append(done.segments), save(self, done))[1])
+    keep = Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", lambda self, done: (walked.append(done.segments), keep(self, done))[1])
     assert main(asked(model, "o.gguf", recipe)) == 0
     capsys.readouterr()
     assert walked[0] == 3  # the two that were done are not done again
     assert (model.parent / "o.gguf").read_bytes() == (model.parent / "whole.gguf").read_bytes()
     assert not (model.parent / ".o.gguf.resume").exists()
+
+
+KILLED_IN_A_TRIAL = """
+import os, signal, sys
+from vivace.cli.main import main
+from vivace.compress.checkpoint import Checkpoint
+
+save, tried = Checkpoint.save, set()
+
+def save_and_die(self, progress):
+    save(self, progress)
+    tried.add(self._key)
+    if len(tried) == int(os.environ["DIES_IN_TRIAL"]) and progress.segments == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Checkpoint.save = save_and_die
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("recipe", "trial"),
+    [(("smallest-within:kl:0.02",), 2), (("mixed", "--bits-per-weight", "6", "--ms-per-token", "99"), 1)],
+)
+def test_a_killed_search_keeps_what_it_has_found(
+    model: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: tuple[str, ...],
+    trial: int,
+) -> None:
+    assert main([*asked(model, "whole.gguf", recipe[0]), *recipe[1:], "--json"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    command = [*asked(model, "o.gguf", recipe[0]), *recipe[1:], "--json"]
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED_IN_A_TRIAL, *command],
+        check=False,
+        env=os.environ | {"DIES_IN_TRIAL": str(trial)},
+    )
+    assert child.returncode == -signal.SIGKILL
+    kept = sorted(path.name for path in (model.parent / ".o.gguf.resume").glob("found *"))
+    assert "found parts" in kept
+    assert len([name for name in kept if name.startswith("found trial")]) == trial - 1
+    assert main([*command, "--estimate"]) == 0
+    assert "parts" not in json.loads(capsys.readouterr().out)["stages"]  # what is left is foretold
+    monkeypatch.setattr(save, "measure_sensitivity", lambda *_, **__: pytest.fail("parts were measured again"))
+    monkeypatch.setattr(save, "time_formats", lambda *_: pytest.fail("formats were timed again"))
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["trials"] == whole["trials"]
+    assert (model.parent / "o.gguf").read_bytes() == (model.parent / "whole.gguf").read_bytes()
+    assert not (model.parent / ".o.gguf.resume").exists()
+
+
+def test_what_another_search_has_found_or_what_is_damaged_is_found_anew(tmp_path: Path) -> None:
+    progress = SearchProgress(Checkpoint(tmp_path / "c", "mine x"))
+    figures = Evaluation(3, 2.5, 0.1, 7, kld=0.25)
+    assert progress("trial 5.5", Evaluation, lambda: figures) is figures
+    assert progress("trial 5.5", Evaluation, lambda: pytest.fail("it was kept")) == figures
+    other = SearchProgress(Checkpoint(tmp_path / "c", "other x"))
+    assert other("trial 5.5", Evaluation, lambda: Evaluation(1, 1.0, 0.0, 1)).num_tokens == 1
+    (tmp_path / "c" / "found trial 5.5").write_bytes(b"mine x\n{half")
+    assert progress("trial 5.5", Evaluation, lambda: figures) is figures
 
 
 def test_a_second_run_into_the_same_file_gets_one_clear_line_and_touches_nothing(
@@ -90,8 +156,8 @@ def test_a_moved_model_goes_on_and_a_changed_one_begins_anew(
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     shutil.copytree(model.parent / ".o.gguf.resume", model.parent / "kept")
     walked = []
-    save = Checkpoint.save
-    monkeypatch.setattr(Checkpoint, "save", lambda self, done: (walked.append(done.segments), save(self, done))[1])
+    keep = Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", lambda self, done: (walked.append(done.segments), keep(self, done))[1])
     moved = model.with_name("moved.gguf")
     moved.write_bytes(model.read_bytes())
     os.utime(moved, (1, 1))

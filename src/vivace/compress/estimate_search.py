@@ -27,12 +27,14 @@ from vivace.compress.estimate import (
 from vivace.compress.evaluate import EvaluationSettings, make_executor
 from vivace.compress.importance import input_importance
 from vivace.compress.input_sets import walk_together
+from vivace.compress.output import workplace_of
 from vivace.compress.parts import model_parts
 from vivace.compress.probe import cut_model, probe_windows
 from vivace.compress.recipe import PRESETS, CalibrationSettings, Recipe
 from vivace.compress.regret import LAYERS_PROBED
 from vivace.compress.samples import CalibrationText
 from vivace.compress.save import SENSITIVITY_SAMPLES, SENSITIVITY_TOKENS, UNSEEN_SAMPLES, MixBudget
+from vivace.compress.search_progress import found_so_far, place_of_search
 from vivace.compress.self_text import seconds_a_step
 from vivace.compress.sensitivity import FORMATS, measure_sensitivity
 from vivace.compress.smallest import MOST_TRIALS, USUAL_TRIALS
@@ -96,36 +98,43 @@ def estimate_search(
     """
     source = open_model(source_path)
     try:
+        place = place_of_search(device.name if device else "numpy", budget)
+        has_parts, num_tried = found_so_far(workplace_of(out), source, recipe, place)
         pace, work = measure_run(source, out, recipe, text, overwrite=overwrite, device=device)
         search = probe_search(source, recipe)
         pace = replace(pace, seen_bytes=max(pace.seen_bytes, peak_resident_bytes()))
+        looking = {} if has_parts else _looking(source, recipe, budget, search) | _lowest(pace, work)
         if budget.within is not None:
-            return foretell_trials(pace, work, search, _looking(source, recipe, budget, search) | _lowest(pace, work))
+            return foretell_trials(pace, work, search, looking, num_tried)
         once = foretell(pace, replace(work, out_bytes=_mixed_bytes(source, budget, work.out_bytes)))
-        stages = {**once.stages, **_looking(source, recipe, budget, search), **_lowest(pace, work)}
-        return Estimate(stages, once.peak_bytes, once.tensor_bytes)
+        return Estimate({**once.stages, **looking}, once.peak_bytes, once.tensor_bytes)
     finally:
         source.close()
 
 
-def foretell_trials(pace: Pace, work: Work, search: SearchPace, looking: Mapping[str, float]) -> Estimate:
+def foretell_trials(
+    pace: Pace, work: Work, search: SearchPace, looking: Mapping[str, float], num_tried: int = 0
+) -> Estimate:
     """A search for the smallest: every trial is a run and a comparison on unseen windows; text and check come once.
+
+    What `num_tried` trials measured is known from a search that was stopped; the best may have to be made again.
 
     What holds most: the best so far and the one at work in memory, one of them packed, beside the source's executor;
     layouts on the way may be wider than the one that is found, up to about eight bits a weight.
     """
     once = foretell(pace, work)
     largest = max(work.out_bytes, search.wide_bytes)
-    trials = {stage: USUAL_TRIALS * once.stages[stage] for stage in ("walk", "rounding", "writing")}
+    usual, most = (max(count - num_tried, 1) for count in (USUAL_TRIALS, MOST_TRIALS))
+    trials = {stage: usual * once.stages[stage] for stage in ("walk", "rounding", "writing")}
     windows = work.tokens // max(work.samples, 1) * UNSEEN_SAMPLES
     comparison = 2 * search.build_s + windows * search.token_s
-    compared = (USUAL_TRIALS + 1) * comparison
+    compared = (usual + 1) * comparison
     trial_s = comparison + sum(once.stages[stage] for stage in trials)
     unseen_s = once.stages["text"] * min(1.0, UNSEEN_SAMPLES / max(work.samples, 1))
     stages = {**once.stages, **trials, **looking, "comparing": compared, "unseen text": unseen_s}
     held = work.source_bytes + 3 * largest + pace.executor_bytes
     peak = max(once.peak_bytes + 2 * largest - work.out_bytes, pace.now_bytes + held)
-    return Estimate(stages, peak, None, more_s=(MOST_TRIALS - USUAL_TRIALS) * trial_s)
+    return Estimate(stages, peak, None, more_s=(most - usual) * trial_s)
 
 
 def probe_search(source: LoadedModel, recipe: Recipe) -> SearchPace:

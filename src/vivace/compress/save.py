@@ -22,6 +22,7 @@ from vivace.compress.output import (
 from vivace.compress.pipeline import CompressedModel, Report, compress_weights
 from vivace.compress.recipe import CalibrationSettings, Recipe
 from vivace.compress.samples import CalibrationText, draw_samples, own_text
+from vivace.compress.search_progress import PARTS, Recall, SearchProgress, place_of_search
 from vivace.compress.sensitivity import (
     FORMATS,
     PartSensitivity,
@@ -134,7 +135,9 @@ def _compress(
         with removed_unless_interrupted(workplace):
             searches = budget is not None and budget.within is not None
             unseen = draw_samples(source, tokenizer, _unseen(recipe.calibration), text, report) if searches else []
-            job = _Job(source, recipe, samples, unseen, compress, device)
+            whole = run_key(origin, recipe, [*samples, *unseen], place_of_search(place, budget))
+            recall = SearchProgress(Checkpoint(workplace, whole))
+            job = _Job(source, recipe, samples, unseen, compress, recall, device)
             found, sensitivities, trials = _chosen(job, budget, report)
             model = as_output_holds(out, source, found)
             unchecked = workplace / out.name
@@ -170,13 +173,14 @@ def _bytes_of(source: LoadedModel) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """What a run works with: `unseen` are windows that a search measures on."""
+    """What a run works with: `unseen` are windows that a search measures on, `recall` gives what was found before."""
 
     source: LoadedModel
     recipe: Recipe
     samples: Sequence[Tokens]
     unseen: Sequence[Tokens]
     compress: Callable[[Recipe], CompressedModel]
+    recall: Recall
     device: Device | None = None
 
 
@@ -187,12 +191,12 @@ def _chosen(
     if budget is None:
         return job.compress(job.recipe), [], []
     source = job.source
-    parts = _sensitivities(job, budget, report)
+    parts = job.recall(PARTS, list[PartSensitivity], lambda: _sensitivities(job, budget, report))
     if budget.within is None:
-        return job.compress(_mixed(source, job.recipe, parts, budget)), parts, []
+        return job.compress(_mixed(job, parts, budget)), parts, []
     search = LayoutSearch(source.spec, job.recipe, parts)
     model, trials = find_smallest(
-        search, budget.within, job.compress, lambda model: measure(source, model, job.unseen), report
+        search, budget.within, job.compress, lambda model: measure(source, model, job.unseen), report, recall=job.recall
     )
     return model, parts, trials
 
@@ -222,11 +226,19 @@ def _sensitivities(job: _Job, budget: MixBudget, report: Report) -> list[PartSen
     return parts
 
 
-def _mixed(source: LoadedModel, recipe: Recipe, parts: Sequence[PartSensitivity], budget: MixBudget) -> Recipe:
+def _mixed(job: _Job, parts: Sequence[PartSensitivity], budget: MixBudget) -> Recipe:
     """The recipe that spends the budget best."""
-    left = None
+    source, left = job.source, None
     if budget.most_ms is not None:
-        times = time_formats(source.spec, source.weights, FORMATS)
-        parts = with_times(source.spec, parts, times)
-        left = left_for_formats(times, parts, budget.most_ms)
-    return mixed_recipe(source.spec, parts, budget.bits_per_weight, recipe, most_ms=left)[0]
+        most_ms, untimed = budget.most_ms, parts
+        parts, left = job.recall("times", tuple[list[PartSensitivity], float], lambda: _timed(source, untimed, most_ms))
+    return mixed_recipe(source.spec, parts, budget.bits_per_weight, job.recipe, most_ms=left)[0]
+
+
+def _timed(
+    source: LoadedModel, parts: Sequence[PartSensitivity], most_ms: float
+) -> tuple[list[PartSensitivity], float]:
+    """Parts with what formats take on this machine, and the milliseconds that are left for formats to take."""
+    times = time_formats(source.spec, source.weights, FORMATS)
+    timed = with_times(source.spec, parts, times)
+    return list(timed), left_for_formats(times, timed, most_ms)

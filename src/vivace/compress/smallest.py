@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from vivace.compress.allocate import Allocation
 from vivace.compress.evaluate import Evaluation, EvaluationSettings, evaluate, make_executor
 from vivace.compress.pipeline import CompressedModel, Report
 from vivace.compress.recipe import Recipe
+from vivace.compress.search_progress import TRIAL, Recall, find_anew
 from vivace.compress.sensitivity import PartSensitivity, count_weights, mixed_recipe
 from vivace.execute.native import NativeExecutor
 from vivace.execute.score import Tokens
@@ -133,6 +135,8 @@ def find_smallest(
     compress: Callable[[Recipe], CompressedModel],
     measure: Callable[[CompressedModel], Evaluation],
     report: Report = lambda done, total, what: None,
+    *,
+    recall: Recall = find_anew,
 ) -> tuple[CompressedModel, list[Trial]]:
     """Compress at one budget after the other until the smallest that holds is known to 0.05 bits, or five are tried.
 
@@ -142,6 +146,7 @@ def find_smallest(
         compress: runs a recipe.
         measure: a compressed model beside its source, on text that no method has seen.
         report: told how far it is.
+        recall: gives what a trial has measured before this search was stopped.
 
     Raises:
         ConfigError: not even the largest layout holds; the message says what it reaches.
@@ -149,14 +154,14 @@ def find_smallest(
     lowest, highest = search.span()
     below, above = lowest, highest  # what is known not to hold, and what does (or may)
     bits, best, trials = search.guess(bound.nats, lowest, highest), None, list[Trial]()
+    model: CompressedModel | None = None
     while len(trials) < MOST_TRIALS:
         report(len(trials), MOST_TRIALS, f"trying {bits:.2f} bits a weight")
         recipe, allocation = search.layout(bits)
-        model = compress(recipe)
-        figures = measure(model)
+        figures, made = _tried(partial(compress, recipe), measure, partial(recall, f"{TRIAL}{bits!r}", Evaluation))
         trials.append(Trial(bits, bound.measured(figures), bound.measured(figures) <= bound.limit))
         if trials[-1].holds:
-            best, above = model, bits
+            best, model, above = recipe, made, bits
         elif bits >= highest:
             raise ConfigError(
                 f"Not even {bits:.2f} bits a weight keep to {bound.limit:g}: they reach {trials[-1].measured:.4g}.",
@@ -174,7 +179,23 @@ def find_smallest(
             bits = highest
     report(len(trials), len(trials), "the smallest that holds is found")
     assert best is not None
-    return best, trials
+    return model or compress(best), trials
+
+
+def _tried(
+    compress: Callable[[], CompressedModel],
+    measure: Callable[[CompressedModel], Evaluation],
+    recall: Callable[[Callable[[], Evaluation]], Evaluation],
+) -> tuple[Evaluation, CompressedModel | None]:
+    """What a layout measures, and the model if it was made for that now."""
+    made: list[CompressedModel] = []
+
+    def find() -> Evaluation:
+        made.append(compress())
+        return measure(made[0])
+
+    figures = recall(find)
+    return figures, made[0] if made else None
 
 
 def _next_bits(guess: float, below: float, above: float, *, holds: bool) -> float:
