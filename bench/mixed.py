@@ -22,11 +22,13 @@ import numpy as np
 
 from vivace.compress.allocate import Option
 from vivace.compress.calibration_text import draw_windows, read_texts
+from vivace.compress.channel_order import channel_orders
 from vivace.compress.device import DEVICES, open_device
 from vivace.compress.evaluate import EvaluationSettings, evaluate, make_executor, read_windows
 from vivace.compress.importance import input_importance
 from vivace.compress.pipeline import compress_weights
 from vivace.compress.recipe import PRESETS, CalibrationSettings, Recipe, TensorRule, TuningSettings
+from vivace.compress.save import SENSITIVITY_SAMPLES, SENSITIVITY_TOKENS
 from vivace.compress.sensitivity import (
     FORMATS,
     PartSensitivity,
@@ -92,7 +94,7 @@ def measured(options: argparse.Namespace) -> Bench:
     if options.sensitivity.exists():
         parts = [_part(row) for row in json.loads(options.sensitivity.read_text())]
     else:
-        few = [sample[:256] for sample in samples[: options.sensitivity_windows]]
+        few = [sample[:SENSITIVITY_TOKENS] for sample in samples[: options.sensitivity_windows]]
         started = time.time()
         device = open_device(options.device)
         lowest = rounded_lowest(model.spec, model.weights, base, samples, device=device)
@@ -103,6 +105,7 @@ def measured(options: argparse.Namespace) -> Bench:
             _say,
             importance=importance,
             lowest=lowest,
+            orders=channel_orders(model.spec, model.weights, importance),
             num_threads=options.threads,
         )
         print(f"sensitivity measured in {time.time() - started:.0f} s", file=sys.stderr)
@@ -117,7 +120,9 @@ def _say(done: int, total: int, what: str) -> None:
 
 def _part(row: dict) -> PartSensitivity:
     options = tuple(Option(**option) for option in row.pop("options"))
-    return PartSensitivity(**{**row, "matrices": tuple(row["matrices"]), "options": options})
+    rows = row.pop("rows", None)
+    rest = {**row, "matrices": tuple(row["matrices"]), "options": options}
+    return PartSensitivity(**rest, rows=None if rows is None else tuple(rows))
 
 
 def base_recipe(options: argparse.Namespace) -> Recipe:
@@ -264,7 +269,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--device", default="cpu", choices=sorted(DEVICES), help="where methods run")
     parser.add_argument("--windows", type=int, default=16)
     parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--sensitivity-windows", type=int, default=2)
+    parser.add_argument("--sensitivity-windows", type=int, default=SENSITIVITY_SAMPLES)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     bench = measured(options)

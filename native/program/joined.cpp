@@ -25,8 +25,11 @@ struct GateUp final : JoinedOps {
     const int tasks = num_tasks(step);
     const int begin = num_pieces() * task / tasks * kGateColumns,
               end = num_pieces() * (task + 1) / tasks * kGateColumns;
-    for (const LinearRows::Segment& segment : linear->segments)
-      linear->run_segment(step, segment, begin / kLanes, end / kLanes, 0, step.num_rows);
+    for (const LinearRows::Segment& segment : linear->segments) {
+      const int first = std::max(begin, segment.column) - segment.column;
+      const int last = std::min(end - segment.column, segment.weight->view().num_outputs);
+      if (first < last) linear->run_segment(step, segment, first / kLanes, last / kLanes, 0, step.num_rows);
+    }
     gate->run_columns(step, 0, step.num_rows, begin, end);
   }
 };
@@ -52,8 +55,8 @@ struct AttendOne final : JoinedOps {
 };
 
 std::unique_ptr<JoinedOps> join_gate(const GateRows& gate, const LinearRows* linear) {
-  if (!linear || linear->segments.size() != 2 || gate.gate.selected || gate.quantized.grid) return nullptr;
-  if (linear->segments[0].out.data != gate.gate.data || linear->segments[1].out.data != gate.up.data) return nullptr;
+  if (!linear || gate.gate.selected || gate.quantized.grid) return nullptr;
+  if (!linear->writes_only(gate.gate, gate.up)) return nullptr;
   if (gate.gate.width % kGateColumns != 0) return nullptr;
   auto joined = std::make_unique<GateUp>();
   joined->linear = linear;

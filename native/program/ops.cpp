@@ -135,24 +135,46 @@ void LinearRows::run_rows(const Step& step, int begin, int end) const {
 // Gate and up a few columns at a time, gated before they leave the cache: their floats are never written out.
 bool LinearRows::run_pair(const Step& step, const Op& next, int begin, int end, float* scratch) const {
   const auto* gated = dynamic_cast<const GateRows*>(&next);
-  if (end - begin < kPairRows / 2 || !gated || !gated->is_only_reader || segments.size() != 2) return false;
+  if (end - begin < kPairRows / 2 || !gated || !gated->is_only_reader) return false;
   if (gated->quantized.grid) return false;  // which may want a whole row first
-  const int up_at = segments[0].out.data == gated->gate.data ? 1 : 0;
-  if (segments[1 - up_at].out.data != gated->gate.data || segments[up_at].out.data != gated->up.data) return false;
-  for (const Segment& segment : segments)
+  if (!writes_only(gated->gate, gated->up)) return false;
+  for (const Segment& segment : segments) {
     if (segment.weight->view().format == PanelFormat::kNested || !segment.row_sums.empty()) return false;
+    if (segment.column % kPairColumns != 0) return false;
+  }
+  const Buffer targets[2] = {gated->gate, gated->up};
   float* parts[2] = {scratch, scratch + kPairRows * kPairColumns};
   const int width = gated->gate.width;
   for (int row = begin; row < end; row += kPairRows) {
     const int num_rows = std::min(kPairRows, end - row);
     for (int column = 0; column < width; column += kPairColumns) {
       const int num_columns = std::min(kPairColumns, width - column);
-      for (int i = 0; i < 2; ++i)
-        run_piece(step, segments[i], column / kLanes, ceil_div(num_columns, kLanes), row, num_rows, parts[i]);
-      gated->run_piece(step, parts[1 - up_at], parts[up_at], row, num_rows, column, num_columns);
+      for (int i = 0; i < 2; ++i) {
+        const Segment& segment = segment_at(targets[i], column);
+        const int panel = (column - segment.column) / kLanes;
+        run_piece(step, segment, panel, ceil_div(num_columns, kLanes), row, num_rows, parts[i]);
+      }
+      gated->run_piece(step, parts[0], parts[1], row, num_rows, column, num_columns);
     }
   }
   return true;
+}
+
+bool LinearRows::writes_only(const Buffer& gate, const Buffer& up) const {
+  int gates = 0, ups = 0;
+  for (const Segment& segment : segments) {
+    if (segment.out.data != gate.data && segment.out.data != up.data) return false;
+    (segment.out.data == gate.data ? gates : ups) += segment.weight->view().num_outputs;
+  }
+  return gates == gate.width && ups == up.width;
+}
+
+const LinearRows::Segment& LinearRows::segment_at(const Buffer& out, int column) const {
+  const auto writes = [&](const Segment& segment) {
+    const int end = segment.column + segment.weight->view().num_outputs;
+    return segment.out.data == out.data && segment.column <= column && column < end;
+  };
+  return *std::find_if(segments.begin(), segments.end(), writes);
 }
 
 // Rows of a few panels, to `out` with kPairColumns floats a row.

@@ -94,6 +94,10 @@ struct LinearRows final : Op {
   bool is_stream(const Step& step) const override;
   void run_rows(const Step& step, int begin, int end) const override;
   bool run_pair(const Step& step, const Op& next, int begin, int end, float* scratch) const override;
+  // Whether its segments write `gate` and `up` and nothing else.
+  bool writes_only(const Buffer& gate, const Buffer& up) const;
+  // The segment that writes a column of a buffer, which one of them does.
+  const Segment& segment_at(const Buffer& out, int column) const;
   void run_segment(const Step& step, const Segment& segment, int panel_begin, int panel_end, int row_begin,
                    int row_end) const;
 

@@ -85,3 +85,39 @@ def test_a_banded_model_writes_the_same_text_in_any_company(isa: str) -> None:
     random = np.random.default_rng(7)
     prompts = [[int(token) for token in random.integers(0, spec.vocab_size, length)] for length in (1, 3, 17, 65, 70)]
     assert_alone_as_together(executor, prompts, 8, (1, 3, 64))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("rows", [1, 9, 24, 40, 130])
+def test_channels_of_a_band_are_those_of_matrices_all_in_its_format(isa: str, rows: int) -> None:
+    """Gated in pieces, joined and one op after the other: whichever a step of so many rows takes."""
+    spec = replace(tiny_spec(num_layers=1), hidden_size=64, ffn_size=192)
+    weights = random_weights(spec)
+    gate, up = "layers.0.mlp.gate.weight", "layers.0.mlp.up.weight"
+    formats = {"gate": ((0, 64, TensorFormat.Q8_0), (64, 192, TensorFormat.Q4_0)), "up": ((0, 192, TensorFormat.Q6_0),)}
+    down = np.zeros((64, 192), np.float32)
+    down[np.arange(64), np.arange(64) * 3] = 1.0  # which makes the channels readable, of both bands
+    weights.arrays["layers.0.mlp.down.weight"] = down
+    stored = {
+        name: store_bands([store_floats(weights.arrays[name][a:b], format) for a, b, format in formats[short]])
+        for name, short in ((gate, "gate"), (up, "up"))
+    }
+    tokens = [int(token) for token in np.random.default_rng(3).integers(0, spec.vocab_size, rows)]
+    shares = [(number, [token], 0) for number, token in enumerate(tokens)] if rows < 40 else [(0, tokens, 0)]
+    blocks = 1 if rows < 40 else blocks_for(rows)
+    batch = make_batch(shares, len(shares), blocks, all_logits=True)
+
+    def run(made: dict[str, StoredTensor]) -> NDArray[np.float32]:
+        settings = {"num_blocks": len(shares) * blocks, "isa": isa, "num_threads": 2}
+        return NativeExecutor(build_graph(spec), StoredWeights(made, weights), **settings).forward(batch)  # type: ignore[arg-type]
+
+    whole = {
+        name: store_floats(tensor.dequantize(), TensorFormat.F32) if name == gate else tensor
+        for name, tensor in stored.items()
+    }
+    found, expected = run(stored), run(whole)
+    assert np.abs(found - expected).max() < 2e-2 * np.abs(expected).max()
+    halves = [TensorFormat.Q8_0, TensorFormat.Q4_0]
+    alike = [run({**stored, gate: store_floats(weights.arrays[gate], format)}) for format in halves]
+    assert not np.array_equal(found, alike[0])
+    assert not np.array_equal(found, alike[1])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.compress.input_sets import walk_together
-from vivace.compress.pipeline import Report
+from vivace.compress.progress import Report
 from vivace.compress.schemes import Floats
 from vivace.compress.text_kinds import kind_of
 from vivace.execute.score import Tokens

@@ -84,7 +84,7 @@ def _extra_bytes(spec: ModelSpec, recipe: Recipe, layout: Layout, tokens: int) -
         size = math.prod(plan.shape)
         if name.startswith("layers.0."):
             layer += size
-        if plan.scheme is not None and name.startswith("layers."):
+        if plan.scheme is not None and not plan.bands and name.startswith("layers."):
             codes += size
             states += size // (plan.scheme.group_size or plan.shape[-1])
     widest = sum(width for name, width in graph.widths.items() if name.startswith("layers.0."))

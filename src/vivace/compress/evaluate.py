@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.compress.pipeline import Report
+from vivace.compress.progress import Report
 from vivace.execute.native import NativeExecutor
 from vivace.execute.score import Tokens, cut_windows, iterate_logits, log_softmax
 from vivace.files.open import LoadedModel, open_model

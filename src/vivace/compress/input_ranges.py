@@ -14,7 +14,8 @@ from vivace.compress.arrays import on_host
 from vivace.compress.clipping import ClipSearch
 from vivace.compress.device import Device
 from vivace.compress.observers import Observation, find_range
-from vivace.compress.pipeline import CompressedModel, Lap, Report
+from vivace.compress.pipeline import CompressedModel
+from vivace.compress.progress import Lap, Report
 from vivace.compress.schemes import Floats
 from vivace.compress.statistics import CalibrationWalk, layer_segments
 from vivace.execute.score import Tokens

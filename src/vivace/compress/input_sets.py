@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vivace.compress.pipeline import Report
+from vivace.compress.progress import Report
 from vivace.compress.regret import Regret, probe_errors, probed_layers, probes, regret_of
 from vivace.compress.schemes import Floats
 from vivace.compress.statistics import CalibrationWalk, Statistics, layer_segments

@@ -4,7 +4,7 @@ Owns the order of things (observe, fold, round, go on with the rounded weights);
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,13 +12,16 @@ import numpy as np
 from vivace.compress import awq
 from vivace.compress.arrays import Array
 from vivace.compress.awq import FoldedScales
+from vivace.compress.channel_order import OrderedWeights, channel_orders
 from vivace.compress.checkpoint import Checkpoint, Progress
 from vivace.compress.device import Device, NumpyDevice
 from vivace.compress.ends import head_rounding, known_head, round_in_pieces, with_ridge
 from vivace.compress.gptq import HessianFactor, factorize
 from vivace.compress.hadamard import RotatedWeights, rotated_spec
+from vivace.compress.importance import input_importance
 from vivace.compress.layout import Layout, TensorPlan, plan_layout
 from vivace.compress.methods import FOLDS, ROUNDINGS, RoundingTask, round_matrix
+from vivace.compress.progress import Lap, Report
 from vivace.compress.recipe import ROTATION, Recipe
 from vivace.compress.schemes import Floats, QuantizedMatrix
 from vivace.compress.statistics import CalibrationWalk, InputStatistics, Statistics, layer_segments
@@ -34,10 +37,6 @@ from vivace.types.run_settings import RunSettings
 from vivace.types.weights import WeightSource
 
 _COMPARED_AT_ONCE = 1 << 17  # weights of a matrix and of what was made of it
-Report = Callable[[int, int, str], None]
-"""(steps done, steps in all, what is being done)."""
-Lap = Callable[[str, str], None]
-"""Told when a stage ends: "observe", "fold", "round", "advance" or "keep", and the segment or (of "round") tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +107,9 @@ def compress_weights(
         raise ConfigError(f"The recipe {recipe.name!r} needs calibration text.", "Give some, or choose int4-fast.")
     recipe, _ = without_missing(recipe)
     spec, weights = rotated(spec, weights, recipe)
+    if recipe.order_channels:
+        importance = input_importance(spec, weights, samples, report, lap)
+        weights = OrderedWeights(spec, weights, channel_orders(spec, weights, importance))
     layout, device = plan_layout(spec, weights, recipe), device or NumpyDevice()
     run = _Run(spec, weights, recipe, layout, device, lap=lap)
     if recipe.needs_calibration:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vivace.compress.calibration_text import LabelledText, draw_windows, read_texts
-from vivace.compress.pipeline import Report
+from vivace.compress.progress import Report
 from vivace.compress.recipe import CalibrationSettings
 from vivace.compress.self_text import blocks_needed, write_samples
 from vivace.compress.server_logs import Redact, read_logs

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vivace.compress.channel_order import channel_orders
 from vivace.compress.checkpoint import Checkpoint, fingerprint, run_key
 from vivace.compress.device import Device
 from vivace.compress.importance import input_importance
@@ -19,7 +20,8 @@ from vivace.compress.output import (
     workplace_of,
     write_output,
 )
-from vivace.compress.pipeline import CompressedModel, Report, compress_weights
+from vivace.compress.pipeline import CompressedModel, compress_weights
+from vivace.compress.progress import Report
 from vivace.compress.recipe import CalibrationSettings, Recipe
 from vivace.compress.samples import CalibrationText, draw_samples, own_text
 from vivace.compress.search_progress import PARTS, Recall, SearchProgress, place_of_search
@@ -41,7 +43,7 @@ from vivace.text.build import build_tokenizer
 from vivace.types.kv import KV_FORMAT_NAMES
 
 _CHECK_TOKENS = 96  # of the comparison after saving
-SENSITIVITY_SAMPLES, SENSITIVITY_TOKENS = 2, 256
+SENSITIVITY_SAMPLES, SENSITIVITY_TOKENS = 4, 256
 UNSEEN_SAMPLES = 4
 CHECK = CalibrationSettings(samples=1, tokens=_CHECK_TOKENS)
 
@@ -220,7 +222,10 @@ def _sensitivities(job: _Job, budget: MixBudget, report: Report) -> list[PartSen
     windows = [sample[:SENSITIVITY_TOKENS] for sample in samples[:SENSITIVITY_SAMPLES]]
     importance = input_importance(source.spec, source.weights, samples, report)
     lowest = rounded_lowest(source.spec, source.weights, job.recipe, samples, report, device=job.device)
-    parts = measure_sensitivity(source.spec, source.weights, windows, report, importance=importance, lowest=lowest)
+    orders = channel_orders(source.spec, source.weights, importance)
+    parts = measure_sensitivity(
+        source.spec, source.weights, windows, report, importance=importance, lowest=lowest, orders=orders
+    )
     if budget.kv_tokens is not None:
         parts.append(measure_kv(source.spec, source.weights, windows, KV_FORMAT_NAMES, budget.kv_tokens))
     return parts

@@ -12,7 +12,8 @@ from vivace.compress.activation_schemes import DEPLOYED
 from vivace.compress.activations import simulate
 from vivace.compress.evaluate import Evaluation, EvaluationSettings, evaluate, read_windows
 from vivace.compress.input_ranges import find_ranges, search_clips
-from vivace.compress.pipeline import Report, compress_weights
+from vivace.compress.pipeline import compress_weights
+from vivace.compress.progress import Report
 from vivace.compress.recipe import Recipe
 from vivace.compress.samples import CalibrationText, draw_samples
 from vivace.execute.reference import ReferenceExecutor

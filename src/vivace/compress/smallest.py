@@ -14,7 +14,8 @@ import numpy as np
 
 from vivace.compress.allocate import Allocation
 from vivace.compress.evaluate import Evaluation, EvaluationSettings, evaluate, make_executor
-from vivace.compress.pipeline import CompressedModel, Report
+from vivace.compress.pipeline import CompressedModel
+from vivace.compress.progress import Report
 from vivace.compress.recipe import Recipe
 from vivace.compress.search_progress import TRIAL, Recall, find_anew
 from vivace.compress.sensitivity import PartSensitivity, count_weights, mixed_recipe

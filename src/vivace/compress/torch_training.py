@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from vivace.compress.checkpoint import Checkpoint
+from vivace.compress.progress import Report
 from vivace.compress.statistics import CalibrationWalk, as_batch, grouped, layer_segments
 from vivace.compress.stored import StoredTensor
 from vivace.compress.torch_device import TorchDevice
 from vivace.compress.torch_gradients import Reference, SegmentedModel
 from vivace.compress.torch_tuning import Adam, Tuned, is_tuned, make_tuned
-from vivace.compress.tuning import CHECKS, HELD_OUT, Report, Tuning, TuningTask
+from vivace.compress.tuning import CHECKS, HELD_OUT, Tuning, TuningTask
 from vivace.execute.score import Tokens
 from vivace.graph.build import build_graph
 from vivace.graph.graph import Graph

@@ -76,7 +76,7 @@ def is_tuned(plan: TensorPlan, *, norms: bool) -> bool:
     """Whether a tensor has something to tune: scales alone, first in each block; or a norm."""
     if len(plan.shape) == 1:
         return norms and plan.name.endswith("norm.weight") and plan.format is TensorFormat.F32
-    if not plan.name.startswith("layers.") or plan.scheme is None or plan.format not in CONTAINERS:
+    if not plan.name.startswith("layers.") or plan.bands or plan.scheme is None or plan.format not in CONTAINERS:
         return False
     return plan.scheme.is_symmetric and plan.scheme.group_rows == 1
 

@@ -6,11 +6,12 @@ states on the way is kept, and when to stop. Torch does it (extra `torch`), on t
 """
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vivace.compress.layout import Layout
+from vivace.compress.progress import Report
 from vivace.compress.recipe import CalibrationSettings, Recipe, TuningSettings
 from vivace.compress.stored import StoredWeights
 from vivace.execute.score import Tokens
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 HELD_OUT = 8  # every eighth window
 CHECKS = 8  # of the windows held out, over all steps, after one before them
-Report = Callable[[int, int, str], None]
 _DRAW = 2  # seeds after that of calibration; the next one draws what searches measure on
 _MISSING = "tunes scales end to end, which needs torch"
 _MEND = "pip install 'vivace[torch]'"

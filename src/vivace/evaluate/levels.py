@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.compress.evaluate import TokenColumns, read_columns, summarise
-from vivace.compress.pipeline import Report as Progress
+from vivace.compress.progress import Report as Progress
 from vivace.engine.precision import CHAPTER_BANDS, PrecisionPolicy, parse_precision
 from vivace.execute.score import Tokens
 from vivace.types.errors import ConfigError

@@ -20,7 +20,7 @@ from vivace.compress.evaluate import (
     read_windows,
     summarise,
 )
-from vivace.compress.pipeline import Report as Progress
+from vivace.compress.progress import Report as Progress
 from vivace.compress.recipe import CalibrationSettings
 from vivace.compress.self_text import blocks_needed, write_samples
 from vivace.engine.build import EngineConfig, build_service

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vivace.compress.pipeline import Report
+from vivace.compress.progress import Report
 from vivace.evaluate.items import Choice, Item, LastWord, Sum, last_number, normal_number
 from vivace.execute.score import Tokens, log_softmax
 from vivace.text.tokenizer import Tokenizer

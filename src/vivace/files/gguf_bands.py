@@ -18,7 +18,7 @@ from vivace.numerics.row_bands import check_bands, dequantize_bands, main_format
 from vivace.types.errors import ModelFileError
 from vivace.types.weights import RowBand, TensorFormat
 
-_BAND = re.compile(r"(?P<stem>[a-z_]+\.weight)\.(?P<begin>[1-9][0-9]{0,9})")
+_BAND = re.compile(r"(?P<stem>[a-z0-9_.]+\.weight)\.(?P<begin>[1-9][0-9]{0,9})")
 
 
 def band_name(name: str, begin: int) -> str:
