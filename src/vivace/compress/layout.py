@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from vivace.compress.containers import KERNELS, container_of
-from vivace.compress.recipe import Recipe, TensorRule
+from vivace.compress.recipe import ROTATION, Recipe, TensorRule
 from vivace.compress.schemes import QuantScheme
 from vivace.graph.weights import weight_shapes
 from vivace.numerics.formats import num_bytes
@@ -107,7 +107,8 @@ def _plan(name: str, shape: tuple[int, ...], weights: WeightSource, recipe: Reci
     rule = rules[0] if rules else None
     if rule is None or rule.format is None:
         kept = weights.info(name)
-        return TensorPlan(name, shape, None, None, kept.num_bytes, kept=kept.format)
+        note = f"{name} is kept in float32: a rotation has changed it" if ROTATION in recipe.folds else ""
+        return TensorPlan(name, shape, None, None, kept.num_bytes, note, kept=kept.format)
     return _quantized_or_float(name, shape, rule.format, rule)
 
 

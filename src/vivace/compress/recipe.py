@@ -201,13 +201,18 @@ class Recipe:
         return bool(self.channel_folds) or self.needs_gram or looks
 
     def rules_of(self, name: str, num_layers: int) -> list[TensorRule]:
-        """The rules that decide over a matrix: the first that applies, and the next where that is of some rows only."""
+        """The rules that decide over a matrix: the first that applies, and the next where that is of some rows only.
+
+        A head that no rule matches is the embedding's where a rotation makes one, or changes the one that is there.
+        """
         found = []
         for rule in self.rules:
             if rule.applies(name, num_layers):
                 found.append(rule)
                 if rule.rows is None:
                     break
+        if not found and name == "lm_head.weight" and ROTATION in self.folds:
+            return self.rules_of("embed.weight", num_layers)
         return found
 
 
