@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from vivace.compress.channel_order import channel_orders
@@ -24,6 +25,7 @@ from vivace.compress.pipeline import CompressedModel, compress_weights
 from vivace.compress.progress import Report
 from vivace.compress.recipe import CalibrationSettings, Recipe
 from vivace.compress.samples import CalibrationText, draw_samples, own_text
+from vivace.compress.schemes import Floats
 from vivace.compress.search_progress import PARTS, Recall, SearchProgress, place_of_search
 from vivace.compress.sensitivity import (
     FORMATS,
@@ -130,16 +132,31 @@ def _compress(
         workplace, place = workplace_of(out), device.name if device else "numpy"
         origin = fingerprint(source.spec, source.weights) if samples else ""  # without samples nothing is kept
 
+        @cache  # parts and all trials of a search share it
+        def importance() -> dict[str, Floats]:
+            return input_importance(source.spec, source.weights, samples, report)
+
         def compress(recipe: Recipe) -> CompressedModel:
             kept = Checkpoint(workplace, run_key(origin, recipe, [*samples, *more], place))
-            return _compressed(source, recipe, (samples, more), (device, kept), report)
+            made = compress_weights(
+                source.spec,
+                source.weights,
+                recipe,
+                samples,
+                report,
+                device=device,
+                checkpoint=kept,
+                tuning_samples=more,
+                orders=channel_orders(source.spec, source.weights, importance()) if recipe.order_channels else None,
+            )
+            return with_inputs(made, samples, report, device=device)
 
         with removed_unless_interrupted(workplace):
             searches = budget is not None and budget.within is not None
             unseen = draw_samples(source, tokenizer, _unseen(recipe.calibration), text, report) if searches else []
             whole = run_key(origin, recipe, [*samples, *unseen], place_of_search(place, budget))
             recall = SearchProgress(Checkpoint(workplace, whole))
-            job = _Job(source, recipe, samples, unseen, compress, recall, device)
+            job = _Job(source, recipe, samples, unseen, compress, importance, recall, device)
             found, sensitivities, trials = _chosen(job, budget, report)
             model = as_output_holds(out, source, found)
             unchecked = workplace / out.name
@@ -155,20 +172,6 @@ def _compress(
         source.close()
 
 
-def _compressed(
-    source: LoadedModel,
-    recipe: Recipe,
-    drawn: tuple[Sequence[Tokens], Sequence[Tokens]],
-    places: tuple[Device | None, Checkpoint],
-    report: Report,
-) -> CompressedModel:
-    """The model by a recipe, from windows to calibrate and to tune on, computed and kept at the places given."""
-    (samples, more), (device, kept) = drawn, places
-    spec, weights = source.spec, source.weights
-    made = compress_weights(spec, weights, recipe, samples, report, device=device, checkpoint=kept, tuning_samples=more)
-    return with_inputs(made, samples, report, device=device)
-
-
 def _bytes_of(source: LoadedModel) -> int:
     return sum(source.weights.info(name).num_bytes for name in source.weights.names())
 
@@ -182,6 +185,7 @@ class _Job:
     samples: Sequence[Tokens]
     unseen: Sequence[Tokens]
     compress: Callable[[Recipe], CompressedModel]
+    importance: Callable[[], dict[str, Floats]]
     recall: Recall
     device: Device | None = None
 
@@ -220,7 +224,7 @@ def _sensitivities(job: _Job, budget: MixBudget, report: Report) -> list[PartSen
     """What each part suffers."""
     source, samples = job.source, job.samples
     windows = [sample[:SENSITIVITY_TOKENS] for sample in samples[:SENSITIVITY_SAMPLES]]
-    importance = input_importance(source.spec, source.weights, samples, report)
+    importance = job.importance()
     lowest = rounded_lowest(source.spec, source.weights, job.recipe, samples, report, device=job.device)
     orders = channel_orders(source.spec, source.weights, importance)
     parts = measure_sensitivity(
