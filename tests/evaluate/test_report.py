@@ -63,6 +63,13 @@ def test_the_page_is_one_file_and_holds_what_was_found(report: QualityReport) ->
     assert "small.gguf" in page
 
 
+def test_a_model_that_is_larger_than_its_reference_is_not_called_smaller(report: QualityReport) -> None:
+    assert report.figures is not None
+    for own, words in ((500, "2.00x smaller than"), (2500, "2.50x as large as")):
+        figures = replace(report.figures, bytes=own, reference_bytes=1000)
+        assert words in render_html(replace(report, figures=figures))
+
+
 def test_answers_of_a_model_cannot_break_the_page(report: QualityReport) -> None:
     page = render_html(replace(report, samples=(("<b>?", "<script>alert(1)</script>", None),)))
     assert "<script" not in page
