@@ -51,7 +51,7 @@ class Pace:
         check_s: likewise of the comparison of logits.
         disk_s: a byte that is written and flushed.
         count_s: a byte that is read back and counted.
-        now_bytes: what the process held before.
+        now_bytes: what the process holds before the run.
         executor_bytes: what the source's executor added.
         seen_bytes: the most that the process has held so far.
         tuning: seconds of tuning scales in all, and bytes above what is held by then.
@@ -221,7 +221,6 @@ def measure_run(
     check_output(source.path, out, overwrite=overwrite)
     recipe, _ = without_missing(recipe if out.suffix else for_folder(recipe, mixes=False))
     device = device or NumpyDevice()
-    now = resident_bytes()
     spec, weights = rotated(source.spec, source.weights, recipe)
     layout, _ = plan_layout(spec, weights, recipe), recipe.run_settings  # refuse before any work is done
     done = segments_done(workplace_of(out), source, recipe, device.name) if recipe.needs_calibration else 0
@@ -229,6 +228,7 @@ def measure_run(
     pipeline = probe_pipeline(source.spec, source.weights, recipe, layout, device)
     count_s, disk_s = _probe_counting(), probe_disk(out.parent)
     tuning = probe_tuning(source.spec, source.weights, recipe, layout, device)
+    now = resident_bytes()  # with what probing leaves behind, and a run finds
     pace = Pace(pipeline, text_s, check_s, disk_s, count_s, now, executor_bytes, peak_resident_bytes(), tuning)
     work = replace(_work(source, recipe, layout, done), file_bytes=file_bytes(out, source, weights, recipe, layout))
     check_room(out.parent, work.disk_bytes)
