@@ -67,7 +67,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="*", choices=sorted(METHODS), default=list(METHODS))
     parser.add_argument("--format", type=TensorFormat, default=TensorFormat.Q4_0, help="of the layers' matrices")
     parser.add_argument("--bits", type=int, help="fewer bits than the format has")
-    parser.add_argument("--group", type=int, default=32, help="weights that share a scale; 0: a row")
+    parser.add_argument("--group", type=int, default=32, help="columns that share a scale; 0: a row")
+    parser.add_argument("--group-rows", type=int, default=1, help="rows that share it as well; 0: all")
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
@@ -98,7 +99,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, object]]:
     rules = (
         TensorRule("embed.weight", TensorFormat.Q8_0),
         TensorRule("lm_head.weight", TensorFormat.Q8_0),
-        TensorRule("layers.*", options.format, options.bits, options.group),
+        TensorRule("layers.*", options.format, options.bits, options.group, group_rows=options.group_rows),
     )
     rows = []
     for name in options.methods:
