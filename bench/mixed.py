@@ -30,9 +30,9 @@ from vivace.compress.pipeline import compress_weights
 from vivace.compress.recipe import PRESETS, CalibrationSettings, Recipe, TensorRule, TuningSettings
 from vivace.compress.save import SENSITIVITY_SAMPLES, SENSITIVITY_TOKENS
 from vivace.compress.sensitivity import (
-    FORMATS,
     PartSensitivity,
     count_weights,
+    formats_of,
     mark_collapsing,
     measure_sensitivity,
     mixed_recipe,
@@ -195,6 +195,9 @@ def run(bench: Bench) -> None:
     """Print a row for each layout, and under it what mixed precision makes of its bytes."""
     base = base_recipe(bench.options)
     makers: dict[str, Callable[[], StoredWeights]] = {
+        "Q4_64": lambda: bench.compress(uniform(TensorFormat.Q4_64, base)),
+        "Q5_64": lambda: bench.compress(uniform(TensorFormat.Q5_64, base)),
+        "Q6_64": lambda: bench.compress(uniform(TensorFormat.Q6_64, base)),
         "Q4_0": lambda: bench.compress(uniform(TensorFormat.Q4_0, base)),
         "Q5_0": lambda: bench.compress(uniform(TensorFormat.Q5_0, base)),
         "Q6_0": lambda: bench.compress(uniform(TensorFormat.Q6_0, base)),
@@ -276,7 +279,7 @@ def main(arguments: list[str]) -> int:
     for part in mark_collapsing(bench.parts):
         if part.collapses:
             print(f"collapses: {part.evidence}")
-    formats = ", ".join(FORMATS)
+    formats = ", ".join(formats_of(bench.model.spec))
     print(f"formats: {formats}\n\n| layout | bits | MB | ratio | KL divergence | same top |\n|---|---|---|---|---|---|")
     run(bench)
     return 0

@@ -195,8 +195,13 @@ void LinearRows::run_piece(const Step& step, const Segment& segment, int panel, 
 
 void LinearRows::run_segment(const Step& step, const Segment& segment, int panel_begin, int panel_end, int row_begin,
                              int row_end) const {
-  LinearCall call{segment.weight->view(), segment.bias,         x.floats(),          x.stride(),
-                  quantized.quantized(),  segment.out.floats() + segment.column, segment.out.stride()};
+  LinearCall call{segment.weight->view(),
+                  segment.bias,
+                  x.floats(),
+                  x.stride(),
+                  quantized.quantized(),
+                  segment.out.floats() + segment.column,
+                  segment.out.stride()};
   if (call.weight.format == PanelFormat::kNested)
     return run_nested(step, segment, call, panel_begin, panel_end, row_begin, row_end);
   step.kernels->linear(call, panel_begin, panel_end, row_begin, row_end);

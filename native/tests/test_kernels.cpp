@@ -15,8 +15,8 @@ using namespace vivace::test;
 
 namespace {
 
-constexpr const char* kFormats[] = {"F32",  "F16",  "BF16", "Q4_0", "Q4_1",  "Q5_0", "Q5_1",
-                                    "Q8_0", "Q4_K", "Q5_K", "Q6_K", "Q8_64", "Q6_0", "Q8_M"};
+constexpr const char* kFormats[] = {"F32",  "F16",  "BF16",  "Q4_0", "Q4_1", "Q5_0",  "Q5_1",  "Q8_0", "Q4_K",
+                                    "Q5_K", "Q6_K", "Q8_64", "Q6_0", "Q8_M", "Q6_64", "Q5_64", "Q4_64"};
 
 void put_half(std::vector<uint8_t>& raw, size_t at, float value) {
   const uint16_t half = float_to_half(value);
@@ -36,7 +36,8 @@ std::vector<uint8_t> random_matrix(const std::string& format, int outputs, int i
   };
   const Halves table[] = {{"Q4_0", 18, {0}},  {"Q4_1", 20, {0, 2}},  {"Q5_0", 22, {0}},     {"Q5_1", 24, {0, 2}},
                           {"Q8_0", 34, {0}},  {"Q4_K", 144, {0, 2}}, {"Q5_K", 176, {0, 2}}, {"Q6_K", 210, {208}},
-                          {"Q8_64", 66, {0}}, {"Q6_0", 26, {0}},     {"Q8_M", 36, {0, 2}}};
+                          {"Q8_64", 66, {0}}, {"Q6_0", 26, {0}},     {"Q8_M", 36, {0, 2}},  {"Q6_64", 50, {0}},
+                          {"Q5_64", 42, {0}}, {"Q4_64", 34, {0}}};
   for (const Halves& row : table) {
     if (format != row.format) continue;
     for (size_t block = 0; block < raw.size(); block += row.block_bytes)
@@ -68,9 +69,9 @@ struct QuantizedBatch {
 void test_linear(const KernelTable& table, const std::string& format, bool fine) {
   Random random(11);
   const int outputs = 45,
-            inputs = format.find("_K") != std::string::npos ? 512
-                     : format == "Q8_64"                    ? 128
-                                                            : 96,
+            inputs = format.find("_K") != std::string::npos    ? 512
+                     : format.find("_64") != std::string::npos ? 128
+                                                               : 96,
             rows = 13;
   const auto raw = random_matrix(format, outputs, inputs, random);
   const PackedMatrix matrix(format, raw.data(), raw.size(), outputs, inputs, 2);

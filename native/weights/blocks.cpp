@@ -84,12 +84,14 @@ void read_q8_0(const uint8_t* row, int group, Group* out) {
   offset_codes(out, 128);
 }
 
-// As Q8_0, a block of 64 columns for two groups.
-void read_q8_64(const uint8_t* row, int group, Group* out) {
-  const uint8_t* block = row + group / 2 * 66;
-  set_scale(out, read_half(block), 0.0f);
-  std::memcpy(out->codes, block + 2 + group % 2 * 32, 32);
-  offset_codes(out, 128);
+// A block of 64 columns: one scale, then the bytes of codes of two blocks of the narrow format.
+template <ReadGroup kNarrow, int kCodeBytes>
+void read_wide(const uint8_t* row, int group, Group* out) {
+  const uint8_t* block = row + group / 2 * (2 + 2 * kCodeBytes);
+  uint8_t narrow[2 + kCodeBytes];
+  std::memcpy(narrow, block, 2);
+  std::memcpy(narrow + 2, block + 2 + group % 2 * kCodeBytes, kCodeBytes);
+  kNarrow(narrow, 0, out);
 }
 
 // Signed codes, and what the code 0 stands for as the minimum.
@@ -175,8 +177,14 @@ ReadGroup group_reader(SourceFormat format) {
       return read_q6_0;
     case SourceFormat::kQ8_0:
       return read_q8_0;
+    case SourceFormat::kQ4_64:
+      return read_wide<read_q4_0, 16>;
+    case SourceFormat::kQ5_64:
+      return read_wide<read_q5_0, 20>;
+    case SourceFormat::kQ6_64:
+      return read_wide<read_q6_0, 24>;
     case SourceFormat::kQ8_64:
-      return read_q8_64;
+      return read_wide<read_q8_0, 32>;
     case SourceFormat::kQ8_M:
       return read_q8_m;
     case SourceFormat::kQ4_K:

@@ -34,7 +34,8 @@ constexpr SourceRow kSources[] = {
     {"Q4_K", 256, 144, PanelFormat::kQ4Min, false},   {"Q5_K", 256, 176, PanelFormat::kQ8Min, false},
     {"Q6_K", 256, 210, PanelFormat::kQ8Sym16, false}, {"N8_0", 32, 34, PanelFormat::kNested, true},
     {"Q8_64", 64, 66, PanelFormat::kQ8Sym, true},     {"Q6_0", 32, 26, PanelFormat::kQ8Sym, true},
-    {"Q8_M", 32, 36, PanelFormat::kQ8Min, true},
+    {"Q8_M", 32, 36, PanelFormat::kQ8Min, true},      {"Q6_64", 64, 50, PanelFormat::kQ8Sym, true},
+    {"Q5_64", 64, 42, PanelFormat::kQ8Sym, true},     {"Q4_64", 64, 34, PanelFormat::kQ4Sym, true},
 };
 
 struct PanelRow {

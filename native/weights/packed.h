@@ -33,7 +33,10 @@ enum class SourceFormat {
   kN8_0,
   kQ8_64,
   kQ6_0,
-  kQ8_M
+  kQ8_M,
+  kQ6_64,
+  kQ5_64,
+  kQ4_64
 };
 
 SourceFormat source_format(const std::string& name);           // throws std::invalid_argument

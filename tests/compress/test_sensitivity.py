@@ -10,7 +10,7 @@ from factories.tiny_models import ARCHITECTURES
 from vivace.compress.allocate import Option, allocate
 from vivace.compress.pipeline import compress_weights
 from vivace.compress.recipe import PRESETS, Recipe, TensorRule
-from vivace.compress.sensitivity import FORMATS, measure_sensitivity, mixed_recipe, model_parts, rounded_lowest
+from vivace.compress.sensitivity import formats_of, measure_sensitivity, mixed_recipe, model_parts, rounded_lowest
 from vivace.compress.timing import FormatTimes, left_for_formats, time_formats, with_times
 from vivace.execute.reference import ReferenceExecutor
 from vivace.execute.score import compare_executors
@@ -163,10 +163,10 @@ def test_times_tell_formats_apart_and_a_limit_of_milliseconds_is_kept() -> None:
     pytest.importorskip("scipy", reason="limits of milliseconds need scipy (extra compress)")
     spec, weights = uneven_model()
     parts = measure_sensitivity(spec, weights, random_windows(spec, 2, 24))
-    times = time_formats(spec, weights, FORMATS, num_threads=1)
+    times = time_formats(spec, weights, formats_of(spec), num_threads=1)
     assert min(ms for (where, _), ms in times.extra_ms.items() if where == "layers") == 0
     assert times.quickest_ms > 0
-    slow_eight = {(where, f): 0.0 if f is FORMATS[0] else 1.0 for where, f in times.extra_ms}  # what no machine decides
+    slow_eight = {(where, f): 0.0 if f is formats_of(spec)[0] else 1.0 for where, f in times.extra_ms}  # what no machine decides
     known = FormatTimes(2.0, slow_eight, times.num_weights)
     timed = with_times(spec, parts, known)
     needed = sum(min(option.milliseconds for option in part.bearable) for part in timed)
@@ -174,7 +174,7 @@ def test_times_tell_formats_apart_and_a_limit_of_milliseconds_is_kept() -> None:
     assert least.milliseconds == pytest.approx(needed)
     kept = {name for part in timed if part.collapses for name in part.matrices}
     layers = {rule.match: rule.format for rule in quick.rules if rule.match.startswith("layers.")}
-    assert {format for name, format in layers.items() if name not in kept} == {FORMATS[0]}
+    assert {format for name, format in layers.items() if name not in kept} == {formats_of(spec)[0]}
     _, allocation = mixed_recipe(spec, timed, None, most_ms=needed + 0.5)
     assert needed < allocation.milliseconds <= needed + 0.5
     with pytest.raises(ConfigError, match=r"quickest layout takes 2\."):

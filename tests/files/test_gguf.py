@@ -94,7 +94,7 @@ def test_what_we_write_is_read_by_the_gguf_package(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if path.name != "file.gguf"]
 
 
-@pytest.mark.parametrize("format", [TensorFormat.N8_0, TensorFormat.Q8_64, TensorFormat.Q8_M])
+@pytest.mark.parametrize("format", [TensorFormat.N8_0, TensorFormat.Q8_64, TensorFormat.Q4_64, TensorFormat.Q8_M])
 def test_a_tensor_of_our_own_format_is_refused_by_programs_that_do_not_know_it(
     tmp_path: Path, format: TensorFormat
 ) -> None:

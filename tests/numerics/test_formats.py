@@ -22,6 +22,9 @@ RELATIVE_ERROR = {
     TensorFormat.Q6_K: 0.025,
     TensorFormat.N8_0: 0.007,
     TensorFormat.Q8_64: 0.008,
+    TensorFormat.Q6_64: 0.032,
+    TensorFormat.Q5_64: 0.063,
+    TensorFormat.Q4_64: 0.125,
     TensorFormat.Q6_0: 0.03,
     TensorFormat.Q8_M: 0.007,
 }
@@ -51,6 +54,17 @@ def test_written_values_are_read_back_within_the_rounding_of_the_format(name: Te
 def test_zeros_stay_zeros(name: TensorFormat) -> None:
     zeros = np.zeros((2, 256), dtype=np.float32)
     assert not dequantize(name, quantize(name, zeros), zeros.shape).any()
+
+
+@pytest.mark.parametrize("bits", [4, 5, 6, 8])
+def test_a_wide_block_is_two_narrow_ones_of_one_scale(bits: int) -> None:
+    wide, narrow = TensorFormat(f"Q{bits}_64"), TensorFormat(f"Q{bits}_0")
+    size = (num_bytes(wide, (1, 64)) - 2) // 2
+    raw = np.random.default_rng(0).integers(0, 256, (5, 2 + 2 * size)).astype(np.uint8)
+    raw[:, :2] = np.full((5, 1), 0.25, np.float16).view(np.uint8)
+    halves = [np.concatenate([raw[:, :2], raw[:, 2 + half * size : 2 + (half + 1) * size]], axis=1) for half in (0, 1)]
+    expected = [dequantize(narrow, half.reshape(-1), (5, 32)) for half in halves]
+    np.testing.assert_array_equal(dequantize(wide, raw.reshape(-1), (5, 64)), np.concatenate(expected, axis=1))
 
 
 def test_a_block_of_six_bits_lies_as_its_layout_says() -> None:

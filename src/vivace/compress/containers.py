@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from vivace.compress.schemes import Floats, GridKind, QuantizedMatrix, QuantScheme
 from vivace.numerics import nested, six_bits
 from vivace.numerics.formats import FORMATS
+from vivace.numerics.wide_blocks import FIVE, FOUR, SIX, WideBlocks, fifth_bits, nibbles
 from vivace.types.errors import ConfigError
 from vivace.types.weights import FLOAT_FORMATS, TensorFormat
 
@@ -117,31 +118,20 @@ def _halves(values: Floats, rows: int, repeats: int) -> Bytes:
     return spread.astype("<f2").reshape(-1, 1).view(np.uint8)
 
 
-def _nibbles(codes: Codes) -> Bytes:
-    """Codes 0 .. 15 in pairs: code i in the low half of byte i, code i + 16 in the high half."""
-    low, high = codes[:, : BLOCK // 2], codes[:, BLOCK // 2 :]
-    return ((low & 15) | ((high & 15) << 4)).astype(np.uint8)
-
-
-def _fifth_bits(codes: Codes) -> Bytes:
-    """Bit 4 of the 32 codes of a block as four bytes, code 0 in the lowest bit."""
-    return np.packbits(((codes >> 4) & 1).astype(np.uint8), axis=1, bitorder="little")
-
-
 def _pack_q4_0(codes: Codes, scales: Bytes, _offsets: Bytes) -> Bytes:
-    return np.concatenate([scales, _nibbles(codes + 8)], axis=1)
+    return np.concatenate([scales, nibbles(codes + 8)], axis=1)
 
 
 def _pack_q4_1(codes: Codes, scales: Bytes, offsets: Bytes) -> Bytes:
-    return np.concatenate([scales, offsets, _nibbles(codes)], axis=1)
+    return np.concatenate([scales, offsets, nibbles(codes)], axis=1)
 
 
 def _pack_q5_0(codes: Codes, scales: Bytes, _offsets: Bytes) -> Bytes:
-    return np.concatenate([scales, _fifth_bits(codes + 16), _nibbles(codes + 16)], axis=1)
+    return np.concatenate([scales, fifth_bits(codes + 16), nibbles(codes + 16)], axis=1)
 
 
 def _pack_q5_1(codes: Codes, scales: Bytes, offsets: Bytes) -> Bytes:
-    return np.concatenate([scales, offsets, _fifth_bits(codes), _nibbles(codes)], axis=1)
+    return np.concatenate([scales, offsets, fifth_bits(codes), nibbles(codes)], axis=1)
 
 
 def _pack_q6_0(codes: Codes, scales: Bytes, _offsets: Bytes) -> Bytes:
@@ -156,6 +146,13 @@ def _pack_q8_m(codes: Codes, scales: Bytes, offsets: Bytes) -> Bytes:
     return np.concatenate([scales, offsets, codes.astype(np.int8).view(np.uint8)], axis=1)
 
 
+def _wide(blocks: WideBlocks) -> Pack:
+    def pack(codes: Codes, scales: Bytes, _offsets: Bytes) -> Bytes:
+        return blocks.stored(codes, scales)
+
+    return pack
+
+
 def _pack_n8_0(codes: Codes, scales: Bytes, _offsets: Bytes) -> Bytes:
     return nested.pack(codes, scales)
 
@@ -165,6 +162,9 @@ CONTAINERS: dict[TensorFormat, Container] = {
     for row in (
         Container(TensorFormat.Q8_0, 8, ("symmetric", "full_symmetric"), "Q8Sym", _pack_q8_0),
         Container(TensorFormat.Q8_64, 8, ("symmetric", "full_symmetric"), "Q8Sym", _pack_q8_0, block=64),
+        Container(TensorFormat.Q6_64, 6, ("full_symmetric", "symmetric"), "Q8Sym", _wide(SIX), block=64),
+        Container(TensorFormat.Q5_64, 5, ("full_symmetric", "symmetric"), "Q8Sym", _wide(FIVE), block=64),
+        Container(TensorFormat.Q4_64, 4, ("full_symmetric", "symmetric"), "Q4Sym", _wide(FOUR), block=64),
         Container(TensorFormat.Q8_M, 8, ("minimum", "zero_point"), "Q8Min", _pack_q8_m, centred=True),
         Container(TensorFormat.N8_0, 8, ("nested",), "nested_panel; Q4Sym for the high halves", _pack_n8_0),
         Container(TensorFormat.Q6_0, 6, ("full_symmetric", "symmetric"), "Q8Sym", _pack_q6_0),

@@ -28,8 +28,8 @@ from vivace.compress.samples import CalibrationText, draw_samples, own_text
 from vivace.compress.schemes import Floats
 from vivace.compress.search_progress import PARTS, Recall, SearchProgress, place_of_search
 from vivace.compress.sensitivity import (
-    FORMATS,
     PartSensitivity,
+    formats_of,
     measure_kv,
     measure_sensitivity,
     mixed_recipe,
@@ -248,6 +248,6 @@ def _timed(
     source: LoadedModel, parts: Sequence[PartSensitivity], most_ms: float
 ) -> tuple[list[PartSensitivity], float]:
     """Parts with what formats take on this machine, and the milliseconds that are left for formats to take."""
-    times = time_formats(source.spec, source.weights, FORMATS)
+    times = time_formats(source.spec, source.weights, formats_of(source.spec))
     timed = with_times(source.spec, parts, times)
     return list(timed), left_for_formats(times, timed, most_ms)

@@ -36,8 +36,10 @@ from vivace.types.model import ModelSpec
 from vivace.types.step import BLOCK_SIZE
 from vivace.types.weights import FLOAT_FORMATS, TensorFormat, WeightSource
 
-FORMATS = (TensorFormat.Q4_0, TensorFormat.Q5_0, TensorFormat.Q6_0, TensorFormat.Q8_0, TensorFormat.F16)
-"""What parts may be given, the lowest first: it is the one measured."""
+FORMATS = (TensorFormat.Q4_64, TensorFormat.Q5_64, TensorFormat.Q6_64, TensorFormat.Q8_64, TensorFormat.F16)
+"""What parts may be given, the lowest first: it is the one measured. See `formats_of`."""
+NARROW_FORMATS = (TensorFormat.Q4_0, TensorFormat.Q5_0, TensorFormat.Q6_0, TensorFormat.Q8_0, TensorFormat.F16)
+_FOUR_BITS = (FORMATS[0], NARROW_FORMATS[0])
 KV_PART = "kv"  # keys and values, which have no matrices
 Importance = Mapping[str, Floats]
 _COLLAPSED = 10.0  # times the median of its kind: a part that does not bear few bits (gotcha 2)
@@ -85,6 +87,12 @@ class PartSensitivity:
         )
 
 
+def formats_of(spec: ModelSpec) -> tuple[TensorFormat, ...]:
+    """What parts of a model may be given: a scale for 64 weights is worth its bits; where rows are not wide, for 32."""
+    narrow = any(shape[1] % 64 for shape in weight_shapes(spec).values() if len(shape) == 2)
+    return NARROW_FORMATS if narrow else FORMATS
+
+
 def measure_sensitivity(
     spec: ModelSpec,
     weights: WeightSource,
@@ -92,7 +100,7 @@ def measure_sensitivity(
     report: Report = lambda done, total, what: None,
     *,
     importance: Importance | None = None,
-    formats: Sequence[TensorFormat] = FORMATS,
+    formats: Sequence[TensorFormat] | None = None,
     parts: Mapping[str, ModelPart] | None = None,
     orders: Orders | None = None,
     lowest: Callable[[str], Floats] | None = None,
@@ -107,7 +115,7 @@ def measure_sensitivity(
         report: told how far it is.
         importance: E[x^2] of the inputs of matrices by their names (`importance.py`); scales are chosen and errors
             weighed by it, as recipes that calibrate do.
-        formats: what parts may be given, the lowest first.
+        formats: what parts may be given, the lowest first; None: `formats_of` the model.
         parts: those to measure, as `model_parts` names them; None is all.
         orders: of the rows of gate and up (`channel_order.py`), which are then measured in bands.
         lowest: a matrix as the recipe rounds it to the lowest format (`rounded_lowest`); None: each by itself.
@@ -120,7 +128,7 @@ def measure_sensitivity(
         return NativeExecutor(graph, of, num_blocks=num_blocks, num_threads=num_threads)
 
     reference = KeptReference(executor(weights), windows)
-    orders = orders or {}
+    orders, formats = orders or {}, formats or formats_of(spec)
     parts = parts or model_parts(spec, orders)
     found = []
     for done, (name, part) in enumerate(parts.items()):
@@ -152,7 +160,7 @@ def rounded_lowest(
     Methods save unlike shares of different parts: AWQ much in some, and nothing in the embedding. Codes are the
     nearest, as those of the other formats are, which are scaled from these.
     """
-    whole = replace(recipe, rules=(TensorRule("*", FORMATS[0]),), rounding="nearest", tuning=None)
+    whole = replace(recipe, rules=(TensorRule("*", formats_of(spec)[0]),), rounding="nearest", tuning=None)
     return compress_weights(spec, weights, whole, samples, report, device=device).in_place_of
 
 
@@ -226,7 +234,7 @@ def _last_row(part: PartSensitivity) -> int | None:
 
 def _rounding_of(format: str, base: Recipe) -> str | None:
     """The base's, but nearest from five bits on: there GPTQ fits calibration text and loses elsewhere (docs)."""
-    return None if format == FORMATS[0] or base.rounding == "nearest" else "nearest"
+    return None if format in _FOUR_BITS or base.rounding == "nearest" else "nearest"
 
 
 def count_weights(spec: ModelSpec, sensitivities: Sequence[PartSensitivity]) -> int:

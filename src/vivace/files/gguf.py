@@ -44,6 +44,9 @@ TENSOR_TYPES: dict[int, TensorFormat] = {
     133: TensorFormat.Q6_0,  # ik_llama.cpp's number
     0x56_4E_38: TensorFormat.N8_0,  # "VN8": no number of GGML's, so that other programs refuse it in words
     0x56_51_38: TensorFormat.Q8_64,  # "VQ8": likewise
+    0x56_51_36: TensorFormat.Q6_64,
+    0x56_51_35: TensorFormat.Q5_64,
+    0x56_51_34: TensorFormat.Q4_64,
     0x56_4D_38: TensorFormat.Q8_M,  # "VM8": likewise
 }
 _OTHER_TYPE_NAMES = {

@@ -160,6 +160,13 @@ def _row(name: TensorFormat, elements: int, size: int, encode: Callable[[Floats]
     return NumberFormat(name, elements, size, _gguf_decode(name.value), encode or _gguf_encode(name.value))
 
 
+def _wide(name: TensorFormat, blocks: wide_blocks.WideBlocks, narrow: Callable[[Bytes], Floats]) -> NumberFormat:
+    def decode(stored: Bytes) -> Floats:
+        return narrow(blocks.narrow(stored)).reshape(-1, wide_blocks.BLOCK)
+
+    return NumberFormat(name, wide_blocks.BLOCK, blocks.block_bytes, decode, blocks.encode)
+
+
 FORMATS: dict[TensorFormat, NumberFormat] = {
     row.name: row
     for row in (
@@ -173,9 +180,10 @@ FORMATS: dict[TensorFormat, NumberFormat] = {
         _row(TensorFormat.Q8_0, 32, 34),
         NumberFormat(TensorFormat.Q6_0, six_bits.BLOCK, six_bits.BLOCK_BYTES, six_bits.decode, six_bits.encode),
         NumberFormat(TensorFormat.N8_0, nested.BLOCK, nested.BLOCK_BYTES, nested.decode, nested.encode),
-        NumberFormat(
-            TensorFormat.Q8_64, wide_blocks.BLOCK, wide_blocks.BLOCK_BYTES, wide_blocks.decode, wide_blocks.encode
-        ),
+        _wide(TensorFormat.Q4_64, wide_blocks.FOUR, _gguf_decode("Q4_0")),
+        _wide(TensorFormat.Q5_64, wide_blocks.FIVE, _gguf_decode("Q5_0")),
+        _wide(TensorFormat.Q6_64, wide_blocks.SIX, six_bits.decode),
+        _wide(TensorFormat.Q8_64, wide_blocks.EIGHT, _gguf_decode("Q8_0")),
         NumberFormat(
             TensorFormat.Q8_M,
             middle_blocks.BLOCK,

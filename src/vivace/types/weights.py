@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 class TensorFormat(StrEnum):
     """Element formats vivace reads; the Q formats are GGML's block formats, Q6_0 only ik_llama.cpp's.
 
-    Three are our own: N8_0 (numerics/nested.py), Q8_64 (numerics/wide_blocks.py) and Q8_M (numerics/middle_blocks.py).
+    Our own: N8_0 (numerics/nested.py), Q8_M (numerics/middle_blocks.py) and blocks of 64, whose names say so
+    (numerics/wide_blocks.py).
     """
 
     F32 = "F32"
@@ -35,6 +36,9 @@ class TensorFormat(StrEnum):
     Q6_K = "Q6_K"
     N8_0 = "N8_0"
     Q8_64 = "Q8_64"
+    Q6_64 = "Q6_64"
+    Q5_64 = "Q5_64"
+    Q4_64 = "Q4_64"
     Q6_0 = "Q6_0"
     Q8_M = "Q8_M"
 
