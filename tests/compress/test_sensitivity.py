@@ -166,7 +166,9 @@ def test_times_tell_formats_apart_and_a_limit_of_milliseconds_is_kept() -> None:
     times = time_formats(spec, weights, formats_of(spec), num_threads=1)
     assert min(ms for (where, _), ms in times.extra_ms.items() if where == "layers") == 0
     assert times.quickest_ms > 0
-    slow_eight = {(where, f): 0.0 if f is formats_of(spec)[0] else 1.0 for where, f in times.extra_ms}  # what no machine decides
+    slow_eight = {
+        (at, f): 0.0 if f is formats_of(spec)[0] else 1.0 for at, f in times.extra_ms
+    }  # what no machine decides
     known = FormatTimes(2.0, slow_eight, times.num_weights)
     timed = with_times(spec, parts, known)
     needed = sum(min(option.milliseconds for option in part.bearable) for part in timed)
