@@ -46,7 +46,7 @@ from vivace.types.kv import KV_FORMAT_NAMES
 
 _CHECK_TOKENS = 96  # of the comparison after saving
 SENSITIVITY_SAMPLES, SENSITIVITY_TOKENS = 4, 256
-UNSEEN_SAMPLES = 4
+UNSEEN_SAMPLES = 8
 CHECK = CalibrationSettings(samples=1, tokens=_CHECK_TOKENS)
 
 
