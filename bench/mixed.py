@@ -22,7 +22,6 @@ import numpy as np
 
 from vivace.compress.allocate import Option
 from vivace.compress.calibration_text import draw_windows, read_texts
-from vivace.compress.channel_order import channel_orders
 from vivace.compress.device import DEVICES, open_device
 from vivace.compress.evaluate import EvaluationSettings, evaluate, make_executor, read_windows
 from vivace.compress.importance import input_importance
@@ -105,7 +104,6 @@ def measured(options: argparse.Namespace) -> Bench:
             _say,
             importance=importance,
             lowest=lowest,
-            orders=channel_orders(model.spec, model.weights, importance),
             num_threads=options.threads,
         )
         print(f"sensitivity measured in {time.time() - started:.0f} s", file=sys.stderr)

@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 
 from factories.gguf_files import small_spec, write_gguf
-from factories.greedy import make_batch
-from factories.tiny_models import ArrayWeights, random_weights
-from vivace.compress.channel_order import OrderedWeights, channel_orders
+from factories.tiny_models import random_weights
 from vivace.compress.checkpoint import Checkpoint, Progress
-from vivace.compress.importance import input_importance
 from vivace.compress.layout import plan_layout
 from vivace.compress.parts import BAND_ENDS, model_parts
 from vivace.compress.pipeline import compress_weights
@@ -20,10 +17,8 @@ from vivace.compress.recipe_file import find_recipe
 from vivace.compress.save import compress_file
 from vivace.compress.sensitivity import measure_sensitivity, mixed_recipe
 from vivace.compress.stored import store_bands, store_floats
-from vivace.execute.reference import ReferenceExecutor
 from vivace.execute.score import Tokens
 from vivace.files.open import open_model
-from vivace.graph.build import build_graph
 from vivace.graph.weights import weight_shapes
 from vivace.types.errors import ConfigError
 from vivace.types.model import ModelSpec
@@ -96,7 +91,7 @@ def test_neighbours_that_come_out_alike_are_one_band() -> None:
         ([TensorRule("embed.weight", None, rows=64), TensorRule("embed.weight", Q4)], "other than KEEP"),
         ([TensorRule("embed.weight", TensorFormat.F16, rows=64), TensorRule("embed.weight", Q4)], "of floats"),
         ([TensorRule("embed.weight", TensorFormat.N8_0, rows=64), TensorRule("embed.weight", Q4)], "two levels"),
-        ([TensorRule("layers.0.mlp.down.weight", Q8, rows=64)], "divides the rows of layers.0.mlp.down"),
+        ([TensorRule("layers.0.mlp.up.weight", Q8, rows=64)], "divides the rows of layers.0.mlp.up"),
     ],
 )
 def test_rules_that_make_no_bands_are_refused(rules: list[TensorRule], says: str) -> None:
@@ -146,71 +141,3 @@ def test_a_mix_gives_more_bits_to_the_rows_that_matter() -> None:
     assert bands[-1].format is Q4
     matrices = [outcome.plan for outcome in made.outcomes if len(outcome.plan.shape) == 2]
     assert sum(plan.num_bytes for plan in matrices) == allocation.num_bytes
-
-
-def wide_spec() -> ModelSpec:
-    return replace(small_spec(num_layers=2), ffn_size=256)
-
-
-def with_loud_channels(spec: ModelSpec) -> ArrayWeights:
-    """A few channels, scattered, that put far more into the stream than the others."""
-    weights = random_weights(spec)
-    for layer in range(spec.num_layers):
-        weights.arrays[f"layers.{layer}.mlp.down.weight"][:, 5::64] *= np.float32(12)
-    return weights
-
-
-def test_channels_in_their_order_are_the_same_model() -> None:
-    spec = wide_spec()
-    weights, graph = with_loud_channels(spec), build_graph(spec)
-    orders = channel_orders(spec, weights, input_importance(spec, weights, windows_of(spec)))
-    ordered = OrderedWeights(spec, weights, orders)
-    assert set(orders["layers.0.mlp.up.weight"][:4]) == {5, 69, 133, 197}
-    batch = make_batch([(0, list(range(20)), 0)], 1, 2, all_logits=True)
-    before, after = (ReferenceExecutor(graph, w, num_blocks=2).forward(batch) for w in (weights, ordered))
-    np.testing.assert_allclose(after, before, atol=1e-4 * np.abs(before).max())
-    for name in ordered.names():
-        assert ordered.raw(name).size == ordered.info(name).num_bytes
-        np.testing.assert_array_equal(
-            ordered.raw(name).view(np.float32).reshape(-1), ordered.dequantize(name).reshape(-1)
-        )
-
-
-def test_bands_of_channels_are_measured_where_they_lie_and_a_mix_puts_them_first(tmp_path: Path) -> None:
-    spec = wide_spec()
-    weights, few = with_loud_channels(spec), windows_of(spec)
-    importance = input_importance(spec, weights, few)
-    orders = channel_orders(spec, weights, importance)
-    parts = measure_sensitivity(spec, weights, few, importance=importance, orders=orders)
-    losses = {part.name: part.options[0].loss for part in parts}
-    assert losses["layers.0.mlp.gate+mlp.up.rows.0-64"] > 2 * losses["layers.0.mlp.gate+mlp.up.rows.64-256"]
-    recipe, allocation = mixed_recipe(spec, parts, 5.2, PRESETS["int4-awq"])
-    assert recipe.order_channels
-    made = compress_weights(spec, weights, recipe, few)
-    matrices = [outcome.plan for outcome in made.outcomes if len(outcome.plan.shape) == 2]
-    assert sum(plan.num_bytes for plan in matrices) == allocation.num_bytes
-    gate = made.weights.info("layers.0.mlp.gate.weight")
-    assert gate.bands and gate.bands[0].format > gate.bands[1].format
-
-
-def test_a_recipe_orders_channels_for_its_rules(tmp_path: Path) -> None:
-    spec = wide_spec()
-    write_gguf(tmp_path / "source.gguf", spec)
-    (tmp_path / "channels.yaml").write_text(
-        """
-importance: true
-order_channels: true
-calibration: {samples: 4, tokens: 64}
-tensors:
-  - {match: "layers.*.mlp.gate.weight", format: Q8_0, rows: 64}
-  - {match: "layers.*.mlp.up.weight", format: Q8_0, rows: 64}
-  - {match: "layers.*", format: Q4_0}
-"""
-    )
-    out = tmp_path / "out.gguf"
-    saved = compress_file(tmp_path / "source.gguf", out, find_recipe(str(tmp_path / "channels.yaml")))
-    model = open_model(out)
-    for matrix in ("gate", "up"):
-        bands = model.weights.info(f"layers.1.mlp.{matrix}.weight").bands
-        assert bands == (RowBand(0, 64, Q8), RowBand(64, 256, Q4))
-    assert saved.verification.agreement.mean_kl < 0.5

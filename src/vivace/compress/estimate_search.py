@@ -181,8 +181,7 @@ def probe_search(source: LoadedModel, recipe: Recipe) -> SearchPace:
 def _looking(source: LoadedModel, recipe: Recipe, budget: MixBudget, search: SearchPace) -> dict[str, float]:
     """Seconds of what a search looks at before it compresses: inputs, parts, keys and values, steps of formats."""
     spec, settings = source.spec, recipe.calibration
-    shapes = weight_shapes(spec)
-    parts = model_parts(spec, shapes)  # channels are ordered in all layers
+    shapes, parts = weight_shapes(spec), model_parts(spec)
     inner = [part for name, part in parts.items() if name.startswith("layers.")]
     in_layers = sum(part.num_weights(shapes) for part in inner)
     tokens = settings.samples * min(settings.tokens, spec.context_length)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vivace.compress.progress import Lap, Report
+from vivace.compress.progress import Report
 from vivace.compress.schemes import Floats
 from vivace.compress.statistics import CalibrationWalk, layer_segments
 from vivace.execute.score import Tokens
@@ -17,7 +17,6 @@ def input_importance(
     weights: WeightSource,
     windows: Sequence[Tokens],
     report: Report = lambda done, total, what: None,
-    lap: Lap = lambda stage, name: None,
 ) -> dict[str, Floats]:
     """E[x^2] by the names of the layers' matrices, float32 (in_features,) each.
 
@@ -26,7 +25,6 @@ def input_importance(
         weights: its tensors.
         windows: calibration text.
         report: told how far it is.
-        lap: told when a segment is done, as the stage "inputs".
     """
     graph = build_graph(spec)
     walk, segments = CalibrationWalk(graph, windows), layer_segments(graph)
@@ -45,5 +43,4 @@ def input_importance(
             statistics = walk.observe(segment, read, lambda name: False)
             found |= {op.weight: statistics[op.x].importance for op in linears}
         walk.advance(segment, read)
-        lap("inputs", linears[0].weight if linears else "inputs")
     return found

@@ -114,10 +114,8 @@ def _plan(name: str, shape: tuple[int, ...], weights: WeightSource, recipe: Reci
 
 def _banded_plan(name: str, shape: tuple[int, ...], rules: Sequence[TensorRule]) -> TensorPlan:
     """Bands of rows, each by a rule; neighbours that come out alike are one."""
-    if name.startswith("layers.") and not name.endswith((".mlp.gate.weight", ".mlp.up.weight")):
-        raise ConfigError(
-            f"A rule divides the rows of {name}.", "'rows' is for embed.weight, lm_head.weight, mlp.gate and mlp.up."
-        )
+    if name.startswith("layers."):
+        raise ConfigError(f"A rule divides the rows of {name}.", "'rows' is for embed.weight and lm_head.weight.")
     bands: list[TensorPlan] = []
     begin, previous = 0, None
     for rule in rules:

@@ -12,13 +12,11 @@ import numpy as np
 from vivace.compress import awq
 from vivace.compress.arrays import Array
 from vivace.compress.awq import FoldedScales
-from vivace.compress.channel_order import OrderedWeights, Orders, channel_orders
 from vivace.compress.checkpoint import Checkpoint, Progress
 from vivace.compress.device import Device, NumpyDevice
 from vivace.compress.ends import head_rounding, known_head, round_in_pieces, with_ridge
 from vivace.compress.gptq import HessianFactor, factorize
 from vivace.compress.hadamard import RotatedWeights, rotated_spec
-from vivace.compress.importance import input_importance
 from vivace.compress.layout import Layout, TensorPlan, plan_layout
 from vivace.compress.methods import FOLDS, ROUNDINGS, RoundingTask, round_matrix
 from vivace.compress.progress import Lap, Report
@@ -86,7 +84,6 @@ def compress_weights(
     checkpoint: Checkpoint | None = None,
     lap: Lap = lambda stage, name: None,
     tuning_samples: Sequence[Tokens] | None = None,
-    orders: Orders | None = None,
 ) -> CompressedModel:
     """Compress a model.
 
@@ -100,7 +97,6 @@ def compress_weights(
         checkpoint: where progress is kept after every layer, and taken up again; for recipes that calibrate.
         lap: told of every stage that ends.
         tuning_samples: windows to tune scales on, if the recipe does; None: `samples`.
-        orders: of channels, for a recipe that orders them; None: found on `samples`.
 
     Raises:
         ConfigError: the recipe does not fit the model, or there are no samples for methods that need them.
@@ -109,10 +105,6 @@ def compress_weights(
         raise ConfigError(f"The recipe {recipe.name!r} needs calibration text.", "Give some, or choose int4-fast.")
     recipe, _ = without_missing(recipe)
     spec, weights = rotated(spec, weights, recipe)
-    if recipe.order_channels:
-        if orders is None:
-            orders = channel_orders(spec, weights, input_importance(spec, weights, samples, report, lap))
-        weights = OrderedWeights(spec, weights, orders)
     layout, device = plan_layout(spec, weights, recipe), device or NumpyDevice()
     run = _Run(spec, weights, recipe, layout, device, lap=lap)
     if recipe.needs_calibration:

@@ -113,7 +113,6 @@ class Recipe:
         act_order: see `gptq`.
         bias_correction: linears that have a bias take up the mean error of their outputs.
         drift_correction: matrices are moved so that behind rounded layers they put out what the source's do.
-        order_channels: channels of gate, up and down are put in the order of what they matter, for rules with rows.
         tuning: scales are tuned end to end when all is rounded; None: they stay.
         calibration: the text that fold, gptq and importance need.
         activations: how the inputs of linears are quantised when the model runs; None: as the engine does by itself.
@@ -130,7 +129,6 @@ class Recipe:
     act_order: bool = True
     bias_correction: bool = False
     drift_correction: bool = False
-    order_channels: bool = False
     tuning: TuningSettings | None = None
     calibration: CalibrationSettings = field(default_factory=CalibrationSettings)
     activations: ActivationScheme | None = None
@@ -197,7 +195,7 @@ class Recipe:
     @property
     def needs_calibration(self) -> bool:
         """Whether any method looks at activations."""
-        looks = self.importance or self.bias_correction or self.order_channels or self.tuning is not None
+        looks = self.importance or self.bias_correction or self.tuning is not None
         return bool(self.channel_folds) or self.needs_gram or looks
 
     def rules_of(self, name: str, num_layers: int) -> list[TensorRule]:

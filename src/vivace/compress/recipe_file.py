@@ -92,7 +92,6 @@ _RECIPE_FIELDS: dict[str, type] = {
     "act_order": bool,
     "bias_correction": bool,
     "drift_correction": bool,
-    "order_channels": bool,
     "clip_activations": bool,
 }
 _INNER = ("tensors", "calibration", "tuning", "activations", "kv")

@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
-from vivace.compress.channel_order import channel_orders
 from vivace.compress.checkpoint import Checkpoint, fingerprint, run_key
 from vivace.compress.device import Device
 from vivace.compress.importance import input_importance
@@ -25,7 +23,6 @@ from vivace.compress.pipeline import CompressedModel, compress_weights
 from vivace.compress.progress import Report
 from vivace.compress.recipe import CalibrationSettings, Recipe
 from vivace.compress.samples import CalibrationText, draw_samples, own_text
-from vivace.compress.schemes import Floats
 from vivace.compress.search_progress import PARTS, Recall, SearchProgress, place_of_search
 from vivace.compress.sensitivity import (
     PartSensitivity,
@@ -132,10 +129,6 @@ def _compress(
         workplace, place = workplace_of(out), device.name if device else "numpy"
         origin = fingerprint(source.spec, source.weights) if samples else ""  # without samples nothing is kept
 
-        @cache  # parts and all trials of a search share it
-        def importance() -> dict[str, Floats]:
-            return input_importance(source.spec, source.weights, samples, report)
-
         def compress(recipe: Recipe) -> CompressedModel:
             kept = Checkpoint(workplace, run_key(origin, recipe, [*samples, *more], place))
             made = compress_weights(
@@ -147,7 +140,6 @@ def _compress(
                 device=device,
                 checkpoint=kept,
                 tuning_samples=more,
-                orders=channel_orders(source.spec, source.weights, importance()) if recipe.order_channels else None,
             )
             return with_inputs(made, samples, report, device=device)
 
@@ -156,7 +148,7 @@ def _compress(
             unseen = draw_samples(source, tokenizer, _unseen(recipe.calibration), text, report) if searches else []
             whole = run_key(origin, recipe, [*samples, *unseen], place_of_search(place, budget))
             recall = SearchProgress(Checkpoint(workplace, whole))
-            job = _Job(source, recipe, samples, unseen, compress, importance, recall, device)
+            job = _Job(source, recipe, samples, unseen, compress, recall, device)
             found, sensitivities, trials = _chosen(job, budget, report)
             model = as_output_holds(out, source, found)
             unchecked = workplace / out.name
@@ -185,7 +177,6 @@ class _Job:
     samples: Sequence[Tokens]
     unseen: Sequence[Tokens]
     compress: Callable[[Recipe], CompressedModel]
-    importance: Callable[[], dict[str, Floats]]
     recall: Recall
     device: Device | None = None
 
@@ -224,12 +215,9 @@ def _sensitivities(job: _Job, budget: MixBudget, report: Report) -> list[PartSen
     """What each part suffers."""
     source, samples = job.source, job.samples
     windows = [sample[:SENSITIVITY_TOKENS] for sample in samples[:SENSITIVITY_SAMPLES]]
-    importance = job.importance()
+    importance = input_importance(source.spec, source.weights, samples, report)
     lowest = rounded_lowest(source.spec, source.weights, job.recipe, samples, report, device=job.device)
-    orders = channel_orders(source.spec, source.weights, importance)
-    parts = measure_sensitivity(
-        source.spec, source.weights, windows, report, importance=importance, lowest=lowest, orders=orders
-    )
+    parts = measure_sensitivity(source.spec, source.weights, windows, report, importance=importance, lowest=lowest)
     if budget.kv_tokens is not None:
         parts.append(measure_kv(source.spec, source.weights, windows, KV_FORMAT_NAMES, budget.kv_tokens))
     return parts

@@ -11,10 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vivace.compress.allocate import Allocation, Option, allocate
-from vivace.compress.channel_order import Orders
 from vivace.compress.containers import CONTAINERS, container_of
 from vivace.compress.device import Device
 from vivace.compress.divergence import KeptReference
@@ -50,7 +48,7 @@ class PartSensitivity:
     """One part: its matrices, what each format costs, and whether it stands out from its kind.
 
     Attributes:
-        rows: (begin, end) of each of its matrices, in the order that they are stored in, or None: all.
+        rows: (begin, end) of its only matrix, or None: all.
         options: the lowest format first; its loss is measured, those of the others are scaled from it.
         kind_median: median of the lowest format's loss over the parts of the same kind.
         collapses: the loss is more than ten times that median: such a part is kept high whatever the budget.
@@ -102,7 +100,6 @@ def measure_sensitivity(
     importance: Importance | None = None,
     formats: Sequence[TensorFormat] | None = None,
     parts: Mapping[str, ModelPart] | None = None,
-    orders: Orders | None = None,
     lowest: Callable[[str], Floats] | None = None,
     num_threads: int | None = None,
 ) -> list[PartSensitivity]:
@@ -117,7 +114,6 @@ def measure_sensitivity(
             weighed by it, as recipes that calibrate do.
         formats: what parts may be given, the lowest first; None: `formats_of` the model.
         parts: those to measure, as `model_parts` names them; None is all.
-        orders: of the rows of gate and up (`channel_order.py`), which are then measured in bands.
         lowest: a matrix as the recipe rounds it to the lowest format (`rounded_lowest`); None: each by itself.
         num_threads: of the executors; None: one for every core.
     """
@@ -128,15 +124,15 @@ def measure_sensitivity(
         return NativeExecutor(graph, of, num_blocks=num_blocks, num_threads=num_threads)
 
     reference = KeptReference(executor(weights), windows)
-    orders, formats = orders or {}, formats or formats_of(spec)
-    parts = parts or model_parts(spec, orders)
+    formats = formats or formats_of(spec)
+    parts = parts or model_parts(spec)
     found = []
     for done, (name, part) in enumerate(parts.items()):
         report(done, len(parts), f"sensitivity of {name}")
         known = formats if part.rows is None else [format for format in formats if format not in FLOAT_FORMATS]
-        versions = {format: _rounded(weights, part, format, importance or {}, orders) for format in known}
+        versions = {format: _rounded(weights, part, format, importance or {}) for format in known}
         stored, error = versions[formats[0]]
-        loss = reference.mean_kl(executor(StoredWeights(_in_place(part, stored, weights, lowest, orders), weights)))
+        loss = reference.mean_kl(executor(StoredWeights(_in_place(part, stored, weights, lowest), weights)))
         options = (
             Option(format, sum(tensor.data.size for tensor in version.values()), loss * other / max(error, 1e-30))
             for format, (version, other) in versions.items()
@@ -223,9 +219,7 @@ def mixed_recipe(
     chosen = {part.name: option.label for part, option in zip(sensitivities, allocation.chosen, strict=True)}
     bits = 8 * allocation.num_bytes / num_weights if bits_per_weight is None else bits_per_weight
     kv_format = chosen.get(KV_PART, base.kv_format)
-    orders = any(part.rows is not None and part.name.startswith("layers.") for part in sensitivities)
-    mixed = replace(base, name=f"mixed-{bits:.3g}", rules=rules, kv_format=kv_format, order_channels=orders)
-    return mixed, allocation
+    return replace(base, name=f"mixed-{bits:.3g}", rules=rules, kv_format=kv_format), allocation
 
 
 def _last_row(part: PartSensitivity) -> int | None:
@@ -257,10 +251,8 @@ def mark_collapsing(parts: Sequence[PartSensitivity]) -> list[PartSensitivity]:
     return marked
 
 
-def _rows(part: ModelPart, name: str, orders: Orders) -> slice | NDArray[np.intp]:
-    """Which rows of a matrix a part has, in the order of the source."""
-    which = slice(None) if part.rows is None else slice(*part.rows)
-    return orders[name][which] if name in orders else which
+def _rows(part: ModelPart) -> slice:
+    return slice(None) if part.rows is None else slice(*part.rows)
 
 
 def _in_place(
@@ -268,14 +260,13 @@ def _in_place(
     rounded: Mapping[str, StoredTensor],
     weights: WeightSource,
     lowest: Callable[[str], Floats] | None,
-    orders: Orders,
 ) -> Mapping[str, StoredTensor]:
     """The matrices of a part to run: rounded, by the recipe where it has been; other rows as they are."""
     if lowest is None and part.rows is None:
         return rounded
     stored = {}
     for name in part.matrices:
-        rows = _rows(part, name, orders)
+        rows = _rows(part)
         values = rounded[name].dequantize() if lowest is None else lowest(name)[rows]
         if part.rows is not None:
             whole = weights.dequantize(name)
@@ -286,12 +277,12 @@ def _in_place(
 
 
 def _rounded(
-    weights: WeightSource, part: ModelPart, format: TensorFormat, importance: Importance, orders: Orders
+    weights: WeightSource, part: ModelPart, format: TensorFormat, importance: Importance
 ) -> tuple[dict[str, StoredTensor], float]:
     """Matrices in a format, and their squared error relative to their squares, both weighed by importance."""
     stored, error = {}, 0.0
     for name in part.matrices:
-        values, weight = weights.dequantize(name)[_rows(part, name, orders)], importance.get(name)
+        values, weight = weights.dequantize(name)[_rows(part)], importance.get(name)
         stored[name] = _stored(values, format, weight)
         difference = stored[name].dequantize() - values
         per_column, squares = (difference * difference).sum(axis=0), (values * values).sum(axis=0)
