@@ -141,3 +141,16 @@ def test_a_mix_gives_more_bits_to_the_rows_that_matter() -> None:
     assert bands[-1].format is Q4
     matrices = [outcome.plan for outcome in made.outcomes if len(outcome.plan.shape) == 2]
     assert sum(plan.num_bytes for plan in matrices) == allocation.num_bytes
+
+
+def test_rows_that_no_window_reads_get_bits_where_there_are_enough() -> None:
+    spec = replace(small_spec(), vocab_size=700, tied_embeddings=False)
+    weights = random_weights(spec)
+    parts = measure_sensitivity(spec, weights, [window % 64 for window in windows_of(spec)])
+    by_name = {part.name: part for part in parts}
+    read, unread = by_name["embed.rows.0-64"], by_name["embed.rows.512-700"]
+    assert 0 < unread.options[0].loss < 0.1 * read.options[0].loss
+    assert [option.loss for option in unread.options] == sorted((o.loss for o in unread.options), reverse=True)
+    recipe, _ = mixed_recipe(spec, parts, 8.2, PRESETS["int4-fast"])
+    formats = [rule.format for rule in recipe.rules if rule.match == "embed.weight"]
+    assert min(formats, key=lambda format: float(str(format)[1])) > TensorFormat.Q4_64

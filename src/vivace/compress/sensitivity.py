@@ -40,6 +40,7 @@ NARROW_FORMATS = (TensorFormat.Q4_0, TensorFormat.Q5_0, TensorFormat.Q6_0, Tenso
 _FOUR_BITS = (FORMATS[0], NARROW_FORMATS[0])
 KV_PART = "kv"  # keys and values, which have no matrices
 Importance = Mapping[str, Floats]
+_UNREAD = 0.05
 _COLLAPSED = 10.0  # times the median of its kind: a part that does not bear few bits (gotcha 2)
 
 
@@ -139,7 +140,28 @@ def measure_sensitivity(
         )
         found.append(PartSensitivity(name, part.matrices, tuple(options), rows=part.rows))
     report(len(parts), len(parts), "sensitivity measured")
-    return mark_collapsing(found)
+    return mark_collapsing(unread_rows_at_least(found, spec))
+
+
+def unread_rows_at_least(parts: Sequence[PartSensitivity], spec: ModelSpec) -> list[PartSensitivity]:
+    """Bands that the windows never read lose nothing, and other texts read them: a share of the mean row's is taken.
+
+    That share of what a row of the same matrix loses on average, as options have it, is the least that a band is said
+    to lose.
+    """
+    shapes = weight_shapes(spec)
+    raised = []
+    for part in parts:
+        bands = [other for other in parts if other.matrices == part.matrices]
+        num_weights = sum(band.part.num_weights(shapes) for band in bands)
+        share = _UNREAD * part.part.num_weights(shapes) / num_weights if part.rows is not None else 0.0
+        means = [sum(options) for options in zip(*([o.loss for o in band.options] for band in bands), strict=True)]
+        options = (
+            replace(option, loss=max(option.loss, share * mean))
+            for option, mean in zip(part.options, means, strict=True)
+        )
+        raised.append(replace(part, options=tuple(options)))
+    return raised
 
 
 def rounded_lowest(
