@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vivace.compress.company import MOST_BITS
+from vivace.compress.containers import KERNELS
 from vivace.compress.device import Device
 from vivace.compress.doctor import check_windows, window_features
 from vivace.compress.estimate import (
@@ -186,10 +188,10 @@ def _looking(source: LoadedModel, recipe: Recipe, budget: MixBudget, search: Sea
     in_layers = sum(part.num_weights(shapes) for part in inner)
     tokens = settings.samples * min(settings.tokens, spec.context_length)
     kv_formats = [row for row in KV_FORMATS.values() if holds(row, spec.attention.head_dim)]
-    builds = 2 * len(FORMATS) - 1  # of `time_formats`
+    builds = 2 * len({KERNELS[format] for format in FORMATS}) - 1  # of `time_formats`
     return {
         "inputs": tokens * spec.num_layers * search.layer_token_s,
-        "parts": search.part_s * (len(inner) + 1) + search.weight_s * in_layers + search.ends_s,
+        "parts": search.part_s * (len(inner) + 2 + MOST_BITS) + search.weight_s * in_layers + search.ends_s,
         "keys and values": search.part_s * (len(kv_formats) + 1) if budget.kv_tokens is not None else 0.0,
         "steps": builds * (search.build_s + TIMED_STEPS * search.step_s) if budget.most_ms is not None else 0.0,
     }

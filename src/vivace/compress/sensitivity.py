@@ -3,7 +3,8 @@
 Each part (`parts.py`; keys and values) stands alone as the
 recipe rounds it to the lowest format, and the KL divergence from the whole model is taken on calibration windows, by
 the native executor. For the other formats the divergence is scaled by their squared rounding error, weighed by E[x^2]
-of the inputs where that is known: to second order KL is quadratic in the change of what a layer puts out.
+of the inputs where that is known: to second order KL is quadratic in the change of what a layer puts out. What parts
+lose together (`company.py`) scales the losses of all.
 """
 
 import math
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vivace.compress.allocate import Allocation, Option, allocate
+from vivace.compress.company import MovedWeights, company_factors
 from vivace.compress.containers import CONTAINERS, container_of
 from vivace.compress.device import Device
 from vivace.compress.divergence import KeptReference
@@ -34,10 +36,19 @@ from vivace.types.model import ModelSpec
 from vivace.types.step import BLOCK_SIZE
 from vivace.types.weights import FLOAT_FORMATS, TensorFormat, WeightSource
 
-FORMATS = (TensorFormat.Q4_64, TensorFormat.Q5_64, TensorFormat.Q6_64, TensorFormat.Q8_64, TensorFormat.F16)
+FORMATS = (
+    TensorFormat.Q4_64,
+    TensorFormat.Q4_0,
+    TensorFormat.Q5_64,
+    TensorFormat.Q5_0,
+    TensorFormat.Q6_64,
+    TensorFormat.Q6_0,
+    TensorFormat.Q8_64,
+    TensorFormat.F16,
+)
 """What parts may be given, the lowest first: it is the one measured. See `formats_of`."""
 NARROW_FORMATS = (TensorFormat.Q4_0, TensorFormat.Q5_0, TensorFormat.Q6_0, TensorFormat.Q8_0, TensorFormat.F16)
-_FOUR_BITS = (FORMATS[0], NARROW_FORMATS[0])
+_FOUR_BITS = (TensorFormat.Q4_64, TensorFormat.Q4_0)
 KV_PART = "kv"  # keys and values, which have no matrices
 Importance = Mapping[str, Floats]
 _UNREAD = 0.05
@@ -50,7 +61,8 @@ class PartSensitivity:
 
     Attributes:
         rows: (begin, end) of its only matrix, or None: all.
-        options: the lowest format first; its loss is measured, those of the others are scaled from it.
+        options: the lowest format first; its loss is measured, those of the others are scaled from it, and all by what
+            parts lose in company.
         kind_median: median of the lowest format's loss over the parts of the same kind.
         collapses: the loss is more than ten times that median: such a part is kept high whatever the budget.
     """
@@ -81,7 +93,7 @@ class PartSensitivity:
         lowest, borne = self.options[0], self.bearable[0]
         times = lowest.loss / max(self.kind_median, 1e-12)
         return (
-            f"{self.name}: {lowest.loss:.4f} nats alone in {lowest.label}, {times:.0f} times the median of its kind "
+            f"{self.name}: {lowest.loss:.4f} nats in {lowest.label}, {times:.0f} times the median of its kind "
             f"({self.kind_median:.4f}); {borne.loss:.4f} in {borne.label}"
         )
 
@@ -139,8 +151,33 @@ def measure_sensitivity(
             for format, (version, other) in versions.items()
         )
         found.append(PartSensitivity(name, part.matrices, tuple(options), rows=part.rows))
-    report(len(parts), len(parts), "sensitivity measured")
-    return mark_collapsing(unread_rows_at_least(found, spec))
+    report(len(parts), len(parts), "what parts lose together")
+    rounded = lowest or _rounded_alone(weights, formats[0], importance or {})
+    names = {name for part in parts.values() for name in part.matrices}
+    factors = company_factors(
+        sum(part.options[0].loss for part in found),
+        lambda share: reference.mean_kl(executor(MovedWeights(weights, rounded, names, share))),
+    )
+    return mark_collapsing(unread_rows_at_least([in_company(part, factors) for part in found], spec))
+
+
+def _rounded_alone(weights: WeightSource, format: TensorFormat, importance: Importance) -> Callable[[str], Floats]:
+    return lambda name: _stored(weights.dequantize(name), format, importance.get(name)).dequantize()
+
+
+def in_company(part: PartSensitivity, factors: Sequence[float]) -> PartSensitivity:
+    """A part with its losses scaled by the factors of their bits (`company.py`)."""
+    lowest = _bits(part.options[0])
+    options = (
+        replace(option, loss=option.loss * factors[min(_bits(option) - lowest, len(factors) - 1)])
+        for option in part.options
+    )
+    return replace(part, options=tuple(options))
+
+
+def _bits(option: Option) -> int:
+    format = TensorFormat(option.label)
+    return CONTAINERS[format].bits if format in CONTAINERS else 16
 
 
 def unread_rows_at_least(parts: Sequence[PartSensitivity], spec: ModelSpec) -> list[PartSensitivity]:

@@ -38,7 +38,7 @@ def plot_sensitivity(parts: Sequence[PartSensitivity], path: Path) -> None:
         axes.axhline(max(sum(losses), 1e-7), linestyle="--", linewidth=1, label=label, color="grey")
     axes.set_yscale("log")
     axes.set_xlabel("layer")
-    axes.set_ylabel(f"KL divergence alone in {parts[0].options[0].label}, nats")
+    axes.set_ylabel(f"KL divergence in {parts[0].options[0].label}, nats")
     axes.legend(fontsize=8, ncols=2)
     try:
         figure.savefig(path, dpi=110, format="png")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vivace.compress.containers import KERNELS
 from vivace.compress.sensitivity import PartSensitivity
 from vivace.compress.stored import StoredTensor, StoredWeights
 from vivace.execute.native import NativeExecutor
@@ -44,8 +45,9 @@ class FormatTimes:
     num_weights: Mapping[str, int]
 
     def of_part(self, where: str, format: TensorFormat, num_weights: int) -> float:
-        """What some weights in a format add to the quickest step."""
-        return self.extra_ms[where, format] * num_weights / max(self.num_weights[where], 1)
+        """What some weights in a format add to the quickest step: as another of its kernel that was timed."""
+        timed = next(known for part, known in self.extra_ms if part == where and KERNELS[known] == KERNELS[format])
+        return self.extra_ms[where, timed] * num_weights / max(self.num_weights[where], 1)
 
 
 def time_formats(
@@ -56,11 +58,12 @@ def time_formats(
     Args:
         spec: what the model is.
         weights: its tensors; those that are no matrices are used.
-        formats: that layers and head are tried in.
+        formats: that layers and head are tried in; the first of those of one kernel, which read the same bytes.
         num_threads: that compute; None is the machine's cores.
     """
     shapes = {name: shape for name, shape in weight_shapes(spec).items() if len(shape) > 1}
     head = "lm_head.weight" if "lm_head.weight" in shapes else "embed.weight"
+    formats = list({KERNELS[format]: format for format in reversed(formats)}.values())[::-1]
     layouts = {(_LAYERS, format): (format, formats[0]) for format in formats}
     layouts |= {(_HEAD, format): (formats[0], format) for format in formats[1:]}
     graph = build_graph(spec)
