@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", settings(), deadline=None)  # how long an example takes is no property of the code
+settings.load_profile("untimed")
 
 
 def _real_model(name: str, file_name: str) -> Path:
